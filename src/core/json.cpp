@@ -1,0 +1,41 @@
+#include "core/json.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "core/file.h"
+
+namespace xdit {
+namespace {
+
+constexpr int kMaxDepth = 64;
+
+}  // namespace
+
+Json parse_json(std::string_view text, const std::string& where, ExitCode code) {
+  std::vector<std::set<std::string>> keys;  // of each open object
+  const auto refuse = [&](const std::string& why) -> bool { throw Error(code, why, where); };
+  const auto watch = [&](int depth, Json::parse_event_t event, Json& value) {
+    if (depth > kMaxDepth) refuse("JSON is nested deeper than 64");
+    if (event == Json::parse_event_t::object_start) keys.emplace_back();
+    if (event == Json::parse_event_t::object_end) keys.pop_back();
+    if (event == Json::parse_event_t::key && !keys.back().insert(value.get<std::string>()).second)
+      refuse(fmt::format("duplicate key \"{}\"", value.get<std::string>()));
+    return true;
+  };
+  try {
+    return Json::parse(text.begin(), text.end(), watch);
+  } catch (const Json::exception& error) {
+    throw Error(code, fmt::format("not valid JSON: {}", error.what()), where);
+  }
+}
+
+Json read_json(const std::filesystem::path& path, ExitCode code, std::size_t limit) {
+  return parse_json(read_file(path, code, limit), path.string(), code);
+}
+
+}  // namespace xdit

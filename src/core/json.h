@@ -1,0 +1,20 @@
+#pragma once
+#include <cstddef>
+#include <filesystem>
+#include <nlohmann/json_fwd.hpp>
+#include <string_view>
+
+#include "core/error.h"
+
+namespace xdit {
+
+using Json = nlohmann::json;
+
+/// Parses untrusted JSON: UTF-8, no duplicate keys, depth <= 64, nothing after the value.
+/// `where` names the source in errors; `code` is the exit code of a fault.
+[[nodiscard]] Json parse_json(std::string_view text, const std::string& where, ExitCode code);
+
+/// Reads and parses a file of at most `limit` bytes.
+[[nodiscard]] Json read_json(const std::filesystem::path& path, ExitCode code, std::size_t limit = 64U << 20U);
+
+}  // namespace xdit
