@@ -1,0 +1,33 @@
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "weights/key_map.h"
+
+namespace xdit::weights {
+
+/// One of the linears whose outputs stand side by side in a stacked one.
+struct StackedPart {
+  std::string name;
+  std::int64_t outputs;
+};
+
+/// Writes down a network's parameters layer by layer.
+class ParameterList {
+ public:
+  void tensor(const std::string& name, std::vector<std::int64_t> shape);
+  void linear(const std::string& name, std::int64_t inputs, std::int64_t outputs, bool bias = true);
+  /// Linears of the same inputs as one: their weights and biases one after the other.
+  void stacked(const std::string& name, const std::vector<StackedPart>& parts, std::int64_t inputs,
+               bool bias = true);
+  void norm(const std::string& name, std::int64_t width, bool bias);
+  void convolution(const std::string& name, std::int64_t inputs, std::int64_t outputs, std::int64_t kernel);
+
+  [[nodiscard]] std::vector<Parameter> take() { return std::move(parameters_); }
+
+ private:
+  std::vector<Parameter> parameters_;
+};
+
+}  // namespace xdit::weights
