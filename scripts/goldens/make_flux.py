@@ -186,14 +186,15 @@ def transformer_forward(transformer: FluxTransformer2DModel, model: TinyModel, s
     hidden = torch.randn(batch, rows * columns, sizes["in_channels"], generator=generator)
     text = torch.randn(batch, text_tokens, sizes["joint_attention_dim"], generator=generator)
     pooled = torch.randn(batch, sizes["pooled_projection_dim"], generator=generator)
+    device = transformer.device
     return transformer(
-        hidden_states=hidden.to(dtype),
-        encoder_hidden_states=text.to(dtype),
-        pooled_projections=pooled.to(dtype),
-        timestep=torch.tensor(inputs["timesteps"], dtype=dtype),
-        guidance=torch.tensor(inputs["guidance"]) if sizes["guidance_embeds"] else None,
-        img_ids=FluxPipeline._prepare_latent_image_ids(batch, rows, columns, "cpu", dtype),
-        txt_ids=torch.zeros(text_tokens, 3, dtype=dtype),
+        hidden_states=hidden.to(device, dtype),
+        encoder_hidden_states=text.to(device, dtype),
+        pooled_projections=pooled.to(device, dtype),
+        timestep=torch.tensor(inputs["timesteps"], dtype=dtype, device=device),
+        guidance=torch.tensor(inputs["guidance"], device=device) if sizes["guidance_embeds"] else None,
+        img_ids=FluxPipeline._prepare_latent_image_ids(batch, rows, columns, device, dtype),
+        txt_ids=torch.zeros(text_tokens, 3, dtype=dtype, device=device),
     ).sample
 
 
@@ -201,14 +202,14 @@ def t5_forward(encoder: T5EncoderModel, model: TinyModel, seed: int) -> torch.Te
     """[B, S, D] from uniform ids [B, S], none of them special."""
     shape = (ERROR_INPUTS["t5_batch"], ERROR_INPUTS["t5_tokens"])
     ids = torch.randint(*ERROR_INPUTS["t5_ids"][model.name], shape, generator=torch.Generator().manual_seed(seed))
-    return encoder(ids)[0]
+    return encoder(ids.to(encoder.device))[0]
 
 
 def vae_forward(vae: AutoencoderKL, model: TinyModel, seed: int) -> torch.Tensor:
     """The picture [B, 3, 8 h, 8 w], not clamped, of latents [B, C, h, w] that are not scaled or shifted any more."""
     shape = (ERROR_INPUTS["vae_batch"], model.vae["latent_channels"], *ERROR_INPUTS["vae_latent"])
     latents = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    return vae.decode(latents.to(vae.dtype)).sample
+    return vae.decode(latents.to(vae.device, vae.dtype)).sample
 
 
 PARTS = {
@@ -218,7 +219,7 @@ PARTS = {
 }
 
 
-def make_errors(folder: Path, model: TinyModel) -> tuple[Tensors, dict]:
+def make_errors(folder: Path, model: TinyModel, device: str = "cpu") -> tuple[Tensors, dict]:
     """float32 outputs for the first seed, and diffusers' error in bf16 and fp16: root mean square over the seeds."""
     outputs, errors = {}, {}
     for part, (kind, forward) in PARTS.items():
@@ -227,7 +228,7 @@ def make_errors(folder: Path, model: TinyModel) -> tuple[Tensors, dict]:
             # transformers keeps T5's `wo` in float32 when it loads in float16
             module = kind.from_pretrained(
                 folder / model.name, subfolder=part, variant=model.variant, dtype=getattr(torch, dtype)
-            )
+            ).to(device)
             results[dtype] = [forward(module, model, seed) for seed in ERROR_INPUTS["seeds"]]
         reference = results.pop("float32")
         outputs[part] = reference[0]

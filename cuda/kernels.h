@@ -1,0 +1,40 @@
+#pragma once
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+/// Launchers of the device code. Pointers are device memory, strides count elements, rows of a tensor follow
+/// each other at its row stride and are contiguous themselves. Each returns the launch's error.
+namespace xdit::cuda {
+
+enum class Type : std::uint8_t { kF32, kF16, kBF16 };
+
+/// y = layer_norm(x) (1 + scale) + shift: x [rows, width] at x_stride, y [rows, width] packed, shift, scale
+/// [width].
+cudaError_t modulated_layer_norm(Type type, const void* x, std::int64_t x_stride, const void* shift,
+                                 const void* scale, void* y, std::int64_t rows, std::int64_t width, float eps,
+                                 cudaStream_t stream);
+
+/// x += gate y, saturating in float16: x [rows, width] at x_stride, y [rows, width] at y_stride, gate
+/// [width].
+cudaError_t add_gated(Type type, void* x, std::int64_t x_stride, const void* gate, const void* y,
+                      std::int64_t y_stride, std::int64_t rows, std::int64_t width, cudaStream_t stream);
+
+struct NormAndRotate {
+  const void* qkv;  ///< [tokens, 3, heads, head_dim] at token_stride
+  std::int64_t token_stride;
+  const void* query_norm;  ///< [head_dim]
+  const void* key_norm;    ///< [head_dim]
+  const float* rotary;     ///< [tokens, head_dim / 2, 2]: cosine, sine
+  void* q;                 ///< [tokens, heads, head_dim], packed; k and v as well
+  void* k;
+  void* v;
+  std::int64_t tokens;
+  std::int64_t heads;
+  std::int64_t head_dim;  ///< even
+  float eps;
+};
+/// RMS norm of q and k over head_dim, rotation by `rotary`, and a copy of v.
+cudaError_t norm_and_rotate(Type type, const NormAndRotate& arguments, cudaStream_t stream);
+
+}  // namespace xdit::cuda

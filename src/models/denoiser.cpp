@@ -1,0 +1,27 @@
+#include "models/denoiser.h"
+
+#include <array>
+#include <string_view>
+#include <utility>
+
+#include "core/error.h"
+#include "models/flux/denoiser.h"
+
+namespace xdit::models {
+namespace {
+
+using Make = std::unique_ptr<Denoiser>(const Model&, nn::Weights&, const nn::Linears&, nn::Attention&);
+constexpr std::array<std::pair<std::string_view, Make*>, 1> kFamilies{{
+    {"flux", make_flux_denoiser},
+}};
+
+}  // namespace
+
+std::unique_ptr<Denoiser> make_denoiser(const Model& model, nn::Weights& weights, const nn::Linears& linears,
+                                        nn::Attention& attention) {
+  for (const auto& [family, make] : kFamilies)
+    if (family == model.family) return make(model, weights, linears, attention);
+  broken_invariant("the family has a denoiser", __FILE__, __LINE__);
+}
+
+}  // namespace xdit::models

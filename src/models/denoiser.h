@@ -1,0 +1,60 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <span>
+
+#include "models/registry.h"
+#include "nn/attention.h"
+#include "nn/linear.h"
+#include "nn/weights.h"
+
+namespace xdit::models {
+
+/// A prompt as the encoders give it.
+struct PromptEmbedding {
+  at::Tensor tokens;  ///< [S, D]
+  at::Tensor pooled;  ///< [P]
+};
+
+/// What a picture's loop fixes beforehand.
+struct LoopShape {
+  std::span<const float> times;  ///< of the steps, as the scheduler gives them, over 1000: 1 is noise
+  double guidance = 0;
+  std::int64_t latent_rows = 0;
+  std::int64_t latent_columns = 0;
+};
+
+/// One prompt, prepared: everything that does not depend on the latents, for all steps.
+class Branch {
+ public:
+  Branch() = default;
+  Branch(const Branch&) = delete;
+  Branch& operator=(const Branch&) = delete;
+  virtual ~Branch() = default;
+};
+
+/// A network that predicts what a sampler steps with.
+class Denoiser {
+ public:
+  Denoiser() = default;
+  Denoiser(const Denoiser&) = delete;
+  Denoiser& operator=(const Denoiser&) = delete;
+  virtual ~Denoiser() = default;
+  [[nodiscard]] virtual std::unique_ptr<Branch> prepare(const PromptEmbedding& prompt,
+                                                        const LoopShape& shape) = 0;
+  virtual void prepared_all() {}  ///< `prepare` will not be called again
+  /// Prediction at `latents` in step `step` (0-based), both in the layout of the loop.
+  [[nodiscard]] virtual at::Tensor predict(const Branch& branch, const at::Tensor& latents,
+                                           std::int64_t step) = 0;
+  /// [C, h, w] -> the layout of the loop, and back.
+  [[nodiscard]] virtual at::Tensor pack(const at::Tensor& latents) const = 0;
+  [[nodiscard]] virtual at::Tensor unpack(const at::Tensor& packed, std::int64_t rows,
+                                          std::int64_t columns) const = 0;
+};
+
+/// The denoiser of the model's family; `weights` and `attention` outlive it.
+[[nodiscard]] std::unique_ptr<Denoiser> make_denoiser(const Model& model, nn::Weights& weights,
+                                                      const nn::Linears& linears, nn::Attention& attention);
+
+}  // namespace xdit::models

@@ -1,0 +1,89 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <string>
+
+#include "models/flux/tables.h"
+#include "nn/attention.h"
+#include "nn/linear.h"
+#include "nn/weights.h"
+
+/// The layers of black-forest-labs/flux modules/layers.py, for the tokens of one picture.
+namespace xdit::models {
+
+/// One step's row of the modulations, handed out in the order of use.
+class FluxModulations {
+ public:
+  /// `row` [M], `width` C.
+  FluxModulations(at::Tensor row, std::int64_t width) : row_(std::move(row)), width_(width) {}
+  [[nodiscard]] at::Tensor next() { return row_.narrow(0, width_ * used_++, width_); }  ///< [C]
+
+ private:
+  at::Tensor row_;
+  std::int64_t width_;
+  std::int64_t used_ = 0;
+};
+
+/// What modulates a layer: y = gate layer(norm(x) (1 + scale) + shift); each [C].
+struct FluxModulation {
+  explicit FluxModulation(FluxModulations& from)
+      : shift(from.next()), scale(from.next()), gate(from.next()) {}
+  at::Tensor shift, scale, gate;
+};
+
+/// out(silu(in(x))).
+class FluxEmbedder {
+ public:
+  FluxEmbedder(const nn::Weights& weights, const nn::Linears& linears, const std::string& name);
+  [[nodiscard]] at::Tensor operator()(const at::Tensor& x) const {
+    return (*out_)((*in_)(x, nn::Activation::kSilu));
+  }
+
+ private:
+  std::unique_ptr<nn::Linear> in_;
+  std::unique_ptr<nn::Linear> out_;
+};
+
+/// Text and image have weights of their own and attend together.
+class FluxDoubleBlock {
+ public:
+  FluxDoubleBlock(const FluxConfig& config, const nn::Weights& weights, const nn::Linears& linears,
+                  std::int64_t index);
+  /// Updates text [S, C] and image [T, C] in place.
+  void forward(const at::Tensor& text, const at::Tensor& image, FluxModulations& modulations,
+               const at::Tensor& rotary, nn::Attention& attention) const;
+
+ private:
+  struct Half {
+    std::unique_ptr<nn::Linear> qkv, proj, mlp_in, mlp_out;
+    at::Tensor query_norm, key_norm;
+  };
+  [[nodiscard]] nn::Stream project(const Half& half, const at::Tensor& x,
+                                   const FluxModulation& modulation) const;
+
+  std::int64_t index_;
+  std::int64_t heads_;
+  Half image_;
+  Half text_;
+};
+
+/// One stream of all tokens; attention and MLP side by side.
+class FluxSingleBlock {
+ public:
+  FluxSingleBlock(const FluxConfig& config, const nn::Weights& weights, const nn::Linears& linears,
+                  std::int64_t index);
+  /// Updates x [S + T, C] in place.
+  void forward(const at::Tensor& x, FluxModulations& modulations, const at::Tensor& rotary,
+               nn::Attention& attention) const;
+
+ private:
+  std::int64_t index_;  ///< among all blocks
+  std::int64_t heads_;
+  std::unique_ptr<nn::Linear> linear1_;
+  std::unique_ptr<nn::Linear> linear2_;
+  at::Tensor query_norm_;
+  at::Tensor key_norm_;
+};
+
+}  // namespace xdit::models

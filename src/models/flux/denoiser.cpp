@@ -1,0 +1,67 @@
+#include "models/flux/denoiser.h"
+
+#include "models/flux/flux.h"
+
+namespace xdit::models {
+namespace {
+
+class FluxBranch final : public Branch {
+ public:
+  explicit FluxBranch(FluxConditioning prepared) : conditioning(std::move(prepared)) {}
+  FluxConditioning conditioning;
+};
+
+class FluxDenoiser final : public Denoiser {
+ public:
+  FluxDenoiser(const FluxConfig& config, nn::Weights& weights, const nn::Linears& linears,
+               nn::Attention& attention)
+      : flux_(config, weights, linears), attention_(attention) {}
+
+  std::unique_ptr<Branch> prepare(const PromptEmbedding& prompt, const LoopShape& shape) override {
+    return std::make_unique<FluxBranch>(flux_.prepare({.text = prompt.tokens,
+                                                       .pooled = prompt.pooled,
+                                                       .times = shape.times,
+                                                       .guidance = shape.guidance,
+                                                       .rows = shape.latent_rows / 2,
+                                                       .columns = shape.latent_columns / 2}));
+  }
+
+  void prepared_all() override { flux_.release_modulation(); }
+
+  at::Tensor predict(const Branch& branch, const at::Tensor& latents, std::int64_t step) override {
+    return flux_.forward(latents, static_cast<const FluxBranch&>(branch).conditioning, step, attention_);
+  }
+
+  at::Tensor pack(const at::Tensor& latents) const override {
+    return latents
+        .unflatten(2, {-1, 2})     // [C, h, w / 2, 2]
+        .unflatten(1, {-1, 2})     // [C, h / 2, 2, w / 2, 2]
+        .permute({1, 3, 0, 2, 4})  // [h / 2, w / 2, C, 2, 2]
+        .flatten(2)
+        .flatten(0, 1);  // [T, 4 C]
+  }
+
+  at::Tensor unpack(const at::Tensor& packed, std::int64_t rows, std::int64_t columns) const override {
+    return packed
+        .unflatten(0, {rows / 2, columns / 2})  // [h / 2, w / 2, 4 C]
+        .unflatten(2, {-1, 2, 2})               // [h / 2, w / 2, C, 2, 2]
+        .permute({2, 0, 3, 1, 4})               // [C, h / 2, 2, w / 2, 2]
+        .flatten(3)
+        .flatten(1, 2);  // [C, h, w]
+  }
+
+ private:
+  Flux flux_;
+  nn::Attention& attention_;
+};
+
+}  // namespace
+
+std::unique_ptr<Denoiser> make_flux_denoiser(const Model& model, nn::Weights& weights,
+                                             const nn::Linears& linears, nn::Attention& attention) {
+  const weights::Component& component = model.files.components.at("transformer");
+  return std::make_unique<FluxDenoiser>(read_flux_config(component.config, "transformer/config.json"),
+                                        weights, linears, attention);
+}
+
+}  // namespace xdit::models

@@ -1,0 +1,97 @@
+#include "models/flux/flux.h"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/silu.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+
+#include "nn/ops.h"
+
+namespace xdit::models {
+namespace {
+
+using nn::Split;
+
+// (time, row, column) of every token: text tokens stand at the origin. [S + T, 3] in float64.
+at::Tensor token_positions(std::int64_t text_tokens, std::int64_t rows, std::int64_t columns) {
+  const at::Tensor positions = at::zeros({text_tokens + rows * columns, 3}, at::kDouble);
+  const at::Tensor image = positions.narrow(0, text_tokens, rows * columns).unflatten(0, {rows, columns});
+  image.select(2, 1).copy_(at::arange(rows, at::kDouble).unsqueeze(1).expand({rows, columns}));
+  image.select(2, 2).copy_(at::arange(columns, at::kDouble).unsqueeze(0).expand({rows, columns}));
+  return positions;
+}
+
+}  // namespace
+
+Flux::Flux(const FluxConfig& config, nn::Weights& weights, const nn::Linears& linears)
+    : config_(config),
+      weights_(weights),
+      image_in_(linears.make(weights, "x_embedder", true, Split::kNone)),
+      text_in_(linears.make(weights, "context_embedder", true, Split::kNone)),
+      time_in_(weights, linears, "time_text_embed.timestep_embedder"),
+      pooled_in_(weights, linears, "time_text_embed.text_embedder"),
+      modulation_(linears.make(weights, "modulation", true, Split::kNone)),
+      image_out_(linears.make(weights, "proj_out", true, Split::kNone)) {
+  if (config.guidance_embeds) guidance_in_.emplace(weights, linears, "time_text_embed.guidance_embedder");
+  for (std::int64_t i = 0; i < config.double_blocks; ++i)
+    double_blocks_.emplace_back(config, weights, linears, i);
+  for (std::int64_t i = 0; i < config.single_blocks; ++i)
+    single_blocks_.emplace_back(config, weights, linears, i);
+}
+
+at::Tensor Flux::embedding(const FluxInputs& inputs) const {
+  const auto steps = static_cast<std::int64_t>(inputs.times.size());
+  const at::TensorOptions options = inputs.pooled.options();
+  const auto embedded = [&](const FluxEmbedder& embedder, const at::Tensor& values) {
+    return embedder(
+        nn::timestep_embedding(values.to(options.device()) * 1000, kFluxTimeChannels).to(options.dtype()));
+  };
+  at::Tensor sum =
+      embedded(time_in_, at::tensor(at::ArrayRef<float>(inputs.times.data(), inputs.times.size())));
+  if (guidance_in_) sum = sum + embedded(*guidance_in_, at::full({steps}, inputs.guidance, at::kFloat));
+  return sum + pooled_in_(inputs.pooled.unsqueeze(0));  // [steps, C]
+}
+
+FluxConditioning Flux::prepare(const FluxInputs& inputs) const {
+  const at::Tensor positions = token_positions(inputs.text.size(0), inputs.rows, inputs.columns);
+  return {.text = (*text_in_)(inputs.text),
+          .modulation = (*modulation_)(at::silu(embedding(inputs))),
+          .rotary = nn::rotary_table(positions, config_.rotary_axes).to(inputs.text.device())};
+}
+
+void Flux::release_modulation() {
+  modulation_.reset();
+  weights_.release("modulation.weight");
+  weights_.release("modulation.bias");
+}
+
+at::Tensor Flux::forward(const at::Tensor& image, const FluxConditioning& conditioning, std::int64_t step,
+                         nn::Attention& attention) const {
+  FluxModulations modulations(conditioning.modulation.select(0, step), config_.width());
+  const std::int64_t text_tokens = conditioning.text.size(0);
+  const at::Tensor x = at::empty({text_tokens + image.size(0), config_.width()}, conditioning.text.options());
+  const at::Tensor text = x.narrow(0, 0, text_tokens);
+  const at::Tensor picture = x.narrow(0, text_tokens, image.size(0));
+  text.copy_(conditioning.text);
+  picture.copy_((*image_in_)(image));
+
+  std::int64_t index = 0;
+  for (const FluxDoubleBlock& block : double_blocks_) {
+    weights_.enter(index);
+    block.forward(text, picture, modulations, conditioning.rotary, attention);
+    weights_.leave(index++);
+  }
+  for (const FluxSingleBlock& block : single_blocks_) {
+    weights_.enter(index);
+    block.forward(x, modulations, conditioning.rotary, attention);
+    weights_.leave(index++);
+  }
+
+  const at::Tensor scale = modulations.next();
+  const at::Tensor shift = modulations.next();
+  return (*image_out_)(nn::modulated_layer_norm(picture, shift, scale));
+}
+
+}  // namespace xdit::models

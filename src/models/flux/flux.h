@@ -1,0 +1,64 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "models/flux/blocks.h"
+#include "models/flux/tables.h"
+#include "nn/attention.h"
+#include "nn/linear.h"
+#include "nn/weights.h"
+
+namespace xdit::models {
+
+/// Everything in a forward that does not depend on the latents, for all steps of one prompt.
+struct FluxConditioning {
+  at::Tensor text;        ///< [S, C], embedded
+  at::Tensor modulation;  ///< [steps, M]: shifts, scales and gates of every block, in the order of use
+  at::Tensor rotary;      ///< [S + T, D / 2, 2]
+};
+
+struct FluxInputs {
+  at::Tensor text;               ///< T5's embeddings [S, text_width]
+  at::Tensor pooled;             ///< CLIP's pooled embedding [pooled_width]
+  std::span<const float> times;  ///< of the steps: 1 is noise, 0 the picture
+  double guidance = 0;           ///< scale, for models that embed it
+  std::int64_t rows = 0;         ///< of image tokens
+  std::int64_t columns = 0;
+};
+
+/// FLUX.1's rectified-flow transformer (black-forest-labs/flux model.py; diffusers FluxTransformer2DModel)
+/// for one picture: C channels of H heads of D, S text tokens before T image tokens.
+class Flux {
+ public:
+  /// Takes its tensors from `weights`, which outlives it.
+  Flux(const FluxConfig& config, nn::Weights& weights, const nn::Linears& linears);
+
+  /// Once the last prompt is prepared, `release_modulation` frees a quarter of the published model's weights.
+  [[nodiscard]] FluxConditioning prepare(const FluxInputs& inputs) const;
+  void release_modulation();
+
+  /// Velocity [T, out_channels] at latents `image` [T, in_channels] in step `step`.
+  [[nodiscard]] at::Tensor forward(const at::Tensor& image, const FluxConditioning& conditioning,
+                                   std::int64_t step, nn::Attention& attention) const;
+
+ private:
+  [[nodiscard]] at::Tensor embedding(const FluxInputs& inputs) const;
+
+  FluxConfig config_;
+  nn::Weights& weights_;
+  std::unique_ptr<nn::Linear> image_in_;
+  std::unique_ptr<nn::Linear> text_in_;
+  FluxEmbedder time_in_;
+  std::optional<FluxEmbedder> guidance_in_;
+  FluxEmbedder pooled_in_;
+  std::unique_ptr<nn::Linear> modulation_;
+  std::vector<FluxDoubleBlock> double_blocks_;
+  std::vector<FluxSingleBlock> single_blocks_;
+  std::unique_ptr<nn::Linear> image_out_;
+};
+
+}  // namespace xdit::models

@@ -1,0 +1,103 @@
+#include "models/vae/decoder.h"
+
+#include <ATen/ops/linear.h>
+#include <ATen/ops/upsample_nearest2d.h>
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "nn/attention.h"
+
+namespace xdit::models {
+namespace {
+
+// Reads layers by name.
+struct Reader {
+  const nn::Weights& weights;
+  std::int64_t groups;
+
+  [[nodiscard]] nn::GroupNorm norm(const std::string& name) const {
+    return {weights.get(name + ".weight"), weights.get(name + ".bias"), groups, 1e-6};
+  }
+  [[nodiscard]] nn::Convolution convolution(const std::string& name) const {
+    // cuDNN's half-precision kernels work on channels-last; elsewhere the layout stays.
+    const at::Tensor weight = weights.get(name + ".weight");
+    const auto format = weight.is_cuda() ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+    return {weight.contiguous(format), weights.get(name + ".bias")};
+  }
+};
+
+}  // namespace
+
+VaeDecoder::VaeDecoder(const VaeConfig& config, const nn::Weights& weights) : config_(config) {
+  const Reader read{weights, config.groups};
+  const auto resnet = [&](const std::string& at, std::int64_t inputs, std::int64_t outputs) -> Resnet {
+    return {read.norm(at + "norm1"), read.convolution(at + "conv1"), read.norm(at + "norm2"),
+            read.convolution(at + "conv2"),
+            inputs == outputs ? std::nullopt : std::optional(read.convolution(at + "conv_shortcut"))};
+  };
+  if (config.post_quant_conv) post_quant_ = read.convolution("post_quant_conv");
+  conv_in_ = read.convolution("decoder.conv_in");
+  std::int64_t width = config.channels.back();
+  for (int i = 0; i < 2; ++i)
+    mid_.push_back(resnet(fmt::format("decoder.mid_block.resnets.{}.", i), width, width));
+  if (config.mid_attention) {
+    const std::string at = "decoder.mid_block.attentions.0.";
+    attention_ = {read.norm(at + "group_norm"), weights.get(at + "qkv.weight"), weights.get(at + "qkv.bias"),
+                  weights.get(at + "to_out.0.weight"), weights.get(at + "to_out.0.bias")};
+  }
+  for (std::size_t i = 0; i < config.channels.size(); ++i) {
+    const std::string at = fmt::format("decoder.up_blocks.{}.", i);
+    const std::int64_t outputs = config.channels[config.channels.size() - 1 - i];
+    Level level;
+    for (std::int64_t j = 0; j < config.resnets; ++j) {
+      level.resnets.push_back(resnet(fmt::format("{}resnets.{}.", at, j), width, outputs));
+      width = outputs;
+    }
+    if (i + 1 < config.channels.size()) level.upsample = read.convolution(at + "upsamplers.0.conv");
+    levels_.push_back(std::move(level));
+  }
+  norm_out_ = read.norm("decoder.conv_norm_out");
+  conv_out_ = read.convolution("decoder.conv_out");
+}
+
+at::Tensor VaeDecoder::run(const Resnet& layer, const at::Tensor& x, const nn::Spatial& spatial) {
+  at::Tensor h = spatial.convolve(spatial.group_norm(x, layer.norm1, true), layer.conv1);
+  h = spatial.convolve(spatial.group_norm(h, layer.norm2, true), layer.conv2);
+  return (layer.shortcut ? spatial.convolve(x, *layer.shortcut) : x) + h;
+}
+
+at::Tensor VaeDecoder::run(const SelfAttention& layer, const at::Tensor& x, const nn::Spatial& spatial) {
+  const at::Tensor tokens =
+      spatial.group_norm(x, layer.norm, false).flatten(2).transpose(1, 2);  // [B, H W, C]
+  const auto qkv = at::linear(tokens, layer.qkv_weight, layer.qkv_bias).chunk(3, -1);
+  const double scale = 1 / std::sqrt(static_cast<double>(x.size(1)));
+  const auto one_head = [](const at::Tensor& t) { return t.unsqueeze(1); };  // [B, 1, T, C]
+  const at::Tensor y = nn::scaled_dot_product(one_head(qkv[0]), one_head(spatial.gather_tokens(qkv[1])),
+                                              one_head(spatial.gather_tokens(qkv[2])), scale)
+                           .squeeze(1);
+  return x +
+         at::linear(y, layer.out_weight, layer.out_bias).transpose(1, 2).unflatten(2, {x.size(2), x.size(3)});
+}
+
+at::Tensor VaeDecoder::decode(const at::Tensor& latents, const nn::Spatial& spatial) const {
+  at::Tensor x = latents;
+  if (x.is_cuda()) x = x.contiguous(at::MemoryFormat::ChannelsLast);
+  if (post_quant_) x = spatial.convolve(x, *post_quant_);
+  x = spatial.convolve(x, conv_in_);
+  x = run(mid_[0], x, spatial);
+  if (attention_) x = run(*attention_, x, spatial);
+  x = run(mid_[1], x, spatial);
+  for (const Level& level : levels_) {
+    for (const Resnet& resnet : level.resnets) x = run(resnet, x, spatial);
+    if (level.upsample)
+      x = spatial.convolve(at::upsample_nearest2d(x, {2 * x.size(2), 2 * x.size(3)}), *level.upsample);
+  }
+  return spatial.convolve(spatial.group_norm(x, norm_out_, true), conv_out_);
+}
+
+at::Tensor VaeDecoder::decode_scaled(const at::Tensor& latents, const nn::Spatial& spatial) const {
+  return decode(latents / config_.scaling_factor + config_.shift_factor, spatial);
+}
+
+}  // namespace xdit::models

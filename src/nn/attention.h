@@ -1,0 +1,47 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <span>
+
+namespace xdit::nn {
+
+/// One stream of tokens after its projection and before its norm.
+struct Stream {
+  at::Tensor qkv;         ///< [T, 3, H, D]; the last two dimensions contiguous
+  at::Tensor query_norm;  ///< RMS norm weights [D]
+  at::Tensor key_norm;    ///< [D]
+};
+
+/// Joint attention over the local tokens of one picture. Takes q, k, v before norm and rotation so that norm,
+/// rotation and placement (on another GPU, too) can be one kernel.
+class Attention {
+ public:
+  Attention() = default;
+  Attention(const Attention&) = delete;
+  Attention& operator=(const Attention&) = delete;
+  virtual ~Attention() = default;
+  /// The streams follow each other in one sequence of T tokens. `rotary` [T, D / 2, 2] holds cosine and sine
+  /// in float32. Writes softmax(q k^T / sqrt(D)) v to `out` [T, H * D], whose rows may be strided.
+  virtual void attend(std::int64_t layer, std::span<const Stream> streams, const at::Tensor& rotary,
+                      const at::Tensor& out) = 0;
+};
+
+/// Every token is on this rank.
+class LocalAttention final : public Attention {
+ public:
+  void attend(std::int64_t layer, std::span<const Stream> streams, const at::Tensor& rotary,
+              const at::Tensor& out) override;
+};
+
+/// softmax(q k^T scale + bias) v on [B, H, T, D] tensors of any strides; `bias` [1, H, T, S] or undefined.
+/// The result is [B, H, T, D].
+[[nodiscard]] at::Tensor scaled_dot_product(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                            double scale, const at::Tensor& bias = {}, bool causal = false);
+
+/// Cosines and sines [T, D / 2, 2] of `positions` [T, axes] (float64) for axes of `dims` channels each, D in
+/// all. Rotary position embedding (Su et al. 2021) on several axes, as black-forest-labs/flux math.py `rope`.
+[[nodiscard]] at::Tensor rotary_table(const at::Tensor& positions, std::span<const std::int64_t> dims,
+                                      double theta = 10000);
+
+}  // namespace xdit::nn

@@ -1,0 +1,20 @@
+#include "nn/fused.h"
+#include "nn/ops.h"
+
+namespace xdit::nn::fused {
+
+at::Tensor modulated_layer_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale,
+                                double eps) {
+  return reference::modulated_layer_norm(x, shift, scale, eps);
+}
+
+void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y) {
+  reference::add_gated(x, gate, y);
+}
+
+void norm_and_rotate(const Stream& stream, const at::Tensor& rotary, const at::Tensor& q, const at::Tensor& k,
+                     const at::Tensor& v, double eps) {
+  reference::norm_and_rotate(stream, rotary, q, k, v, eps);
+}
+
+}  // namespace xdit::nn::fused

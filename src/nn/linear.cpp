@@ -1,0 +1,37 @@
+#include "nn/linear.h"
+
+#include <ATen/ops/_addmm_activation.h>
+#include <ATen/ops/linear.h>
+
+#include <utility>
+
+namespace xdit::nn {
+namespace {
+
+class LocalLinear final : public Linear {
+ public:
+  LocalLinear(at::Tensor weight, at::Tensor bias) : weight_(std::move(weight)), bias_(std::move(bias)) {}
+
+  at::Tensor operator()(const at::Tensor& x) const override { return at::linear(x, weight_, bias_); }
+
+  at::Tensor operator()(const at::Tensor& x, Activation activation) const override {
+    // cuBLASLt computes this pair in the epilogue of the product.
+    const bool fused = activation == Activation::kGeluTanh && x.is_cuda() && x.dim() == 2 && bias_.defined();
+    if (fused) return at::_addmm_activation(bias_, x, weight_.t(), 1, 1, /*use_gelu=*/true);
+    return activate((*this)(x), activation);
+  }
+
+ private:
+  at::Tensor weight_;
+  at::Tensor bias_;
+};
+
+}  // namespace
+
+std::unique_ptr<Linear> LocalLinears::make(const Weights& weights, const std::string& name, bool bias,
+                                           Split /*split*/) const {
+  return std::make_unique<LocalLinear>(weights.get(name + ".weight"),
+                                       bias ? weights.get(name + ".bias") : at::Tensor());
+}
+
+}  // namespace xdit::nn

@@ -1,0 +1,45 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <string>
+
+#include "nn/activation.h"
+#include "nn/weights.h"
+
+namespace xdit::nn {
+
+/// y = act(x W^T + b): [..., in] -> [..., out].
+class Linear {
+ public:
+  Linear() = default;
+  Linear(const Linear&) = delete;
+  Linear& operator=(const Linear&) = delete;
+  virtual ~Linear() = default;
+  [[nodiscard]] virtual at::Tensor operator()(const at::Tensor& x) const = 0;
+  [[nodiscard]] virtual at::Tensor operator()(const at::Tensor& x, Activation activation) const = 0;
+};
+
+/// Which dimension of W tensor parallelism may cut: a column-split linear's outputs feed a row-split one's
+/// inputs.
+enum class Split : std::uint8_t { kNone, kColumn, kRow };
+
+/// Makes a network's linears from `name`.weight and, where the network has it, `name`.bias.
+class Linears {
+ public:
+  Linears() = default;
+  Linears(const Linears&) = delete;
+  Linears& operator=(const Linears&) = delete;
+  virtual ~Linears() = default;
+  [[nodiscard]] virtual std::unique_ptr<Linear> make(const Weights& weights, const std::string& name,
+                                                     bool bias, Split split) const = 0;
+};
+
+/// The whole of W on this rank.
+class LocalLinears final : public Linears {
+ public:
+  [[nodiscard]] std::unique_ptr<Linear> make(const Weights& weights, const std::string& name, bool bias,
+                                             Split split) const override;
+};
+
+}  // namespace xdit::nn

@@ -1,0 +1,92 @@
+#include "nn/ops.h"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/cos.h>
+#include <ATen/ops/exp.h>
+#include <ATen/ops/layer_norm.h>
+#include <ATen/ops/mean.h>
+#include <ATen/ops/rsqrt.h>
+#include <ATen/ops/sin.h>
+#include <ATen/ops/square.h>
+#include <ATen/ops/stack.h>
+
+#include <cmath>
+
+#include "nn/fused.h"
+
+namespace xdit::nn {
+namespace {
+
+constexpr double kLargestHalf = 65504;
+
+at::Tensor normalised(const at::Tensor& x, const at::Tensor& weight, double eps) {
+  const at::Tensor x32 = x.to(at::kFloat);
+  return x32 * at::rsqrt(at::mean(at::square(x32), -1, /*keepdim=*/true) + eps) * weight.to(at::kFloat);
+}
+
+// x [T, H, D] by rotary [T, D / 2, 2]: channels 2 i and 2 i + 1 are one complex number.
+at::Tensor rotated(const at::Tensor& x, const at::Tensor& rotary) {
+  const at::Tensor pairs = x.unflatten(-1, {-1, 2});            // [T, H, D / 2, 2]
+  const at::Tensor cosine = rotary.select(-1, 0).unsqueeze(1);  // [T, 1, D / 2]
+  const at::Tensor sine = rotary.select(-1, 1).unsqueeze(1);
+  const at::Tensor real = pairs.select(-1, 0);
+  const at::Tensor imaginary = pairs.select(-1, 1);
+  return at::stack({real * cosine - imaginary * sine, real * sine + imaginary * cosine}, -1).flatten(-2);
+}
+
+}  // namespace
+
+namespace reference {
+
+at::Tensor modulated_layer_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale,
+                                double eps) {
+  const at::Tensor y = at::layer_norm(x.to(at::kFloat), {x.size(-1)}, {}, {}, eps);
+  return (y * (scale.to(at::kFloat) + 1) + shift.to(at::kFloat)).to(x.scalar_type());
+}
+
+void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y) {
+  const at::Tensor sum = x.to(at::kFloat) + gate.to(at::kFloat) * y.to(at::kFloat);
+  x.copy_(x.scalar_type() == at::kHalf ? sum.clamp(-kLargestHalf, kLargestHalf) : sum);
+}
+
+void norm_and_rotate(const Stream& stream, const at::Tensor& rotary, const at::Tensor& q, const at::Tensor& k,
+                     const at::Tensor& v, double eps) {
+  q.copy_(rotated(normalised(stream.qkv.select(1, 0), stream.query_norm, eps), rotary));
+  k.copy_(rotated(normalised(stream.qkv.select(1, 1), stream.key_norm, eps), rotary));
+  v.copy_(stream.qkv.select(1, 2));
+}
+
+}  // namespace reference
+
+at::Tensor modulated_layer_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale,
+                                double eps) {
+  return x.is_cuda() ? fused::modulated_layer_norm(x, shift, scale, eps)
+                     : reference::modulated_layer_norm(x, shift, scale, eps);
+}
+
+void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y) {
+  x.is_cuda() ? fused::add_gated(x, gate, y) : reference::add_gated(x, gate, y);
+}
+
+void norm_and_rotate(const Stream& stream, const at::Tensor& rotary, const at::Tensor& q, const at::Tensor& k,
+                     const at::Tensor& v, double eps) {
+  stream.qkv.is_cuda() ? fused::norm_and_rotate(stream, rotary, q, k, v, eps)
+                       : reference::norm_and_rotate(stream, rotary, q, k, v, eps);
+}
+
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
+  return normalised(x, weight, eps).to(x.scalar_type());
+}
+
+at::Tensor timestep_embedding(const at::Tensor& times, std::int64_t width) {
+  const std::int64_t half = width / 2;
+  // Rounded in the order of diffusers' get_timestep_embedding: angles reach thousands of radians, so the last
+  // bit shows.
+  const at::Tensor frequencies = at::exp(at::arange(half, times.options().dtype(at::kFloat)) *
+                                         -std::log(10000.0) / static_cast<double>(half));
+  const at::Tensor angles = times.to(at::kFloat).unsqueeze(1) * frequencies.unsqueeze(0);
+  return at::cat({at::cos(angles), at::sin(angles)}, 1);
+}
+
+}  // namespace xdit::nn

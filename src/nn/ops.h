@@ -1,0 +1,38 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include "nn/attention.h"
+
+/// Operations that are one kernel on a GPU (cuda/) and a few Torch calls elsewhere. All compute in float32
+/// and round once, to the dtype of their input.
+namespace xdit::nn {
+
+/// layer_norm(x) (1 + scale) + shift over the last dimension: x [T, C], shift and scale [C].
+[[nodiscard]] at::Tensor modulated_layer_norm(const at::Tensor& x, const at::Tensor& shift,
+                                              const at::Tensor& scale, double eps = 1e-6);
+
+/// x += gate y in place: x, y [T, C], gate [C]. Saturates in float16, as diffusers clips the residual stream.
+void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y);
+
+/// RMS norm over D and rotation of q and k, and a copy of v: `stream` of T tokens, `rotary` [T, D / 2, 2],
+/// into q, k, v [T, H, D] (contiguous last two dimensions).
+void norm_and_rotate(const Stream& stream, const at::Tensor& rotary, const at::Tensor& q, const at::Tensor& k,
+                     const at::Tensor& v, double eps = 1e-6);
+
+/// RMS norm over the last dimension (Zhang & Sennrich 2019): x [..., C], weight [C].
+[[nodiscard]] at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
+
+/// sin-cos embedding of `times` [N] -> [N, width], cosines first (Vaswani et al. 2017 as in
+/// black-forest-labs/flux `timestep_embedding`), in float32. `width` is even.
+[[nodiscard]] at::Tensor timestep_embedding(const at::Tensor& times, std::int64_t width);
+
+/// The Torch forms that the kernels are tested against.
+namespace reference {
+[[nodiscard]] at::Tensor modulated_layer_norm(const at::Tensor& x, const at::Tensor& shift,
+                                              const at::Tensor& scale, double eps);
+void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y);
+void norm_and_rotate(const Stream& stream, const at::Tensor& rotary, const at::Tensor& q, const at::Tensor& k,
+                     const at::Tensor& v, double eps);
+}  // namespace reference
+
+}  // namespace xdit::nn

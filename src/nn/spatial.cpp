@@ -1,0 +1,18 @@
+#include "nn/spatial.h"
+
+#include <ATen/ops/conv2d.h>
+#include <ATen/ops/group_norm.h>
+#include <ATen/ops/silu.h>
+
+namespace xdit::nn {
+
+at::Tensor LocalSpatial::convolve(const at::Tensor& x, const Convolution& layer) const {
+  return at::conv2d(x, layer.weight, layer.bias, 1, layer.weight.size(2) / 2);
+}
+
+at::Tensor LocalSpatial::group_norm(const at::Tensor& x, const GroupNorm& layer, bool silu) const {
+  at::Tensor y = at::group_norm(x, layer.groups, layer.weight, layer.bias, layer.eps);
+  return silu ? at::silu_(y) : y;
+}
+
+}  // namespace xdit::nn

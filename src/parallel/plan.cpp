@@ -1,0 +1,172 @@
+#include "parallel/plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <functional>
+#include <numeric>
+
+#include "core/error.h"
+
+namespace xdit::parallel {
+namespace {
+
+constexpr std::uint64_t kContextBytes = std::uint64_t{1} << 30U;  // CUDA context, cuBLAS and cuDNN workspaces
+
+// Device numbers of "all", a count, or a list with a comma.
+std::vector<std::int64_t> devices_of(const std::string& gpus, std::int64_t available, bool on_cpu) {
+  std::vector<std::int64_t> devices;
+  if (gpus == "all") {
+    devices.resize(on_cpu ? 1 : std::max<std::int64_t>(available, 1));
+    std::iota(devices.begin(), devices.end(), 0);
+  } else if (gpus.find(',') == std::string::npos) {
+    devices.resize(static_cast<std::size_t>(std::stoll(gpus)));
+    std::iota(devices.begin(), devices.end(), 0);
+  } else {
+    for (std::size_t at = 0; at < gpus.size();) {
+      const std::size_t comma = std::min(gpus.find(',', at), gpus.size());
+      devices.push_back(std::stoll(gpus.substr(at, comma - at)));
+      at = comma + 1;
+    }
+  }
+  return devices;
+}
+
+void require_devices(const std::vector<std::int64_t>& devices, const Machine& machine) {
+  if (machine.gpus.empty())
+    throw Error(ExitCode::kDevice,
+                "no GPU: the NVIDIA driver is missing or CUDA_VISIBLE_DEVICES hides every GPU", {},
+                "--device cpu, or nvidia-smi to see what the driver sees");
+  const auto count = static_cast<std::int64_t>(machine.gpus.size());
+  for (const std::int64_t device : devices)
+    if (device >= count)
+      throw Error(ExitCode::kDevice, fmt::format("no GPU {}: this machine shows {}", device, count), "--gpus",
+                  fmt::format("--gpus {}", count));
+}
+
+// Degrees that were asked for and are not 1 need more ranks than there are.
+Mesh mesh_of(const config::RunSpec::Parallel& parallel, std::int64_t ranks) {
+  const auto degree = [](const std::optional<std::int64_t>& asked) { return asked.value_or(1); };
+  const Mesh mesh{degree(parallel.data),  degree(parallel.cfg),    degree(parallel.pipefusion),
+                  degree(parallel.ring),  degree(parallel.gather), degree(parallel.ulysses),
+                  degree(parallel.tensor)};
+  if (mesh.size() != ranks)
+    throw Error(ExitCode::kUsage,
+                fmt::format("the degrees multiply to {}, but --gpus gives {} rank{}", mesh.size(), ranks,
+                            ranks == 1 ? "" : "s"),
+                "parallel", fmt::format("--gpus {}, or degrees of 1", mesh.size()));
+  return mesh;
+}
+
+std::uint64_t product(const std::vector<std::int64_t>& shape) {
+  return static_cast<std::uint64_t>(
+      std::reduce(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>()));
+}
+
+NetworkBytes bytes_of(const models::Network& network, DType dtype) {
+  NetworkBytes bytes;
+  for (const weights::Parameter& parameter : network.parameters)
+    bytes.memory += product(parameter.shape) * static_cast<std::uint64_t>(size_of(dtype));
+  for (const weights::Placed& placed : network.placed)
+    for (const weights::Piece& piece : placed.pieces) bytes.file += piece.bytes;
+  return bytes;
+}
+
+// Text encoders go before the denoiser runs; the decoder's largest buffers are four pictures of its first
+// level.
+void predict_memory(RankPlan& rank, const config::RunSpec& spec, const models::Model& model,
+                    std::uint64_t capacity) {
+  const auto element = static_cast<std::uint64_t>(size_of(spec.model.dtype));
+  const auto tokens = static_cast<std::uint64_t>(rank.text_tokens.count + rank.image_tokens.count);
+  const std::uint64_t activations = tokens * static_cast<std::uint64_t>(model.shape.width) * element * 24;
+  const std::uint64_t pixels =
+      static_cast<std::uint64_t>(spec.image.width) * static_cast<std::uint64_t>(spec.image.height);
+  const std::uint64_t decoding = pixels * 256 * element * 4;
+  std::uint64_t encoders = 0;
+  std::uint64_t denoising = 0;
+  for (const auto& [name, bytes] : rank.networks)
+    (name.starts_with("text_encoder") ? encoders : denoising) += bytes.memory;
+  const std::uint64_t later = denoising + std::max(activations, decoding);
+  rank.overlap_loading = kContextBytes + encoders + later <= capacity;
+  rank.peak_memory = kContextBytes + (rank.overlap_loading ? encoders + later : std::max(encoders, later));
+  if (rank.peak_memory > capacity) {
+    const bool halves = spec.model.dtype == DType::kF32;
+    throw Error(
+        ExitCode::kMemory,
+        fmt::format(
+            "needs {:.1f} GB on the device, which has {:.1f} GB: encoders {:.1f}, denoiser and decoder "
+            "{:.1f}, activations {:.1f}",
+            static_cast<double>(rank.peak_memory) / 1e9, static_cast<double>(capacity) / 1e9,
+            static_cast<double>(encoders) / 1e9, static_cast<double>(denoising) / 1e9,
+            static_cast<double>(std::max(activations, decoding)) / 1e9),
+        {}, halves ? "--dtype bf16" : "a smaller --size, or --device cpu");
+  }
+}
+
+}  // namespace
+
+Plan make_plan(const config::RunSpec& spec, const models::Model& model, const Machine& machine) {
+  const std::int64_t multiple = model.shape.pixels_per_token;
+  for (const auto& [flag, pixels] : {std::pair{"--width", spec.image.width}, {"--height", spec.image.height}})
+    if (pixels % multiple != 0)
+      throw Error(
+          ExitCode::kUsage, fmt::format("this model makes multiples of {} pixels, not {}", multiple, pixels),
+          flag,
+          fmt::format("{} {}", flag, std::max(multiple, (pixels + multiple / 2) / multiple * multiple)));
+
+  const bool on_cpu = spec.runtime.device == config::Device::kCpu;
+  const std::vector<std::int64_t> devices =
+      devices_of(spec.parallel.gpus, static_cast<std::int64_t>(machine.gpus.size()), on_cpu);
+  if (!on_cpu) require_devices(devices, machine);
+  if (devices.size() != 1)
+    throw Error(ExitCode::kUsage, fmt::format("{} ranks: this version runs one", devices.size()), "--gpus",
+                "--gpus 1, or one device as in --gpus 0,");
+
+  Plan plan;
+  plan.mesh = mesh_of(spec.parallel, static_cast<std::int64_t>(devices.size()));
+  plan.text_tokens = spec.sampling.max_sequence_length;
+  plan.image_tokens = spec.image.width / multiple * (spec.image.height / multiple);
+  for (std::size_t i = 0; i < devices.size(); ++i) {
+    RankPlan rank;
+    rank.rank = static_cast<std::int64_t>(i);
+    rank.device = on_cpu ? 0 : devices[i];
+    rank.pictures = {0, static_cast<std::int64_t>(config::pictures(spec).size())};
+    rank.text_tokens = {0, plan.text_tokens};
+    rank.image_tokens = {0, plan.image_tokens};
+    rank.blocks = {0, model.shape.blocks};
+    rank.latent_rows = {0, spec.image.height / model.shape.latent_scale};
+    for (const models::Network& network : model.networks)
+      rank.networks[network.component] = bytes_of(network, spec.model.dtype);
+    predict_memory(rank, spec, model,
+                   on_cpu ? machine.host_memory : machine.gpus[static_cast<std::size_t>(rank.device)].memory);
+    plan.ranks.push_back(std::move(rank));
+  }
+  return plan;
+}
+
+std::string to_text(const Plan& plan, const Machine& machine, const config::RunSpec& spec) {
+  const auto range = [](const Range& r) { return fmt::format("{}-{}", r.first, r.first + r.count - 1); };
+  const Mesh& m = plan.mesh;
+  std::string text = fmt::format(
+      "mesh: data {} x cfg {} x pipefusion {} x ring {} x gather {} x ulysses {} x tensor {} = {} rank{}\n"
+      "tokens: {} text + {} image\n",
+      m.data, m.cfg, m.pipefusion, m.ring, m.gather, m.ulysses, m.tensor, m.size(), m.size() == 1 ? "" : "s",
+      plan.text_tokens, plan.image_tokens);
+  for (const RankPlan& rank : plan.ranks) {
+    const bool on_cpu = spec.runtime.device == config::Device::kCpu;
+    text += fmt::format("rank {} on {}:\n", rank.rank,
+                        on_cpu ? "cpu"
+                               : fmt::format("GPU {} ({})", rank.device,
+                                             machine.gpus[static_cast<std::size_t>(rank.device)].name));
+    text += fmt::format("  pictures {}, text tokens {}, image tokens {}, blocks {}, latent rows {}\n",
+                        range(rank.pictures), range(rank.text_tokens), range(rank.image_tokens),
+                        range(rank.blocks), range(rank.latent_rows));
+    for (const auto& [name, bytes] : rank.networks)
+      text += fmt::format("  {}: reads {:.3f} GB, holds {:.3f} GB\n", name,
+                          static_cast<double>(bytes.file) / 1e9, static_cast<double>(bytes.memory) / 1e9);
+    text += fmt::format("  predicted peak {:.2f} GB\n", static_cast<double>(rank.peak_memory) / 1e9);
+  }
+  return text;
+}
+
+}  // namespace xdit::parallel

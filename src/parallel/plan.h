@@ -1,0 +1,78 @@
+#pragma once
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "config/run_spec.h"
+#include "models/registry.h"
+
+/// Who holds and does what: computed from the run, the model's tables and the machine before any GPU or
+/// weight is touched. Plain data.
+namespace xdit::parallel {
+
+struct Gpu {
+  std::string name;          ///< "NVIDIA H100 80GB HBM3"
+  std::string uuid;          ///< "GPU-..."
+  std::uint64_t memory = 0;  ///< bytes
+};
+struct Machine {
+  std::vector<Gpu> gpus;          ///< those that CUDA would show, in its order
+  std::uint64_t host_memory = 0;  ///< bytes
+  std::int64_t cores = 1;
+};
+
+/// Degrees of parallelism; the last varies fastest over ranks. ring and gather exclude each other.
+struct Mesh {
+  std::int64_t data = 1;
+  std::int64_t cfg = 1;
+  std::int64_t pipefusion = 1;
+  std::int64_t ring = 1;
+  std::int64_t gather = 1;
+  std::int64_t ulysses = 1;
+  std::int64_t tensor = 1;
+  [[nodiscard]] std::int64_t size() const {
+    return data * cfg * pipefusion * ring * gather * ulysses * tensor;
+  }
+};
+
+struct Range {
+  std::int64_t first = 0;
+  std::int64_t count = 0;
+};
+
+/// What one network costs a rank.
+struct NetworkBytes {
+  std::uint64_t file = 0;    ///< bytes to read from files
+  std::uint64_t memory = 0;  ///< bytes of its weights in the run's dtype
+};
+
+struct RankPlan {
+  std::int64_t rank = 0;
+  std::int64_t device = 0;  ///< index among the machine's GPUs; 0 on the CPU
+  Range pictures;           ///< of the run
+  Range text_tokens;
+  Range image_tokens;
+  Range blocks;
+  Range latent_rows;                             ///< of the VAE's input
+  std::map<std::string, NetworkBytes> networks;  ///< by component
+  std::uint64_t peak_memory = 0;                 ///< predicted bytes on the device
+  bool overlap_loading = true;                   ///< text encoders and denoiser fit beside each other
+};
+
+struct Plan {
+  Mesh mesh;
+  std::int64_t text_tokens = 0;
+  std::int64_t image_tokens = 0;
+  std::vector<RankPlan> ranks;
+  config::Allow grade = config::Allow::kExact;
+};
+
+/// Error(kUsage) for degrees that do not fit each other or the model, Error(kDevice) for GPUs that are not
+/// there, Error(kMemory) when the weights alone cannot fit; each names what would.
+[[nodiscard]] Plan make_plan(const config::RunSpec& spec, const models::Model& model, const Machine& machine);
+
+/// For people (`--dry-run`).
+[[nodiscard]] std::string to_text(const Plan& plan, const Machine& machine, const config::RunSpec& spec);
+
+}  // namespace xdit::parallel

@@ -1,0 +1,38 @@
+#pragma once
+#include <c10/core/Device.h>
+
+#include <chrono>
+#include <cstddef>
+#include <memory>
+
+namespace xdit::pipeline {
+
+/// steady_clock in seconds.
+[[nodiscard]] inline double now_s() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+/// Moments of a device's work, without waiting for it: on a GPU events on the current stream.
+class Marks {
+ public:
+  explicit Marks(c10::Device device);
+  Marks(const Marks&) = delete;
+  Marks& operator=(const Marks&) = delete;
+  ~Marks();
+  void add();                   ///< after the work queued so far
+  void wait(std::size_t mark);  ///< until the device is there
+  /// When the device was there, on now_s's clock; waits for it.
+  [[nodiscard]] double at_s(std::size_t mark);
+  [[nodiscard]] std::size_t count() const;
+
+ private:
+  struct Moments;
+  std::unique_ptr<Moments> moments_;
+};
+
+/// Bytes that the device's allocator has held at most; 0 on the CPU.
+[[nodiscard]] std::uint64_t peak_device_bytes(c10::Device device);
+/// Gives memory that no tensor holds back to the device.
+void release_cached_memory(c10::Device device);
+
+}  // namespace xdit::pipeline

@@ -1,0 +1,36 @@
+#include "pipeline/picture.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/core/Generator.h>
+#include <ATen/ops/aminmax.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/randn.h>
+
+#include "core/error.h"
+
+namespace xdit::pipeline {
+
+at::Tensor draw_noise(std::uint64_t seed, std::int64_t channels, std::int64_t rows, std::int64_t columns,
+                      at::ScalarType dtype) {
+  const at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(seed);
+  return at::randn({channels, rows, columns}, generator, at::TensorOptions().dtype(dtype));
+}
+
+at::Tensor finished_picture(const at::Tensor& decoded) {
+  const at::Tensor picture = decoded.to(at::kFloat);
+  const char* fix = "--dtype bf16 or fp32 (float16 overflows in some models), or inspect the model file";
+  if (!at::isfinite(picture).all().item<bool>())
+    throw Error(ExitCode::kModel, "the picture holds NaN or infinite values", {}, fix);
+  const auto [least, most] = at::aminmax(picture);
+  if (least.item<float>() == most.item<float>())
+    throw Error(ExitCode::kModel, "the picture is constant", {}, fix);
+  return (picture / 2 + 0.5).clamp(0, 1).cpu();
+}
+
+std::vector<std::uint8_t> to_rgb(const at::Tensor& picture) {
+  const at::Tensor bytes = (picture * 255).round().to(at::kByte).permute({1, 2, 0}).contiguous();
+  const auto* first = bytes.const_data_ptr<std::uint8_t>();
+  return {first, first + bytes.numel()};
+}
+
+}  // namespace xdit::pipeline

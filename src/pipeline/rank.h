@@ -1,0 +1,47 @@
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "config/run_spec.h"
+#include "core/stop.h"
+#include "models/registry.h"
+#include "output/report.h"
+#include "parallel/plan.h"
+
+/// The boundary between the launcher and the rank library (which holds LibTorch): no Torch type crosses it.
+namespace xdit::pipeline {
+
+/// What a rank tells while it runs. Called from one thread.
+class Listener {
+ public:
+  Listener() = default;
+  Listener(const Listener&) = delete;
+  Listener& operator=(const Listener&) = delete;
+  virtual ~Listener() = default;
+  virtual void begin(std::string_view phase,
+                     std::int64_t steps) = 0;    ///< "load", "text_encode", "denoise", ...
+  virtual void advance(std::int64_t done) = 0;   ///< steps of the phase that are over
+  virtual void finish() = 0;                     ///< the phase is over
+  virtual void picture(std::int64_t index) = 0;  ///< its file is written
+  virtual void warn(std::string_view line) = 0;
+};
+
+struct RankJob {
+  const config::RunSpec& spec;
+  const models::Model& model;
+  const parallel::Plan& plan;
+  std::int64_t rank = 0;
+  std::string model_hash;                    ///< 64 hex digits, or "dummy"
+  std::vector<std::filesystem::path> paths;  ///< of the pictures
+  const StopToken& stop;
+  double started_s = 0;  ///< steady_clock's seconds at which the run began: time 0 of the report
+};
+
+/// Makes the rank's share of the pictures. Fills `report`'s phases and ranks. Throws Error.
+using RunRank = void(const RankJob& job, Listener& listener, output::Report& report);
+inline constexpr const char* kRunRankSymbol = "xdit_run_rank";
+
+}  // namespace xdit::pipeline

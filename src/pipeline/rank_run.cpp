@@ -1,0 +1,244 @@
+#include "pipeline/rank_run.h"
+
+#include <c10/core/InferenceMode.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <future>
+#include <set>
+
+#include "core/error.h"
+#include "core/file.h"
+#include "models/vae/decoder.h"
+#include "output/metadata.h"
+#include "output/png.h"
+#include "parallel/loop.h"
+#include "pipeline/marks.h"
+#include "pipeline/picture.h"
+
+namespace xdit::pipeline {
+namespace {
+
+constexpr std::size_t kPreparedPrompts =
+    8;  // so many are prepared at once (60 MB each for FLUX.1 in 28 steps)
+
+at::ScalarType torch_type(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return at::kFloat;
+    case DType::kF16:
+      return at::kHalf;
+    case DType::kBF16:
+      return at::kBFloat16;
+    default:
+      broken_invariant("runs are in fp32, fp16 or bf16", __FILE__, __LINE__);
+  }
+}
+
+std::uint64_t peak_host_bytes() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;
+}
+
+}  // namespace
+
+RankRun::RankRun(const RankJob& job, Listener& listener, output::Report& report)
+    : job_(job),
+      plan_(job.plan.ranks.at(static_cast<std::size_t>(job.rank))),
+      listener_(listener),
+      report_(report),
+      device_(job.spec.runtime.device == config::Device::kCpu
+                  ? at::Device(at::kCPU)
+                  : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(plan_.device))),
+      dtype_(torch_type(job.spec.model.dtype)),
+      guided_(job.spec.sampling.cfg_scale > 1),
+      trace_(!job.spec.output.trace.empty()),
+      sampler_(schedulers::make_sampler({.name = job.spec.sampling.scheduler,
+                                         .steps = job.spec.sampling.steps,
+                                         .image_tokens = job.plan.image_tokens,
+                                         .shift = job.spec.sampling.shift},
+                                        job.model.files.scheduler_config)) {
+  for (const float timestep : sampler_->timesteps()) times_.push_back(timestep / 1000);
+}
+
+output::Phase RankRun::phase(const std::string& name, double start_s, double end_s, std::int64_t picture,
+                             std::int64_t step) const {
+  return {name, start_s - job_.started_s, end_s - job_.started_s, job_.rank, picture, step};
+}
+
+void RankRun::run() {
+  std::set<std::string> prompts(job_.spec.prompts.begin(), job_.spec.prompts.end());
+  if (guided_) prompts.insert(job_.spec.negative_prompt);
+  ids_ = tokenise(job_.model, {prompts.begin(), prompts.end()}, job_.spec.sampling.max_sequence_length,
+                  [this](std::string_view line) { listener_.warn(line); });
+
+  std::future<Networks> networks;
+  const auto begin_loading = [&] {
+    networks = std::async(std::launch::async, [this] { return load_networks(); });
+  };
+  if (plan_.overlap_loading) begin_loading();
+  encode_prompts();
+  if (!plan_.overlap_loading) begin_loading();
+  listener_.begin("load", 0);
+  const Networks loaded = networks.get();
+  report_.phases.push_back(phase("load", loaded.start_s, loaded.end_s));
+  listener_.finish();
+  make_pictures(loaded);
+  trace_.write(job_.spec.output.trace, job_.spec.output.overwrite);
+  report_.ranks.push_back({.rank = job_.rank,
+                           .device = {},
+                           .device_id = {},
+                           .held_s = now_s() - job_.started_s,
+                           .peak_device_bytes = peak_device_bytes(device_),
+                           .peak_host_bytes = peak_host_bytes(),
+                           .bytes_read = bytes_read_,
+                           .bytes_sent = 0});
+}
+
+parallel::Tensors RankRun::load(const std::string& component) {
+  const auto& networks = job_.model.networks;
+  const auto network = std::find_if(networks.begin(), networks.end(),
+                                    [&](const models::Network& n) { return n.component == component; });
+  XDIT_ASSERT(network != networks.end());
+  job_.stop.check();
+  if (job_.model.dummy) return parallel::draw(*network, dtype_, device_);
+  constexpr std::int64_t kThreads = 16;  // page cache to GPU: 6 GB/s with one thread, 39 GB/s with 16
+  std::uint64_t bytes = 0;
+  parallel::Tensors tensors = parallel::load(*network, job_.model.files, dtype_, device_, kThreads, bytes);
+  bytes_read_ += bytes;
+  return tensors;
+}
+
+RankRun::Networks RankRun::load_networks() {
+  const c10::InferenceMode no_gradients;  // counts for one thread
+  Networks networks;
+  networks.start_s = now_s();
+  networks.transformer = std::make_unique<nn::ResidentWeights>(load("transformer"));
+  networks.vae = std::make_unique<nn::ResidentWeights>(load("vae"));
+  networks.end_s = now_s();
+  return networks;
+}
+
+void RankRun::encode_prompts() {
+  const double start = now_s();
+  listener_.begin("load", 0);
+  std::map<std::string, parallel::Tensors> tensors;
+  for (const char* component : {"text_encoder", "text_encoder_2"}) tensors[component] = load(component);
+  listener_.finish();
+  const double loaded = now_s();
+  report_.phases.push_back(phase("load_encoders", start, loaded));
+
+  listener_.begin("text_encode", 0);
+  embeddings_ = encode(job_.model, tensors, ids_, device_);
+  Marks marks(device_);
+  marks.add();
+  report_.phases.push_back(phase("text_encode", loaded, marks.at_s(0)));
+  tensors.clear();  // encoders leave the device before the denoiser runs
+  release_cached_memory(device_);
+  listener_.finish();
+}
+
+const models::Branch& RankRun::branch(models::Denoiser& denoiser, const std::string& prompt) {
+  std::unique_ptr<models::Branch>& prepared = branches_[prompt];
+  if (!prepared)
+    prepared = denoiser.prepare(embeddings_.at(prompt),
+                                {.times = times_,
+                                 .guidance = job_.spec.sampling.guidance,
+                                 .latent_rows = job_.spec.image.height / job_.model.shape.latent_scale,
+                                 .latent_columns = job_.spec.image.width / job_.model.shape.latent_scale});
+  return *prepared;
+}
+
+void RankRun::make_pictures(const Networks& networks) {
+  const auto denoiser = models::make_denoiser(job_.model, *networks.transformer, linears_, attention_);
+  const models::VaeDecoder decoder(
+      models::read_vae_config(job_.model.files.components.at("vae").config, "vae/config.json"),
+      *networks.vae);
+  if (embeddings_.size() <= kPreparedPrompts) {
+    for (const auto& [prompt, embedding] : embeddings_) static_cast<void>(branch(*denoiser, prompt));
+    denoiser->prepared_all();
+  }
+
+  std::future<output::Phase> writing;  // of the picture before, on a thread of its own
+  const auto collect = [&] {
+    if (!writing.valid()) return;
+    report_.phases.push_back(writing.get());
+    listener_.picture(report_.phases.back().picture);
+  };
+  const std::vector<config::Picture> pictures = config::pictures(job_.spec);
+  for (std::int64_t i = 0; i < plan_.pictures.count; ++i) {
+    const config::Picture& picture = pictures.at(static_cast<std::size_t>(plan_.pictures.first + i));
+    job_.stop.check();
+    if (embeddings_.size() > kPreparedPrompts) branches_.clear();
+    const at::Tensor latents = denoise(*denoiser, picture);
+    const double start = now_s();
+    listener_.begin("decode", 0);
+    const at::Tensor decoded = decoder.decode_scaled(latents.unsqueeze(0), spatial_).squeeze(0);
+    const at::Tensor image = finished_picture(decoded);
+    report_.phases.push_back(phase("decode", start, now_s(), picture.index));
+    listener_.finish();
+    trace_.add("image", image);
+    collect();
+    writing = std::async(std::launch::async, [this, &picture, image] { return write(picture, image); });
+  }
+  collect();
+}
+
+at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& picture) {
+  const config::RunSpec& spec = job_.spec;
+  const models::Shape& shape = job_.model.shape;
+  const std::int64_t rows = spec.image.height / shape.latent_scale;
+  const std::int64_t columns = spec.image.width / shape.latent_scale;
+  const at::Tensor drawn = draw_noise(picture.seed, shape.latent_channels, rows, columns,
+                                      torch_type(spec.sampling.rng_dtype.value_or(spec.model.dtype)));
+  const at::Tensor noise = denoiser.pack(drawn).to(device_, dtype_).contiguous();
+  const parallel::Guidance guidance{.positive = &branch(denoiser, picture.prompt),
+                                    .negative = guided_ ? &branch(denoiser, spec.negative_prompt) : nullptr,
+                                    .scale = spec.sampling.cfg_scale};
+  trace_prompt(picture.prompt, "");
+  if (guided_) trace_prompt(spec.negative_prompt, "negative_");
+  trace_.add("noise", noise);
+
+  listener_.begin("denoise", spec.sampling.steps);
+  Marks marks(device_);
+  marks.add();
+  const at::Tensor latents = parallel::SerialLoop().run(denoiser, *sampler_, guidance, noise,
+                                                        [&](std::int64_t step, const at::Tensor& now) {
+                                                          job_.stop.check();
+                                                          marks.add();
+                                                          trace_.add("latents." + std::to_string(step), now);
+                                                          // One step ahead of the device at most: progress
+                                                          // stays true and a stop takes effect.
+                                                          marks.wait(marks.count() - 2);
+                                                          listener_.advance(step - 1);
+                                                        });
+  for (std::size_t i = 1; i < marks.count(); ++i)
+    report_.phases.push_back(
+        phase("step", marks.at_s(i - 1), marks.at_s(i), picture.index, static_cast<std::int64_t>(i)));
+  listener_.advance(spec.sampling.steps);
+  listener_.finish();
+  return denoiser.unpack(latents, rows, columns);
+}
+
+void RankRun::trace_prompt(const std::string& prompt, const std::string& prefix) {
+  if (!trace_.enabled()) return;
+  trace_.add(prefix + "prompt_embeds", embeddings_.at(prompt).tokens);
+  trace_.add(prefix + "pooled_prompt_embeds", embeddings_.at(prompt).pooled);
+  if (!prefix.empty()) return;
+  trace_.add("clip_ids", ids_.at(prompt).clip);
+  trace_.add("t5_ids", ids_.at(prompt).t5);
+}
+
+output::Phase RankRun::write(const config::Picture& picture, const at::Tensor& image) const {
+  const double start = now_s();
+  const config::RunSpec& spec = job_.spec;
+  std::vector<output::TextChunk> text;
+  if (spec.output.metadata)
+    text = output::text_chunks(output::record_of(spec, picture, job_.model.files.name, job_.model_hash));
+  const std::string png = output::encode_png(to_rgb(image), spec.image.width, spec.image.height, text);
+  write_file_atomically(job_.paths.at(static_cast<std::size_t>(picture.index)), png, spec.output.overwrite);
+  return phase("write", start, now_s(), picture.index);
+}
+
+}  // namespace xdit::pipeline

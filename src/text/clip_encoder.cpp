@@ -1,0 +1,57 @@
+#include "text/clip_encoder.h"
+
+#include <ATen/ops/argmax.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/layer_norm.h>
+#include <ATen/ops/linear.h>
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "nn/attention.h"
+
+namespace xdit::text {
+
+ClipEncoder::ClipEncoder(const ClipConfig& config, const nn::Weights& weights)
+    : config_(config), activation_(nn::activation_from_name(config.activation)) {
+  const auto affine = [&](const std::string& name) -> Affine {
+    return {weights.get(name + ".weight"), weights.get(name + ".bias")};
+  };
+  tokens_ = weights.get("text_model.embeddings.token_embedding.weight");
+  positions_ = weights.get("text_model.embeddings.position_embedding.weight");
+  for (std::int64_t i = 0; i < config.layers; ++i) {
+    const std::string at = fmt::format("text_model.encoder.layers.{}.", i);
+    layers_.push_back({affine(at + "layer_norm1"), affine(at + "self_attn.qkv"),
+                       affine(at + "self_attn.out_proj"), affine(at + "layer_norm2"), affine(at + "mlp.fc1"),
+                       affine(at + "mlp.fc2")});
+  }
+  final_norm_ = affine("text_model.final_layer_norm");
+}
+
+at::Tensor ClipEncoder::norm(const at::Tensor& x, const Affine& layer) const {
+  return at::layer_norm(x, {config_.width}, layer.weight.to(at::kFloat), layer.bias.to(at::kFloat),
+                        config_.eps)
+      .to(layer.weight.scalar_type());
+}
+
+at::Tensor ClipEncoder::pooled(const at::Tensor& ids) const {
+  const std::int64_t head_dim = config_.width / config_.heads;
+  at::Tensor x = at::embedding(tokens_, ids).to(at::kFloat) + positions_.narrow(0, 0, ids.size(0));  // [T, C]
+  for (const Layer& layer : layers_) {
+    const at::Tensor qkv = at::linear(norm(x, layer.norm1), layer.qkv.weight, layer.qkv.bias)
+                               .unflatten(1, {3, config_.heads, head_dim})
+                               .permute({1, 2, 0, 3})
+                               .unsqueeze(1);  // [3, 1, H, T, D]
+    const at::Tensor y = nn::scaled_dot_product(
+        qkv[0], qkv[1], qkv[2], 1 / std::sqrt(static_cast<double>(head_dim)), {}, /*causal=*/true);
+    x = x + at::linear(y.squeeze(0).transpose(0, 1).flatten(1), layer.out.weight, layer.out.bias);
+    const at::Tensor h =
+        nn::activate(at::linear(norm(x, layer.norm2), layer.fc1.weight, layer.fc1.bias), activation_);
+    x = x + at::linear(h, layer.fc2.weight, layer.fc2.bias);
+  }
+  // Published configs say eos_token_id 2, which is no end token: transformers then takes the largest id.
+  const at::Tensor is_end = config_.eos_token_id == 2 ? ids : ids.eq(config_.eos_token_id).to(at::kInt);
+  return norm(x.index_select(0, at::argmax(is_end, 0, /*keepdim=*/true)), final_norm_).squeeze(0);
+}
+
+}  // namespace xdit::text

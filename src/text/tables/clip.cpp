@@ -1,0 +1,58 @@
+#include "text/tables/clip.h"
+
+#include <fmt/format.h>
+
+#include "weights/config_reader.h"
+#include "weights/parameter_list.h"
+
+namespace xdit::text {
+
+ClipConfig read_clip_config(const nlohmann::json& config, const std::string& where) {
+  const weights::ConfigReader read(config, where);
+  ClipConfig clip;
+  clip.vocabulary = read.size("vocab_size", clip.vocabulary);
+  clip.width = read.size("hidden_size", clip.width);
+  clip.mlp_width = read.size("intermediate_size", clip.mlp_width);
+  clip.layers = read.size("num_hidden_layers", clip.layers);
+  clip.heads = read.size("num_attention_heads", clip.heads);
+  clip.positions = read.size("max_position_embeddings", clip.positions);
+  clip.eos_token_id = read.integer("eos_token_id", 49407);
+  clip.activation = read.text("hidden_act", clip.activation);
+  clip.eps = read.number("layer_norm_eps", clip.eps);
+  if (clip.width % clip.heads != 0)
+    read.refuse("num_attention_heads", fmt::format("a divisor of {}", clip.width));
+  return clip;
+}
+
+std::vector<weights::Parameter> clip_parameters(const ClipConfig& config) {
+  weights::ParameterList list;
+  list.tensor("text_model.embeddings.token_embedding.weight", {config.vocabulary, config.width});
+  list.tensor("text_model.embeddings.position_embedding.weight", {config.positions, config.width});
+  for (std::int64_t i = 0; i < config.layers; ++i) {
+    const std::string at = fmt::format("text_model.encoder.layers.{}.", i);
+    list.norm(at + "layer_norm1", config.width, true);
+    list.stacked(at + "self_attn.qkv",
+                 {{at + "self_attn.q_proj", config.width},
+                  {at + "self_attn.k_proj", config.width},
+                  {at + "self_attn.v_proj", config.width}},
+                 config.width);
+    list.linear(at + "self_attn.out_proj", config.width, config.width);
+    list.norm(at + "layer_norm2", config.width, true);
+    list.linear(at + "mlp.fc1", config.width, config.mlp_width);
+    list.linear(at + "mlp.fc2", config.mlp_width, config.width);
+  }
+  list.norm("text_model.final_layer_norm", config.width, true);
+  return list.take();
+}
+
+weights::KeyMap clip_keys(const weights::TensorTable& table) {
+  weights::KeyMap keys;
+  for (const auto& [name, tensor] : table.tensors) {
+    const bool bare =
+        name.starts_with("embeddings.") || name.starts_with("encoder.") || name.starts_with("final_");
+    keys[bare ? "text_model." + name : name] = {weights::whole(name, tensor)};
+  }
+  return keys;
+}
+
+}  // namespace xdit::text

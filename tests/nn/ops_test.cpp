@@ -1,0 +1,158 @@
+// Each fused operation against its Torch form in float64, over dtypes and odd sizes; on a GPU with
+// XDIT_TEST_CUDA set.
+#include "nn/ops.h"
+
+#include <ATen/ATen.h>
+
+#include <array>
+#include <cstdlib>
+
+#include "nn/activation.h"
+#include "nn/linear.h"
+#include "tests/catch.h"
+#include "tests/tensors.h"
+
+namespace xdit::nn {
+namespace {
+
+using test::relative_error;
+
+at::Device device() {
+  return std::getenv("XDIT_TEST_CUDA") != nullptr ? at::Device("cuda:0") : at::Device("cpu");
+}
+
+// A rounding of the result costs at most half a unit in the last place; sums in float32 cost less.
+double tolerance(at::ScalarType type) {
+  return type == at::kFloat ? 1e-6 : type == at::kHalf ? 5e-4 : 4e-3;
+}
+
+constexpr std::array kTypes{at::kFloat, at::kHalf, at::kBFloat16};
+
+at::Tensor randn(at::IntArrayRef shape, at::ScalarType type) {
+  return at::randn(shape, at::kFloat).to(device(), type);
+}
+
+TEST_CASE("modulated layer norm") {
+  at::manual_seed(1);
+  for (const at::ScalarType type : kTypes)
+    for (const auto& [rows, width, stride] : {std::array<std::int64_t, 3>{5, 3072, 3072},
+                                              {1, 30, 30},
+                                              {7, 129, 131},
+                                              {3, 40, 48},
+                                              {2, 12288, 12288},
+                                              {4, 1, 3}}) {
+      CAPTURE(at::toString(type), rows, width, stride);
+      const at::Tensor x = (3 * randn({rows, stride}, type) + 1).narrow(1, 0, width);
+      const at::Tensor shift = randn({width}, type), scale = randn({width}, type);
+      const at::Tensor y = modulated_layer_norm(x, shift, scale, 1e-6);
+      const at::Tensor expected =
+          at::layer_norm(x.to(at::kDouble), {width}, {}, {}, 1e-6) * (scale.to(at::kDouble) + 1) +
+          shift.to(at::kDouble);
+      CHECK(y.scalar_type() == type);
+      CHECK(relative_error(y, expected) < tolerance(type));
+    }
+}
+
+TEST_CASE("gated add") {
+  at::manual_seed(2);
+  for (const at::ScalarType type : kTypes)
+    for (const auto& [rows, width, stride] :
+         {std::array<std::int64_t, 3>{5, 3072, 3072}, {1, 30, 30}, {5000, 9, 11}, {3, 40, 48}}) {
+      CAPTURE(at::toString(type), rows, width, stride);
+      const at::Tensor buffer = randn({rows, stride}, type);
+      const at::Tensor outside = buffer.narrow(1, width, stride - width).clone();
+      const at::Tensor x = buffer.narrow(1, 0, width);
+      const at::Tensor gate = randn({width}, type), y = randn({rows, width}, type);
+      const at::Tensor expected = x.to(at::kDouble) + gate.to(at::kDouble) * y.to(at::kDouble);
+      add_gated(x, gate, y);
+      CHECK(relative_error(x, expected) < tolerance(type));
+      CHECK(at::equal(buffer.narrow(1, width, stride - width), outside));
+    }
+}
+
+TEST_CASE("a gated add saturates in float16") {
+  const at::Tensor x = at::full({2, 8}, 60000, at::TensorOptions().dtype(at::kHalf).device(device()));
+  add_gated(x, at::ones_like(x[0]), x.clone());
+  CHECK(at::equal(x.cpu(), at::full({2, 8}, 65504, at::kHalf)));
+}
+
+TEST_CASE("norm and rotation") {
+  at::manual_seed(3);
+  for (const at::ScalarType type : kTypes)
+    for (const auto& [tokens, heads, dim, extra] : {std::array<std::int64_t, 4>{9, 24, 128, 0},
+                                                    {5, 3, 10, 0},
+                                                    {3, 4, 32, 64},
+                                                    {2, 1, 256, 8},
+                                                    {4, 5, 6, 1}}) {
+      CAPTURE(at::toString(type), tokens, heads, dim, extra);
+      const at::Tensor rows = randn({tokens, 3 * heads * dim + extra}, type);
+      const at::Tensor qkv = rows.narrow(1, 0, 3 * heads * dim).unflatten(1, {3, heads, dim});
+      const Stream stream{qkv, randn({dim}, type) + 1, randn({dim}, type) + 1};
+      const at::Tensor angles = at::randn({tokens, dim / 2}, at::kDouble);
+      const at::Tensor rotary = at::stack({angles.cos(), angles.sin()}, 2).to(device(), at::kFloat);
+      const at::Tensor q = at::empty({tokens, heads, dim}, rows.options()), k = at::empty_like(q),
+                       v = at::empty_like(q);
+      norm_and_rotate(stream, rotary, q, k, v);
+      const auto expected = [&](std::int64_t part, const at::Tensor& weight) {
+        const at::Tensor x = qkv.select(1, part).to(at::kCPU, at::kDouble);
+        const at::Tensor n =
+            x * at::rsqrt(x.square().mean(-1, true) + 1e-6) * weight.to(at::kCPU, at::kDouble);
+        const at::Tensor complex = at::view_as_complex(n.unflatten(-1, {-1, 2}).contiguous());
+        const at::Tensor turn = at::polar(at::ones_like(angles), angles).unsqueeze(1);
+        return at::view_as_real(complex * turn).flatten(-2);
+      };
+      CHECK(relative_error(q, expected(0, stream.query_norm)) < tolerance(type));
+      CHECK(relative_error(k, expected(1, stream.key_norm)) < tolerance(type));
+      CHECK(at::equal(v, qkv.select(1, 2)));
+    }
+}
+
+TEST_CASE("a rotation by the rotary table depends on the distance of positions alone") {
+  const std::array<std::int64_t, 3> axes{2, 4, 6};
+  const at::Tensor positions = at::tensor({0., 3., 5., 0., 13., 25.}, at::kDouble).view({2, 3});
+  const at::Tensor table = rotary_table(positions, axes).to(at::kDouble);
+  const at::Tensor moved =
+      rotary_table(positions + at::tensor({0., 7., 2.}, at::kDouble), axes).to(at::kDouble);
+  const auto turn = [](const at::Tensor& t) { return at::view_as_complex(t.contiguous()); };
+  CHECK(at::allclose(turn(table)[0] * turn(table)[1].conj(), turn(moved)[0] * turn(moved)[1].conj(), 1e-5,
+                     1e-6));
+}
+
+TEST_CASE("linear with an activation is the linear, then the activation") {
+  at::manual_seed(4);
+  for (const at::ScalarType type : kTypes)
+    for (const Activation activation : {Activation::kGelu, Activation::kGeluTanh, Activation::kQuickGelu,
+                                        Activation::kSilu, Activation::kRelu}) {
+      const ResidentWeights weights({{"a.weight", randn({24, 16}, type)}, {"a.bias", randn({24}, type)}});
+      const auto linear = LocalLinears().make(weights, "a", true, Split::kNone);
+      const at::Tensor x = randn({5, 16}, type);
+      CAPTURE(at::toString(type), static_cast<int>(activation));
+      const at::Tensor exact = activate(at::linear(x.to(at::kDouble), weights.get("a.weight").to(at::kDouble),
+                                                   weights.get("a.bias").to(at::kDouble)),
+                                        activation);
+      CHECK(relative_error((*linear)(x, activation), exact) < 3 * tolerance(type));
+    }
+  CHECK_THROWS_WITH(activation_from_name("quick_gleu"), ContainsSubstring("quick_gelu"));
+}
+
+TEST_CASE("attention over streams is attention over their concatenation") {
+  at::manual_seed(5);
+  const std::int64_t heads = 3, dim = 10;
+  const at::Tensor text = randn({4, 3, heads, dim}, at::kFloat),
+                   image = randn({7, 3, heads, dim}, at::kFloat);
+  const at::Tensor norm = randn({dim}, at::kFloat);
+  const at::Tensor rotary =
+      rotary_table(at::arange(33, at::kDouble).view({11, 3}), std::array<std::int64_t, 3>{2, 2, 6})
+          .to(device());
+  LocalAttention attention;
+  const at::Tensor buffer = at::zeros({11, heads * dim + 5}, text.options());
+  attention.attend(0, std::array{Stream{text, norm, norm}, Stream{image, norm, norm}}, rotary,
+                   buffer.narrow(1, 0, heads * dim));
+  const at::Tensor whole = at::empty({11, heads * dim}, text.options());
+  attention.attend(0, std::array{Stream{at::cat({text, image}), norm, norm}}, rotary, whole);
+  CHECK(at::equal(buffer.narrow(1, 0, heads * dim), whole));
+  CHECK(buffer.narrow(1, heads * dim, 5).abs().max().item<float>() == 0);
+}
+
+}  // namespace
+}  // namespace xdit::nn

@@ -1,0 +1,100 @@
+// Every case of tests/data/flux/cases.json against diffusers, in float32 on the CPU: ids equal, embeddings
+// within 1e-4, latents within 1e-3 (relative, Frobenius), the PNG within one level.
+#define STB_IMAGE_IMPLEMENTATION
+#define STBI_ONLY_PNG
+#include <stb_image.h>
+
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+
+#include "core/json.h"
+#include "tests/catch.h"
+#include "tests/pipeline/run.h"
+#include "tests/scratch.h"
+#include "tests/tensors.h"
+
+namespace xdit::test {
+namespace {
+
+const std::filesystem::path kFlux = std::filesystem::path(XDIT_TEST_DATA) / "flux";
+
+config::RunSpec spec_of(const Json& c, std::size_t picture, const std::filesystem::path& trace) {
+  config::RunSpec spec;
+  spec.model.dtype = DType::kF32;
+  spec.runtime.device = config::Device::kCpu;
+  spec.prompts = {c.at("prompts")[picture].get<std::string>()};
+  if (!c.at("negative_prompt").is_null()) spec.negative_prompt = c.at("negative_prompt").get<std::string>();
+  spec.image = {.width = c.at("width"), .height = c.at("height"), .count = 1};
+  spec.sampling.steps = c.at("noise_only").get<bool>() ? 1 : c.at("steps").get<std::int64_t>();
+  spec.sampling.guidance = c.at("guidance");
+  spec.sampling.cfg_scale = c.at("cfg_scale");
+  spec.sampling.seeds = {c.at("seeds")[picture].get<std::uint64_t>()};
+  spec.sampling.rng_dtype = from_flag_name(c.at("rng_dtype").get<std::string>());
+  spec.sampling.max_sequence_length = c.at("max_sequence_length");
+  if (!c.at("shift").is_null()) spec.sampling.shift = c.at("shift").get<double>();
+  spec.output.trace = trace.string();
+  return spec;
+}
+
+// Largest difference between a PNG and a picture [3, H, W] in 0..1, in levels.
+int levels_apart(const std::filesystem::path& png, const at::Tensor& picture) {
+  int width = 0, height = 0, channels = 0;
+  stbi_uc* pixels = stbi_load(png.c_str(), &width, &height, &channels, 3);
+  REQUIRE(pixels != nullptr);
+  const at::Tensor made =
+      at::from_blob(pixels, {height, width, 3}, at::kByte).to(at::kInt).permute({2, 0, 1}).clone();
+  std::free(pixels);
+  const at::Tensor expected = (picture * 255).round().to(at::kInt);
+  REQUIRE(made.sizes() == expected.sizes());
+  return (made - expected).abs().max().item<int>();
+}
+
+void compare(const Json& c, const models::Model& model, const std::map<std::string, at::Tensor>& golden,
+             std::size_t picture) {
+  const tests::Scratch scratch;
+  Recorder recorder;
+  const auto trace_file = scratch.path() / "trace.safetensors";
+  static_cast<void>(run(spec_of(c, picture, trace_file), model, scratch.path(), recorder));
+  const auto trace = read_tensors(trace_file);
+  const auto at = static_cast<std::int64_t>(picture);
+  for (const auto& [name, all] : golden) {
+    CAPTURE(name);
+    const at::Tensor expected = all.narrow(0, at, 1);
+    REQUIRE(trace.contains(name));
+    if (name == "image") {
+      CHECK(levels_apart(scratch.path() / "0.png", expected[0]) <= 1);
+    } else if (expected.scalar_type() == at::kLong || name == "noise") {
+      CHECK(at::equal(trace.at(name), expected));
+    } else {
+      CHECK(relative_error(trace.at(name), expected) < (name.starts_with("latents") ? 1e-3 : 1e-4));
+    }
+  }
+}
+
+TEST_CASE("pictures are diffusers'") {
+  const Json cases = read_json(kFlux / "cases.json", ExitCode::kModel).at("cases");
+  REQUIRE(cases.size() >= 20);
+  std::map<std::string, models::Model> opened;
+  for (const Json& c : cases) {
+    const auto name = c.at("name").get<std::string>();
+    const auto folder = c.at("model").get<std::string>();
+    if (!opened.contains(folder))
+      opened.emplace(folder, models::open((kFlux / folder).string(), {}, {}, false));
+    const auto golden = read_tensors(kFlux / "goldens" / (name + ".safetensors"));
+    for (std::size_t i = 0; i < c.at("seeds").size(); ++i) {
+      CAPTURE(name, i);
+      compare(c, opened.at(folder), golden, i);
+    }
+  }
+}
+
+TEST_CASE("black-forest-labs' layout gives the same picture") {
+  const models::Model model =
+      models::open((kFlux / "tiny-dev-bfl.safetensors").string(), kFlux / "tiny-dev", {}, false);
+  const Json cases = read_json(kFlux / "cases.json", ExitCode::kModel).at("cases");
+  REQUIRE(cases.front().at("name") == "dev-base");
+  compare(cases.front(), model, read_tensors(kFlux / "goldens/dev-base.safetensors"), 0);
+}
+
+}  // namespace
+}  // namespace xdit::test

@@ -1,0 +1,140 @@
+// Laws of a run: what must not depend on what.
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/file.h"
+#include "output/metadata.h"
+#include "tests/catch.h"
+#include "tests/pipeline/run.h"
+#include "tests/scratch.h"
+
+namespace xdit::test {
+namespace {
+
+const models::Model& tiny_dev() {
+  static const models::Model model =
+      models::open((std::filesystem::path(XDIT_TEST_DATA) / "flux/tiny-dev").string(), {}, {}, false);
+  return model;
+}
+
+std::string bytes(const std::filesystem::path& file) {
+  return read_file(file, ExitCode::kOutput);
+}
+
+TEST_CASE("the same run gives the same bytes") {
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
+    const tests::Scratch a, b;
+    Recorder recorder;
+    config::RunSpec spec = small_spec();
+    spec.model.dtype = dtype;
+    static_cast<void>(run(spec, tiny_dev(), a.path(), recorder));
+    static_cast<void>(run(spec, tiny_dev(), b.path(), recorder));
+    CHECK(bytes(a.path() / "0.png") == bytes(b.path() / "0.png"));
+  }
+}
+
+TEST_CASE("a picture does not depend on those made beside it") {
+  const tests::Scratch together, alone;
+  Recorder recorder;
+  config::RunSpec spec = small_spec();
+  spec.prompts = {"a lighthouse on a cliff at dawn", "a red fox"};
+  spec.sampling.seeds = {1, 5};
+  spec.image.count = 2;
+  static_cast<void>(run(spec, tiny_dev(), together.path(), recorder));
+  CHECK(recorder.pictures == std::vector<std::int64_t>{0, 1, 2, 3, 4, 5, 6, 7});
+  for (const config::Picture& picture : config::pictures(spec)) {
+    config::RunSpec one = small_spec();
+    one.prompts = {picture.prompt};
+    one.sampling.seeds = {picture.seed};
+    static_cast<void>(run(one, tiny_dev(), alone.path(), recorder));
+    CAPTURE(picture.index);
+    CHECK(bytes(together.path() / (std::to_string(picture.index) + ".png")) == bytes(alone.path() / "0.png"));
+    std::filesystem::remove(alone.path() / "0.png");
+  }
+}
+
+TEST_CASE("many prompts, prepared one at a time, give the pictures of few") {
+  const tests::Scratch many, one;
+  Recorder recorder;
+  config::RunSpec spec = small_spec();
+  spec.prompts.clear();
+  for (int i = 0; i < 10; ++i) spec.prompts.push_back("number " + std::to_string(i));
+  static_cast<void>(run(spec, tiny_dev(), many.path(), recorder));
+  spec.prompts = {"number 7"};
+  static_cast<void>(run(spec, tiny_dev(), one.path(), recorder));
+  CHECK(bytes(many.path() / "7.png") == bytes(one.path() / "0.png"));
+}
+
+TEST_CASE("a stop ends the run between steps and leaves no file") {
+  const tests::Scratch scratch;
+  Recorder recorder;
+  recorder.stop_after = 2;
+  config::RunSpec spec = small_spec();
+  spec.sampling.steps = 50;
+  try {
+    static_cast<void>(run(spec, tiny_dev(), scratch.path(), recorder));
+    FAIL("the run went on");
+  } catch (const Error& error) {
+    CHECK(error.code() == ExitCode::kInterrupted);
+  }
+  CHECK(recorder.steps < 6);
+  CHECK(std::filesystem::is_empty(scratch.path()));
+}
+
+TEST_CASE("a cut prompt is said to be cut") {
+  const tests::Scratch scratch;
+  Recorder recorder;
+  config::RunSpec spec = small_spec();
+  spec.prompts = {
+      "one two three four five six seven eight nine ten eleven twelve thirteen fourteen the last words"};
+  spec.sampling.max_sequence_length = 16;
+  static_cast<void>(run(spec, tiny_dev(), scratch.path(), recorder));
+  REQUIRE(!recorder.warnings.empty());
+  CHECK_THAT(recorder.warnings.front(), ContainsSubstring("last words"));
+}
+
+TEST_CASE("drawn weights give a picture, without files") {
+  const tests::Scratch scratch;
+  Recorder recorder;
+  models::Model model =
+      models::open((std::filesystem::path(XDIT_TEST_DATA) / "flux/tiny-dev").string(), {}, {}, true);
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    config::RunSpec spec = small_spec();
+    spec.model.dtype = dtype;
+    spec.output.overwrite = true;
+    const output::Report report = run(spec, model, scratch.path(), recorder);
+    CHECK(report.ranks.at(0).bytes_read == 0);
+    CHECK(std::filesystem::file_size(scratch.path() / "0.png") > 500);
+  }
+}
+
+TEST_CASE("the report names every phase, each step, and what was read") {
+  const tests::Scratch scratch;
+  Recorder recorder;
+  const output::Report report = run(small_spec(), tiny_dev(), scratch.path(), recorder);
+  const auto seconds = output::seconds_by_phase(report);
+  for (const char* phase : {"load", "load_encoders", "text_encode", "step", "decode", "write"}) {
+    CAPTURE(phase);
+    CHECK(seconds.contains(phase));
+  }
+  CHECK(std::count_if(report.phases.begin(), report.phases.end(),
+                      [](const auto& p) { return p.name == "step"; }) == 2);
+  std::uint64_t expected = 0;
+  for (const models::Network& network : tiny_dev().networks)
+    for (const weights::Placed& placed : network.placed)
+      for (const weights::Piece& piece : placed.pieces) expected += piece.bytes;
+  CHECK(report.ranks.at(0).bytes_read == expected);
+}
+
+TEST_CASE("a picture that is no picture is an error") {
+  const tests::Scratch scratch;
+  Recorder recorder;
+  config::RunSpec spec = small_spec();
+  spec.sampling.guidance = 1e30;  // its embedding is infinite times a weight
+  spec.sampling.cfg_scale = 1e30;
+  CHECK_THROWS_WITH(run(spec, tiny_dev(), scratch.path(), recorder), ContainsSubstring("the picture"));
+  CHECK(std::filesystem::is_empty(scratch.path()));
+}
+
+}  // namespace
+}  // namespace xdit::test
