@@ -38,9 +38,15 @@ const Row& row(DType dtype) {
 
 }  // namespace
 
-std::int64_t size_of(DType dtype) { return row(dtype).bytes; }
-std::string_view safetensors_name(DType dtype) { return row(dtype).file; }
-std::string_view flag_name(DType dtype) { return row(dtype).flag; }
+std::int64_t size_of(DType dtype) {
+  return row(dtype).bytes;
+}
+std::string_view safetensors_name(DType dtype) {
+  return row(dtype).file;
+}
+std::string_view flag_name(DType dtype) {
+  return row(dtype).flag;
+}
 
 std::optional<DType> from_safetensors_name(std::string_view name) {
   for (const Row& candidate : kRows)

@@ -25,7 +25,9 @@ class Error : public std::exception {
  public:
   Error(ExitCode code, std::string what, std::string where = {}, std::string fix = {});
 
-  [[nodiscard]] const char* what() const noexcept override { return text_.c_str(); }  ///< all parts, one a line
+  [[nodiscard]] const char* what() const noexcept override {
+    return text_.c_str();
+  }  ///< all parts, one a line
   [[nodiscard]] ExitCode code() const noexcept { return code_; }
   [[nodiscard]] const std::string& message() const noexcept { return message_; }
   [[nodiscard]] const std::string& where() const noexcept { return where_; }

@@ -15,6 +15,7 @@ using Json = nlohmann::json;
 [[nodiscard]] Json parse_json(std::string_view text, const std::string& where, ExitCode code);
 
 /// Reads and parses a file of at most `limit` bytes.
-[[nodiscard]] Json read_json(const std::filesystem::path& path, ExitCode code, std::size_t limit = 64U << 20U);
+[[nodiscard]] Json read_json(const std::filesystem::path& path, ExitCode code,
+                             std::size_t limit = 64U << 20U);
 
 }  // namespace xdit

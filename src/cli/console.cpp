@@ -1,0 +1,99 @@
+#include "cli/console.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "config/values.h"
+
+namespace xdit::cli {
+
+void print(std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t wrote = ::write(STDOUT_FILENO, text.data(), text.size());
+    if (wrote < 0 && errno == EINTR) continue;
+    if (wrote < 0)
+      throw Error(ExitCode::kOutput, fmt::format("cannot write to stdout: {}", std::strerror(errno)));
+    text.remove_prefix(static_cast<std::size_t>(wrote));
+  }
+}
+
+std::string printable(const std::string& text) {
+  std::string safe = config::valid_utf8(text);
+  for (std::size_t i = 0; i < safe.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(safe[i]);
+    if ((byte < 0x20 && byte != '\n') || byte == 0x7f) safe[i] = '?';
+    // U+0080 to U+009F steer terminals too.
+    const bool c1 = byte == 0xC2 && i + 1 < safe.size() && static_cast<unsigned char>(safe[i + 1]) < 0xA0;
+    if (c1) safe.replace(i, 2, "?");
+  }
+  return safe;
+}
+
+Console::Console(const GenerateOptions& options, const config::RunSpec& spec, std::string model,
+                 std::vector<std::filesystem::path> paths)
+    : json_(options.json),
+      quiet_(options.quiet),
+      verbose_(options.verbose),
+      spec_(spec),
+      model_(std::move(model)),
+      pictures_(config::pictures(spec)),
+      paths_(std::move(paths)),
+      progress_(options.progress, output::stderr_screen()) {}
+
+void Console::begin(std::string_view phase, std::int64_t steps) {
+  std::string label(phase);
+  std::replace(label.begin(), label.end(), '_', ' ');
+  if (phase == "denoise" && pictures_.size() > 1)
+    label += fmt::format(" {}/{}", ++denoised_, pictures_.size());
+  progress_.begin(std::move(label), steps);
+}
+
+void Console::picture(std::int64_t index) {
+  const auto at = static_cast<std::size_t>(index);
+  const std::string path = paths_.at(at).string();
+  if (!json_) return print(path + "\n");
+  const config::Picture& made = pictures_.at(at);
+  const nlohmann::ordered_json line{{"path", config::valid_utf8(path)},
+                                    {"index", made.index},
+                                    {"prompt", made.prompt},
+                                    {"seed", made.seed},
+                                    {"width", spec_.image.width},
+                                    {"height", spec_.image.height},
+                                    {"steps", spec_.sampling.steps},
+                                    {"model", config::valid_utf8(model_)}};
+  print(line.dump() + "\n");
+}
+
+void Console::warn(std::string_view line) {
+  note(fmt::format("warning: {}", line));
+}
+
+void Console::note(std::string_view line) {
+  if (!quiet_) progress_.note(fmt::format("xdit-gen: {}", printable(std::string(line))));
+}
+
+void Console::summary(const output::Report& report) {
+  std::string line = fmt::format("{} picture{} in {:.2f} s", pictures_.size(),
+                                 pictures_.size() == 1 ? "" : "s", report.wall_s);
+  const char* separator = ": ";
+  std::map<std::string, double> seconds = output::seconds_by_phase(report);
+  for (const output::Phase& phase : report.phases)  // each once, in the order of the run
+    if (const auto found = seconds.extract(phase.name))
+      line += fmt::format("{}{} {:.2f}", std::exchange(separator, ", "), found.key(), found.mapped());
+  note(line);
+  if (!verbose_) return;
+  for (const output::RankUse& use : report.ranks)
+    note(fmt::format("rank {} on {}: peak {:.2f} GB on the device, {:.2f} GB on the host, {:.2f} GB read",
+                     use.rank, use.device, static_cast<double>(use.peak_device_bytes) / 1e9,
+                     static_cast<double>(use.peak_host_bytes) / 1e9,
+                     static_cast<double>(use.bytes_read) / 1e9));
+}
+
+}  // namespace xdit::cli

@@ -1,0 +1,77 @@
+#include <fmt/format.h>
+
+#include <ctime>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "cli/console.h"
+#include "cli/generate_options.h"
+#include "cli/layers.h"
+#include "config/values.h"
+#include "launch/launch.h"
+#include "output/path_template.h"
+#include "parallel/plan.h"
+
+namespace xdit::cli {
+namespace {
+
+using Paths = std::vector<std::filesystem::path>;
+
+std::string as_comment(const std::string& text) {
+  std::string lines;
+  for (const std::string& line : config::split(text, '\n'))
+    if (!line.empty()) lines += fmt::format("# {}\n", printable(line));
+  return lines;
+}
+
+// {"settings": {"sampling.steps": 28, ...}, "pictures": [...]}
+std::string as_json(const config::RunSpec& spec, const Paths& paths) {
+  nlohmann::ordered_json settings;
+  for (const config::Key& key : config::keys()) {
+    const std::string value = key.print(spec, key);
+    const nlohmann::json parsed = nlohmann::json::parse(value, nullptr, /*allow_exceptions=*/false);
+    settings[std::string(key.path)] = parsed.is_discarded() ? nlohmann::json(value) : parsed;
+  }
+  settings["prompt"] = spec.prompts;
+  std::vector<std::string> names;
+  for (const std::filesystem::path& path : paths) names.push_back(config::valid_utf8(path.string()));
+  return nlohmann::ordered_json{{"settings", settings}, {"pictures", names}}.dump() + "\n";
+}
+
+void dry_run(const GenerateOptions& options, const Prepared& run, const Paths& paths) {
+  const config::RunSpec& spec = run.resolved.spec;
+  print(options.json ? as_json(spec, paths) : config::to_yaml(spec));
+  const parallel::Machine machine = launch::this_machine();
+  const std::string plan = parallel::to_text(parallel::make_plan(spec, run.model, machine), machine, spec);
+  if (options.json) return;
+  print(as_comment(plan));
+  for (const std::filesystem::path& path : paths) print(as_comment(path.string()));
+}
+
+}  // namespace
+
+ExitCode generate(const Arguments& arguments, const char* const* environment, const StopToken& stop) {
+  const GenerateOptions options = read_generate_options(arguments, std::cin);
+  if (options.help) {
+    print(generate_help());
+    return ExitCode::kOk;
+  }
+  stop.check();                // stdin may have waited for long
+  std::random_device entropy;  // 32 bits: short enough to type again
+  const Prepared run = prepare(options, environment, [&] { return std::uint64_t{entropy()}; });
+  const config::RunSpec& spec = run.resolved.spec;
+  const Paths paths = output::output_paths(spec.output.path, config::pictures(spec),
+                                           output::local_date(std::time(nullptr)), spec.output.overwrite);
+  Console console(options, spec, run.model.files.name, paths);
+  for (const std::string& warning : run.resolved.warnings) console.warn(warning);
+  for (const std::uint64_t seed : run.resolved.drawn_seeds) console.note(fmt::format("seed {}", seed));
+  if (options.dry_run) {
+    dry_run(options, run, paths);
+    return ExitCode::kOk;
+  }
+  console.summary(launch::run(spec, run.model, console, stop).report);
+  return ExitCode::kOk;
+}
+
+}  // namespace xdit::cli

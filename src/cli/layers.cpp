@@ -1,0 +1,72 @@
+#include "cli/layers.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "weights/model_files.h"
+
+namespace xdit::cli {
+namespace {
+
+constexpr const char* kModelSettings = "xdit-gen.yaml";
+
+// Another model would give another picture.
+void compare_model(const output::PictureRecord& record, const models::Model& model,
+                   config::Resolved& resolved) {
+  if (model.dummy) return;
+  const std::string hash = weights::model_hash(model.files).substr(0, 10);
+  if (hash != record.model_hash)
+    resolved.warnings.push_back(fmt::format("the picture was made with {} (hash {}), not with {} ({})",
+                                            record.model, record.model_hash, model.files.name, hash));
+}
+
+}  // namespace
+
+std::vector<config::Layer> model_defaults(const models::Model& model) {
+  const auto setting = [&](const char* key, std::string value) {
+    return config::Setting{.key = key,
+                           .values = {std::move(value)},
+                           .where = "default of " + model.files.name,
+                           .code = ExitCode::kModel};
+  };
+  const models::Defaults& defaults = model.defaults;
+  std::vector<config::Layer> layers{
+      {setting("sampling.steps", fmt::format("{}", defaults.steps)),
+       setting("sampling.guidance", fmt::format("{}", defaults.guidance)),
+       setting("sampling.max_sequence_length", fmt::format("{}", defaults.max_sequence_length))}};
+  const std::filesystem::path own = model.files.path / kModelSettings;
+  std::error_code ignored;
+  if (std::filesystem::is_regular_file(own, ignored)) layers.push_back(config::read_model_settings(own));
+  return layers;
+}
+
+Prepared prepare(const GenerateOptions& options, const char* const* environment,
+                 const std::function<std::uint64_t()>& draw_seed) {
+  std::vector<config::Layer> layers;
+  std::optional<output::PictureRecord> record;
+  if (!options.profile.empty()) layers.push_back(config::read_profile(options.profile));
+  layers.push_back(config::read_environment(environment));
+  if (!options.from_image.empty()) {
+    record = output::read_record(options.from_image);
+    layers.push_back(output::replay_layer(*record, options.from_image));
+    if (config::winner(layers, "model.path") == nullptr &&
+        config::winner(std::span(&options.settings, 1), "model.path") == nullptr)
+      throw Error(
+          ExitCode::kUsage,
+          fmt::format("no model: the picture was made with {} (hash {})", record->model, record->model_hash),
+          options.from_image, "-m DIR, the folder of that model");
+  }
+  layers.push_back(options.settings);
+
+  const config::RunSpec::Model asked = config::resolve(layers, [] { return std::uint64_t{0}; }).spec.model;
+  models::Model model =
+      models::open(asked.path, asked.base, asked.tokenizers, asked.load_format == config::LoadFormat::kDummy);
+  const std::vector<config::Layer> defaults = model_defaults(model);
+  layers.insert(layers.begin(), defaults.begin(), defaults.end());
+  config::Resolved resolved = config::resolve(layers, draw_seed);
+  if (record) compare_model(*record, model, resolved);
+  return {std::move(model), std::move(resolved)};
+}
+
+}  // namespace xdit::cli

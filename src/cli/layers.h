@@ -1,0 +1,26 @@
+#pragma once
+#include <functional>
+#include <vector>
+
+#include "cli/generate_options.h"
+#include "config/settings.h"
+#include "models/registry.h"
+#include "output/metadata.h"
+
+namespace xdit::cli {
+
+/// A run whose model is open and whose settings are all known.
+struct Prepared {
+  models::Model model;
+  config::Resolved resolved;
+};
+
+/// Merges built-in < model's default < profile < environment < image < flags. Values are checked before the
+/// model is opened.
+[[nodiscard]] Prepared prepare(const GenerateOptions& options, const char* const* environment,
+                               const std::function<std::uint64_t()>& draw_seed);
+
+/// What the model wants where the user says nothing: its family's, then those of xdit-gen.yaml in its folder.
+[[nodiscard]] std::vector<config::Layer> model_defaults(const models::Model& model);
+
+}  // namespace xdit::cli

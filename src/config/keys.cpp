@@ -1,0 +1,148 @@
+#include <algorithm>
+#include <array>
+
+#include "config/samplers.h"
+#include "config/settings.h"
+#include "config/values.h"
+
+namespace xdit::config {
+namespace {
+
+using R = RunSpec;
+
+// Texts become valid UTF-8: a command line may hold any bytes.
+void set_prompts(RunSpec& spec, const Setting& setting, const Key& key) {
+  read(key, setting, spec.prompts);
+  for (std::string& prompt : spec.prompts) prompt = valid_utf8(prompt);
+}
+
+void set_negative_prompt(RunSpec& spec, const Setting& setting, const Key& key) {
+  read(key, setting, spec.negative_prompt);
+  spec.negative_prompt = valid_utf8(spec.negative_prompt);
+}
+
+void set_scheduler(RunSpec& spec, const Setting& setting, const Key& key) {
+  Setting canonical = setting;
+  for (std::string& value : canonical.values) value = find_sampler(value).value_or(value);
+  read(key, canonical, spec.sampling.scheduler);
+}
+
+// A row whose value lives at `Path` in the RunSpec. `flags`: the long flag and its aliases.
+template <auto... Path>
+constexpr Key row(std::string_view path, std::string_view flags, std::string_view type,
+                  std::string_view allowed, std::string_view meaning, decltype(Key::set) set = nullptr) {
+  const std::size_t end = std::min(flags.find(' '), flags.size());
+  const auto plain_set = [](RunSpec& spec, const Setting& setting, const Key& key) {
+    read(key, setting, (spec.*....*Path));
+  };
+  const auto print_value = [](const RunSpec& spec, const Key& key) { return print(key, (spec.*....*Path)); };
+  return {.path = path,
+          .flag = flags.substr(0, end),
+          .aliases = flags.substr(std::min(end + 1, flags.size())),
+          .type = type,
+          .allowed = allowed,
+          .meaning = meaning,
+          .list = type == kTexts || type == kSeeds,
+          .set = set != nullptr ? set : plain_set,
+          .print = print_value};
+}
+
+constexpr std::string_view kSizes = "16..16384";
+constexpr std::string_view kDegrees = "1..1024";
+
+constexpr std::array kKeys{
+    row<&R::model, &R::Model::path>(
+        "model.path", "--model -m", kText, "",
+        "diffusers folder, .safetensors file, or owner/name in the Hugging Face cache"),
+    row<&R::model, &R::Model::base>("model.base", "--base", kText, "",
+                                    "folder with the components that a single file lacks"),
+    row<&R::model, &R::Model::tokenizers>("model.tokenizers", "--tokenizers", kText, "",
+                                          "folder with tokenizer/ and tokenizer_2/"),
+    row<&R::model, &R::Model::dtype>("model.dtype", "--dtype", kChoice, "bf16|fp16|fp32",
+                                     "precision of the run"),
+    row<&R::model, &R::Model::load_format>("model.load_format", "--load-format", kChoice, "auto|dummy",
+                                           "dummy: random weights for a built-in model name, no files"),
+    row<&R::prompts>("prompt", "--prompt -p", kTexts, "",
+                     "what to draw; repeat it for several, - reads stdin", set_prompts),
+    row<&R::negative_prompt>("negative_prompt", "--negative-prompt -n", kText, "",
+                             "what to keep out; needs --cfg-scale > 1", set_negative_prompt),
+    row<&R::image, &R::Image::width>("image.width", "--width -W", kSize, kSizes, "pixels"),
+    row<&R::image, &R::Image::height>("image.height", "--height -H", kSize, kSizes, "pixels"),
+    row<&R::image, &R::Image::count>("image.count", "--count", kInteger, "1..10000",
+                                     "pictures a prompt and seed; picture i takes seed + i"),
+    row<&R::sampling, &R::Sampling::scheduler>(
+        "sampling.scheduler", "--scheduler", kChoice, "flow-match-euler",
+        "sampler; diffusers, A1111 and ComfyUI names are known", set_scheduler),
+    row<&R::sampling, &R::Sampling::sigmas>("sampling.sigmas", "--sigmas", kChoice, "default",
+                                            "spacing of the noise levels"),
+    row<&R::sampling, &R::Sampling::steps>("sampling.steps", "--steps --num-inference-steps", kInteger,
+                                           "1..1000", "denoising steps"),
+    row<&R::sampling, &R::Sampling::guidance>("sampling.guidance", "--guidance --guidance-scale", kNumber,
+                                              "0..100", "guidance that the model embeds"),
+    row<&R::sampling, &R::Sampling::cfg_scale>("sampling.cfg_scale", "--cfg-scale --true-cfg-scale", kNumber,
+                                               "0..100", "classifier-free guidance; off unless > 1"),
+    row<&R::sampling, &R::Sampling::shift>("sampling.shift", "", kAutoNumber, "0.01..100",
+                                           "fixed time shift; auto: the model's"),
+    row<&R::sampling, &R::Sampling::seeds>("sampling.seed", "--seed -s", kSeeds,
+                                           "(7, 1-4, 1-4,9) up to 18446744073709551615, or -1",
+                                           "seeds and ranges: 7, 1-4, 1-4,9; -1 draws one"),
+    row<&R::sampling, &R::Sampling::rng_dtype>("sampling.rng_dtype", "--rng-dtype", kChoice,
+                                               "auto|fp32|bf16|fp16",
+                                               "dtype that noise is drawn in; auto: as diffusers"),
+    row<&R::sampling, &R::Sampling::max_sequence_length>("sampling.max_sequence_length", "", kInteger,
+                                                         "1..512", "T5 tokens of a prompt"),
+    row<&R::parallel, &R::Parallel::gpus>("parallel.gpus", "--gpus", kDevices,
+                                          "all, a count, or a list with a comma (0,1 or 1,)",
+                                          "all, a count, or a list with a comma: 0,1"),
+    row<&R::parallel, &R::Parallel::data>("parallel.data", "--data", kAutoInteger, kDegrees,
+                                          "degree over pictures"),
+    row<&R::parallel, &R::Parallel::cfg>("parallel.cfg", "--cfg-parallel", kAutoInteger, "1..2",
+                                         "degree over the two prompt branches"),
+    row<&R::parallel, &R::Parallel::pipefusion>("parallel.pipefusion", "--pipefusion", kAutoInteger, kDegrees,
+                                                "degree over blocks"),
+    row<&R::parallel, &R::Parallel::ulysses>("parallel.ulysses", "--ulysses", kAutoInteger, kDegrees,
+                                             "degree over heads in attention"),
+    row<&R::parallel, &R::Parallel::ring>("parallel.ring", "--ring", kAutoInteger, kDegrees,
+                                          "degree of ring attention"),
+    row<&R::parallel, &R::Parallel::gather>("parallel.gather", "--gather", kAutoInteger, kDegrees,
+                                            "degree of gathered K and V"),
+    row<&R::parallel, &R::Parallel::tensor>("parallel.tensor", "--tensor", kAutoInteger, kDegrees,
+                                            "degree of tensor parallelism"),
+    row<&R::parallel, &R::Parallel::shard_weights>("parallel.shard_weights", "--shard-weights", kChoice,
+                                                   "auto|true|false",
+                                                   "each rank keeps a share of the weights"),
+    row<&R::parallel, &R::Parallel::vae>("parallel.vae", "--vae-parallel", kChoice, "auto|true|false",
+                                         "decode in row slabs"),
+    row<&R::parallel, &R::Parallel::allow>("parallel.allow", "--allow", kChoice, "exact|rounding|approximate",
+                                           "how far the picture may depend on the number of GPUs"),
+    row<&R::output, &R::Output::path>("output.path", "--output -o", kText, "",
+                                      "template: {seed} {index} {prompt} {date} or %03d"),
+    row<&R::output, &R::Output::metadata>("output.metadata", "--metadata", kBoolean, "true|false",
+                                          "settings as text in the PNG"),
+    row<&R::output, &R::Output::overwrite>("output.overwrite", "--overwrite", kBoolean, "true|false",
+                                           "replace files that exist"),
+    row<&R::output, &R::Output::report>("output.report", "--report", kText, "",
+                                        "JSON file: seconds of each phase, peak memory"),
+    row<&R::output, &R::Output::trace>("output.trace", "--trace", kText, "",
+                                       "safetensors file: what the run computed, in float32"),
+    row<&R::runtime, &R::Runtime::device>("runtime.device", "--device", kChoice, "cuda|cpu",
+                                          "where to compute"),
+    row<&R::runtime, &R::Runtime::timeout_s>("runtime.timeout", "", kDuration, "(60s, 10m, 500ms) up to 24h",
+                                             "silence after which a rank counts as hung"),
+    row<&R::runtime, &R::Runtime::deterministic>("runtime.deterministic", "", kBoolean, "true|false",
+                                                 "same run, same bytes"),
+};
+
+}  // namespace
+
+std::span<const Key> keys() {
+  return kKeys;
+}
+
+const Key* find_key(std::string_view path) {
+  const auto found =
+      std::find_if(kKeys.begin(), kKeys.end(), [&](const Key& key) { return key.path == path; });
+  return found == kKeys.end() ? nullptr : &*found;
+}
+
+}  // namespace xdit::config

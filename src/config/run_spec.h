@@ -1,0 +1,90 @@
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/dtype.h"
+
+namespace xdit::config {
+
+enum class LoadFormat : std::uint8_t { kAuto, kDummy };
+enum class Allow : std::uint8_t { kExact, kRounding, kApproximate };
+enum class Device : std::uint8_t { kCuda, kCpu };
+
+/// What a run is, after every source of settings has been merged and checked. Immutable and printable
+/// (`generate --dry-run`). Nothing here depends on the machine.
+struct RunSpec {
+  struct Model {
+    std::string path;  ///< diffusers folder, .safetensors file, or built-in name with dummy weights
+    std::string base;  ///< folder with the components that a single file lacks; empty: the file's own folder
+    std::string tokenizers;  ///< folder with tokenizer/ and tokenizer_2/; empty: the model's own
+    DType dtype = DType::kBF16;
+    LoadFormat load_format = LoadFormat::kAuto;
+    friend bool operator==(const Model&, const Model&) = default;
+  };
+  struct Image {
+    std::int64_t width = 1024;   ///< pixels
+    std::int64_t height = 1024;  ///< pixels
+    std::int64_t count = 1;      ///< pictures a prompt and seed; picture i takes seed + i
+    friend bool operator==(const Image&, const Image&) = default;
+  };
+  struct Sampling {
+    std::string scheduler = "flow-match-euler";
+    std::string sigmas = "default";
+    std::int64_t steps = 28;
+    double guidance = 3.5;
+    double cfg_scale = 1.0;
+    std::optional<double> shift;             ///< fixed time shift; unset: the model's
+    std::vector<std::uint64_t> seeds{};      ///< at least one; a drawn seed (-1) is already a number here
+    std::optional<DType> rng_dtype;          ///< unset: `model.dtype`, as diffusers draws
+    std::int64_t max_sequence_length = 512;  ///< T5 tokens
+    friend bool operator==(const Sampling&, const Sampling&) = default;
+  };
+  struct Parallel {
+    std::string gpus = "1";                      ///< "all", a count, or a list of device numbers with a comma
+    using Degree = std::optional<std::int64_t>;  ///< unset ("auto"): the Plan chooses
+    Degree data, cfg, pipefusion, ulysses, ring, gather, tensor;
+    std::string shard_weights = "auto";
+    std::string vae = "auto";  ///< row slabs of the decoder
+    Allow allow = Allow::kExact;
+    friend bool operator==(const Parallel&, const Parallel&) = default;
+  };
+  struct Output {
+    std::string path = "out/{seed}.png";  ///< template
+    bool metadata = true;
+    bool overwrite = false;
+    std::string report;  ///< file, or empty
+    std::string trace;   ///< file, or empty
+    friend bool operator==(const Output&, const Output&) = default;
+  };
+  struct Runtime {
+    Device device = Device::kCuda;
+    double timeout_s = 60;
+    bool deterministic = true;
+    friend bool operator==(const Runtime&, const Runtime&) = default;
+  };
+
+  Model model;
+  std::vector<std::string> prompts;
+  std::string negative_prompt;
+  Image image;
+  Sampling sampling;
+  Parallel parallel;
+  Output output;
+  Runtime runtime;
+  friend bool operator==(const RunSpec&, const RunSpec&) = default;
+};
+
+/// One picture of a run: prompt-major, then seed, then count.
+struct Picture {
+  std::int64_t index;  ///< 0-based over the run
+  std::string prompt;
+  std::uint64_t seed;
+};
+[[nodiscard]] std::vector<Picture> pictures(const RunSpec& spec);
+
+/// The profile that would give this run again, as YAML: every key, in the documented order.
+[[nodiscard]] std::string to_yaml(const RunSpec& spec);
+
+}  // namespace xdit::config

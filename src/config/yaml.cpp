@@ -1,0 +1,217 @@
+#include "config/yaml.h"
+
+#include <fmt/format.h>
+#include <yaml-cpp/eventhandler.h>
+#include <yaml-cpp/exceptions.h>
+#include <yaml-cpp/parser.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <sstream>
+#include <utility>
+
+#include "config/values.h"
+
+namespace xdit::config {
+namespace {
+
+constexpr std::size_t kMaxDepth = 32;
+constexpr std::size_t kMaxNodes = 10'000;
+constexpr std::array kBooleans{"true", "false", "yes", "no", "on", "off", "y", "n"};
+
+// The text, and places in it. Walks on from the last place asked for, so that many places cost one pass.
+struct Source {
+  std::string_view text;
+  const std::string& name;
+  ExitCode code;
+  std::size_t position = 0;
+  std::size_t line = 1;
+  std::size_t column = 1;
+
+  [[nodiscard]] std::string at(std::size_t wanted) {
+    if (wanted < position) position = 0, line = column = 1;
+    for (wanted = std::min(wanted, text.size()); position < wanted; ++position) {
+      const auto byte = static_cast<unsigned char>(text[position]);
+      if (byte == '\n')
+        ++line, column = 1;
+      else if ((byte & 0xC0U) != 0x80U)  // not the inside of a character
+        ++column;
+    }
+    return fmt::format("{}:{}:{}", name, line, column);
+  }
+  [[nodiscard]] std::string at(const YAML::Mark& mark) {
+    return at(mark.pos < 0 ? text.size() : static_cast<std::size_t>(mark.pos));
+  }
+};
+
+// Builds the tree and refuses, while yaml-cpp parses, what a profile must not hold.
+class Builder : public YAML::EventHandler {
+ public:
+  explicit Builder(Source& source) : source_(source) {}
+
+  [[nodiscard]] bool done() const { return done_; }
+  YamlNode root;
+
+  void OnDocumentStart(const YAML::Mark& mark) override {
+    if (done_) refuse(mark, "a second YAML document");
+  }
+  void OnDocumentEnd() override { done_ = true; }
+  void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override { refuse(mark, "a YAML alias"); }
+  void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override { leaf(mark, "", anchor, {}); }
+  void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                const std::string& value) override {
+    YamlNode node;
+    node.kind = YamlNode::Kind::kScalar;
+    node.text = value;
+    node.plain = tag != "!";  // yaml-cpp's sign of quotes and block scalars
+    leaf(mark, node.plain ? tag : "", anchor, std::move(node));
+  }
+  void OnSequenceStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                       YAML::EmitterStyle::value) override {
+    open(mark, tag, anchor, YamlNode::Kind::kSequence);
+  }
+  void OnMapStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                  YAML::EmitterStyle::value) override {
+    open(mark, tag, anchor, YamlNode::Kind::kMapping);
+  }
+  void OnSequenceEnd() override { close(); }
+  void OnMapEnd() override { close(); }
+
+ private:
+  [[noreturn]] void refuse(const YAML::Mark& mark, const std::string& what) {
+    throw Error(source_.code, what + " is not allowed here", source_.at(mark), "write the plain value");
+  }
+
+  YamlNode start(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, YamlNode node) {
+    node.where = source_.at(mark);
+    node.line = source_.line;
+    if (++nodes_ > kMaxNodes) throw Error(source_.code, "more than 10,000 YAML nodes", node.where);
+    const auto position = static_cast<std::size_t>(std::max(mark.pos, 0));
+    // An empty non-specific tag ("! x") reads like quotes: the source tells them apart.
+    const bool tagged = position < source_.text.size() && source_.text[position] == '!';
+    if (anchor != YAML::NullAnchor) refuse(mark, "a YAML anchor");
+    if (tagged || (!tag.empty() && tag != "?")) refuse(mark, "a YAML tag");
+    return node;
+  }
+
+  void leaf(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, YamlNode node) {
+    add(start(mark, tag, anchor, std::move(node)));
+  }
+
+  void open(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, YamlNode::Kind kind) {
+    YamlNode node = start(mark, tag, anchor, {});
+    node.kind = kind;
+    if (stack_.size() == kMaxDepth) throw Error(source_.code, "YAML nested deeper than 32", node.where);
+    stack_.push_back(std::move(node));
+  }
+
+  void close() {
+    YamlNode node = std::move(stack_.back());
+    stack_.pop_back();
+    add(std::move(node));
+  }
+
+  void add(YamlNode node) {
+    if (stack_.empty()) {
+      root = std::move(node);
+      return;
+    }
+    YamlNode& parent = stack_.back();
+    const bool is_key = parent.kind == YamlNode::Kind::kMapping && parent.keys.size() == parent.items.size();
+    if (!is_key) {
+      // An absent value of a block mapping has the place of the next key.
+      const bool absent = node.kind == YamlNode::Kind::kNull && parent.kind == YamlNode::Kind::kMapping;
+      if (absent && node.line != parent.keys.back().line) node.where = parent.keys.back().where;
+      parent.items.push_back(std::move(node));
+      return;
+    }
+    if (node.kind != YamlNode::Kind::kScalar)
+      throw Error(source_.code, fmt::format("expected a key, found {}", describe(node)), node.where);
+    for (const YamlNode& key : parent.keys)
+      if (key.text == node.text)
+        throw Error(source_.code,
+                    fmt::format("duplicate key {}, first at {}", in_quotes(node.text), key.where), node.where,
+                    "remove one of them");
+    parent.keys.push_back(std::move(node));
+  }
+
+  Source& source_;
+  std::vector<YamlNode> stack_;
+  std::size_t nodes_ = 0;
+  bool done_ = false;
+};
+
+// What YAML 1.1 or 1.2 resolves a plain scalar to, or "" for text. 1.1 counts too: its readers are common.
+std::string_view resolved(std::string_view text) {
+  std::string lower(text);
+  std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return std::tolower(c); });
+  if (lower.empty() || lower == "~" || lower == "null") return "null";
+  if (std::find(kBooleans.begin(), kBooleans.end(), lower) != kBooleans.end()) return "a boolean";
+  std::string_view number = lower;
+  if (number.front() == '-' || number.front() == '+') number.remove_prefix(1);
+  if (number == ".inf" || number == ".nan") return "a number";
+  for (const std::string_view prefix : {"0x", "0o", "0b"})
+    if (number.starts_with(prefix) && number.size() > 2 &&
+        number.find_first_not_of("0123456789abcdef_", 2) == std::string_view::npos)
+      return "a number";
+  const bool has_digit = number.find_first_of("0123456789") != std::string_view::npos;
+  const bool starts = !number.empty() && (std::isdigit(static_cast<unsigned char>(number.front())) != 0 ||
+                                          number.front() == '.');
+  const std::size_t mantissa = std::min(number.find_first_not_of("0123456789_."), number.size());
+  std::string_view exponent = number.substr(mantissa);
+  if (!has_digit || !starts || std::count(number.begin(), number.end(), '.') > 1) return "";
+  if (exponent.empty()) return "a number";
+  if (exponent.front() != 'e') return "";
+  exponent.remove_prefix(1);
+  if (!exponent.empty() && (exponent.front() == '-' || exponent.front() == '+')) exponent.remove_prefix(1);
+  const bool digits = exponent.find_first_not_of("0123456789") == std::string_view::npos;
+  return !exponent.empty() && digits ? "a number" : "";
+}
+
+}  // namespace
+
+YamlNode parse_yaml(std::string_view text, const std::string& name, ExitCode code) {
+  if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
+  Source source{.text = text, .name = name, .code = code};
+  // yaml-cpp reads other encodings by guess, and byte 4 as the end of the file.
+  const auto control = std::find_if(text.begin(), text.end(), [](unsigned char c) {
+    return (c < 0x20 && c != '\t' && c != '\n' && c != '\r');
+  });
+  if (control != text.end())
+    throw Error(code, "a control character", source.at(static_cast<std::size_t>(control - text.begin())),
+                "save the file as UTF-8 text; in double quotes write \\n or \\u0001");
+  if (valid_utf8(std::string(text)) != text)
+    throw Error(code, "not UTF-8 text", name, "save the file as UTF-8");
+
+  std::istringstream stream{std::string(text)};
+  Builder builder(source);
+  try {
+    YAML::Parser parser(stream);
+    while (parser.HandleNextDocument(builder)) {
+    }
+  } catch (const YAML::Exception& error) {
+    throw Error(code, "not valid YAML: " + error.msg, source.at(error.mark));
+  }
+  return std::move(builder.root);
+}
+
+bool is_text(const YamlNode& scalar) {
+  return !scalar.plain || resolved(scalar.text).empty();
+}
+
+std::string describe(const YamlNode& node) {
+  switch (node.kind) {
+    case YamlNode::Kind::kNull:
+      return "nothing";
+    case YamlNode::Kind::kSequence:
+      return "a list";
+    case YamlNode::Kind::kMapping:
+      return "a mapping";
+    case YamlNode::Kind::kScalar:
+      break;
+  }
+  return fmt::format("{} {}", is_text(node) ? "the text" : resolved(node.text), in_quotes(node.text));
+}
+
+}  // namespace xdit::config

@@ -1,0 +1,247 @@
+#include "output/metadata.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <type_traits>
+#include <utility>
+
+#include "config/values.h"
+#include "core/json.h"
+
+namespace xdit::output {
+namespace {
+
+constexpr std::string_view kKeyword = "xdit-gen";
+
+// Every field once: its name in JSON, the profile key that it replays ("" for none), and itself.
+template <class Record, class Visit>
+void visit_fields(Record& record, Visit&& visit) {
+  visit("version", "", record.version);
+  visit("model", "", record.model);
+  visit("model_hash", "", record.model_hash);
+  visit("load_format", "model.load_format", record.load_format);
+  visit("prompt", "prompt", record.prompt);
+  visit("negative_prompt", "negative_prompt", record.negative_prompt);
+  visit("width", "image.width", record.width);
+  visit("height", "image.height", record.height);
+  visit("steps", "sampling.steps", record.steps);
+  visit("scheduler", "sampling.scheduler", record.scheduler);
+  visit("sigmas", "sampling.sigmas", record.sigmas);
+  visit("guidance", "sampling.guidance", record.guidance);
+  visit("cfg_scale", "sampling.cfg_scale", record.cfg_scale);
+  visit("shift", "sampling.shift", record.shift);
+  visit("max_sequence_length", "sampling.max_sequence_length", record.max_sequence_length);
+  visit("seed", "sampling.seed", record.seed);
+  visit("rng_dtype", "sampling.rng_dtype", record.rng_dtype);
+  visit("dtype", "model.dtype", record.dtype);
+  visit("mode", "parallel.allow", record.mode);
+}
+
+// A value as text: what a setting holds, and what JSON holds for names.
+std::string text_of(const std::string& value) {
+  return value;
+}
+std::string text_of(std::int64_t value) {
+  return fmt::format("{}", value);
+}
+std::string text_of(std::uint64_t value) {
+  return fmt::format("{}", value);
+}
+std::string text_of(double value) {
+  return fmt::format("{}", value);
+}
+std::string text_of(DType value) {
+  return std::string(flag_name(value));
+}
+std::string text_of(config::LoadFormat value) {
+  return value == config::LoadFormat::kAuto ? "auto" : "dummy";
+}
+std::string text_of(config::Allow value) {
+  if (value == config::Allow::kExact) return "exact";
+  return value == config::Allow::kRounding ? "rounding" : "approximate";
+}
+
+// What most pictures have is left out.
+bool is_default(const auto& value) {
+  using T = std::decay_t<decltype(value)>;
+  if constexpr (std::is_same_v<T, config::LoadFormat> || std::is_same_v<T, config::Allow>)
+    return value == T{};
+  return false;
+}
+bool is_default(const std::optional<double>& value) {
+  return !value;
+}
+
+/// Reads fields of untrusted JSON, strictly.
+struct FieldReader {
+  const Json& json;
+  const std::string& where;
+  ExitCode code;
+
+  [[noreturn]] void refuse(const std::string& name, const std::string& expected) const {
+    throw Error(code, fmt::format("{}: expected {}", name, expected), where);
+  }
+  void read(const std::string& name, const Json& value, std::string& to) const {
+    if (!value.is_string()) refuse(name, "text");
+    to = value.get<std::string>();
+  }
+  void read(const std::string& name, const Json& value, std::int64_t& to) const {
+    if (!value.is_number_integer() || (value.is_number_unsigned() && value.get<std::uint64_t>() > INT64_MAX))
+      refuse(name, "an integer");
+    to = value.get<std::int64_t>();
+  }
+  void read(const std::string& name, const Json& value, std::uint64_t& to) const {
+    if (!value.is_number_unsigned()) refuse(name, "an integer of at least 0");
+    to = value.get<std::uint64_t>();
+  }
+  void read(const std::string& name, const Json& value, double& to) const {
+    if (!value.is_number()) refuse(name, "a number");
+    to = value.get<double>();
+  }
+  void read(const std::string& name, const Json& value, std::optional<double>& to) const {
+    read(name, value, to.emplace());
+  }
+  void read(const std::string& name, const Json& value, DType& to) const {
+    const std::optional<DType> dtype =
+        value.is_string() ? from_flag_name(value.get<std::string>()) : std::nullopt;
+    if (!dtype) refuse(name, "a dtype");
+    to = *dtype;
+  }
+  template <config::Enum E>
+  void read(const std::string& name, const Json& value, E& to) const {
+    for (int i = 0; i < 3; ++i) {
+      to = static_cast<E>(i);
+      if (value == text_of(to)) return;
+    }
+    refuse(name, "a known name");
+  }
+};
+
+// A1111 quotes what its own parser would split.
+std::string a1111_value(const std::string& value) {
+  return value.find_first_of(",:\n") == std::string::npos ? value : nlohmann::json(value).dump();
+}
+
+std::string a1111_sampler(const std::string& scheduler) {
+  return scheduler == "flow-match-euler" ? "Euler" : scheduler;
+}
+
+}  // namespace
+
+PictureRecord record_of(const config::RunSpec& spec, const config::Picture& picture, const std::string& model,
+                        std::string_view model_hash) {
+  const config::RunSpec::Sampling& sampling = spec.sampling;
+  return {.version = XDIT_VERSION,
+          .model = config::valid_utf8(model),
+          .model_hash = std::string(model_hash.substr(0, 10)),
+          .load_format = spec.model.load_format,
+          .prompt = config::valid_utf8(picture.prompt),
+          .negative_prompt = config::valid_utf8(spec.negative_prompt),
+          .width = spec.image.width,
+          .height = spec.image.height,
+          .steps = sampling.steps,
+          .scheduler = sampling.scheduler,
+          .sigmas = sampling.sigmas,
+          .guidance = sampling.guidance,
+          .cfg_scale = sampling.cfg_scale,
+          .shift = sampling.shift,
+          .max_sequence_length = sampling.max_sequence_length,
+          .seed = picture.seed,
+          .rng_dtype = sampling.rng_dtype.value_or(spec.model.dtype),
+          .dtype = spec.model.dtype,
+          .grid = {}};
+}
+
+std::string a1111_parameters(const PictureRecord& record) {
+  std::string text = record.prompt;
+  if (!record.negative_prompt.empty()) text += "\nNegative prompt: " + record.negative_prompt;
+  text += fmt::format("\nSteps: {}, Sampler: {}", record.steps, a1111_value(a1111_sampler(record.scheduler)));
+  if (record.sigmas != "default") text += ", Schedule type: " + a1111_value(record.sigmas);
+  text += fmt::format(", CFG scale: {}, Distilled CFG Scale: {}, Seed: {}, Size: {}x{}", record.cfg_scale,
+                      record.guidance, record.seed, record.width, record.height);
+  if (!record.model_hash.empty()) text += ", Model hash: " + record.model_hash;
+  text += ", Model: " + a1111_value(record.model) + ", Version: xdit-gen " + record.version;
+  for (std::size_t at = 0; (at = text.find('\0', at)) != std::string::npos;)
+    text.replace(at, 1, "\xef\xbf\xbd");
+  return text;
+}
+
+std::string to_json(const PictureRecord& record) {
+  nlohmann::ordered_json json;
+  visit_fields(record, [&](const char* name, const char* /*key*/, const auto& value) {
+    using T = std::decay_t<decltype(value)>;
+    if (is_default(value)) return;
+    if constexpr (std::is_same_v<T, std::optional<double>>) {
+      json[name] = *value;
+    } else if constexpr (std::is_arithmetic_v<T>) {
+      json[name] = value;
+    } else {
+      json[name] = text_of(value);
+    }
+  });
+  if (!record.grid.empty()) json["grid"] = record.grid;
+  return json.dump(-1, ' ', /*ensure_ascii=*/true);
+}
+
+PictureRecord from_json(std::string_view text, const std::string& where, ExitCode code) {
+  const Json json = parse_json(text, where, code);
+  PictureRecord record;
+  const FieldReader reader{json, where, code};
+  if (!json.is_object()) reader.refuse(std::string(kKeyword), "an object");
+  std::vector<std::string> names{"grid"};
+  visit_fields(record, [&](const char* name, const char* /*key*/, auto& value) {
+    names.emplace_back(name);
+    if (json.contains(name)) {
+      reader.read(name, json[name], value);
+    } else if (!is_default(value)) {
+      throw Error(code, fmt::format("the settings lack {}", name), where);
+    }
+  });
+  for (const auto& [name, value] : json.items()) {
+    if (std::find(names.begin(), names.end(), name) == names.end())
+      throw Error(code,
+                  fmt::format("xdit-gen {} does not know the setting {} of this picture", XDIT_VERSION, name),
+                  where, "the version that made it: " + record.version);
+  }
+  if (json.contains("grid")) {
+    if (!json["grid"].is_object()) reader.refuse("grid", "an object");
+    for (const auto& [name, value] : json["grid"].items())
+      reader.read("grid." + name, value, record.grid[name]);
+  }
+  return record;
+}
+
+std::vector<TextChunk> text_chunks(const PictureRecord& record) {
+  return {{"parameters", a1111_parameters(record)}, {std::string(kKeyword), to_json(record)}};
+}
+
+PictureRecord read_record(const std::filesystem::path& png) {
+  const PngText text = read_png_text(png, ExitCode::kUsage);
+  for (const TextChunk& chunk : text.chunks)
+    if (chunk.keyword == kKeyword) return from_json(chunk.text, png.string(), ExitCode::kUsage);
+  throw Error(ExitCode::kUsage, "no settings of xdit-gen in this picture", png.string(),
+              "a PNG that xdit-gen wrote without --no-metadata");
+}
+
+config::Layer replay_layer(const PictureRecord& record, const std::string& where) {
+  config::Layer layer;
+  const auto add = [&](const std::string& key, const std::string& value) {
+    layer.push_back({.key = key, .values = {value}, .where = where, .code = ExitCode::kUsage});
+  };
+  visit_fields(record, [&](const char* /*name*/, const std::string& key, const auto& value) {
+    if (key.empty()) return;
+    if constexpr (std::is_same_v<std::decay_t<decltype(value)>, std::optional<double>>) {
+      add(key, value ? text_of(*value) : "auto");
+    } else {
+      add(key, text_of(value));
+    }
+  });
+  add("image.count", "1");
+  if (record.load_format == config::LoadFormat::kDummy) add("model.path", record.model);  // a built-in name
+  for (const auto& [name, value] : record.grid) add("parallel." + name, value);
+  return layer;
+}
+
+}  // namespace xdit::output

@@ -1,0 +1,58 @@
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace xdit::output {
+
+/// A stretch of time on one rank, in seconds since the run began. Phases may overlap.
+struct Phase {
+  std::string name;  ///< "load", "text_encode", "step", "decode", "write"
+  double start_s = 0;
+  double end_s = 0;
+  std::int64_t rank = 0;
+  std::int64_t picture = -1;  ///< index of the picture, or -1 for the whole run
+  std::int64_t step = -1;     ///< 1-based, or -1
+};
+
+/// What a rank used.
+struct RankUse {
+  std::int64_t rank = 0;
+  std::string device;     ///< "NVIDIA H100 80GB HBM3" or "cpu"
+  std::string device_id;  ///< the GPU's UUID; empty: not a GPU
+  double held_s = 0;      ///< seconds for which the device was held
+  std::uint64_t peak_device_bytes = 0;
+  std::uint64_t peak_host_bytes = 0;
+  std::uint64_t bytes_read = 0;  ///< from files
+  std::uint64_t bytes_sent = 0;  ///< to other ranks
+};
+
+/// A run, measured: --report.
+struct Report {
+  std::string version;
+  std::string model;
+  std::string model_hash;
+  std::map<std::string, std::string> settings;  ///< key of the profile -> value
+  std::map<std::string, std::int64_t> grid;     ///< "ulysses" -> 2
+  std::vector<std::filesystem::path> pictures;
+  std::vector<Phase> phases;
+  std::vector<RankUse> ranks;
+  double wall_s = 0;
+};
+
+/// The cost of the run: seconds for which each GPU was held, summed over GPUs (one GPU of two ranks counts
+/// once).
+[[nodiscard]] double gpu_seconds(const Report& report);
+
+/// Seconds by phase name: the sum over a rank's phases of that name, of the rank where it is largest.
+[[nodiscard]] std::map<std::string, double> seconds_by_phase(const Report& report);
+
+/// Indented JSON.
+[[nodiscard]] std::string to_json(const Report& report);
+
+/// Writes it atomically; faults are Error(kOutput).
+void write_report(const Report& report, const std::filesystem::path& path, bool overwrite);
+
+}  // namespace xdit::output

@@ -1,0 +1,56 @@
+// stb_image_write's implementation, with libdeflate in the places that it leaves open.
+#include "output/stb.h"
+
+#include <libdeflate.h>
+
+#include <climits>
+#include <cstdlib>
+#include <memory>
+
+namespace {
+
+// Level 1 takes 10-35 ms for 1024 x 1024; levels 2 and 6 take 1.5 to 4 times as long for 5-12 % less.
+[[maybe_unused]] unsigned char* compress(unsigned char* data, int size, int* compressed_size,
+                                         int /*quality*/) {
+  const std::unique_ptr<libdeflate_compressor, void (*)(libdeflate_compressor*)> compressor(
+      libdeflate_alloc_compressor(1), libdeflate_free_compressor);
+  if (!compressor) return nullptr;
+  const std::size_t bound = libdeflate_zlib_compress_bound(compressor.get(), static_cast<std::size_t>(size));
+  if (bound > INT_MAX - 1024) return nullptr;
+  auto* compressed = static_cast<unsigned char*>(std::malloc(bound));
+  if (compressed == nullptr) return nullptr;
+  *compressed_size = static_cast<int>(
+      libdeflate_zlib_compress(compressor.get(), data, static_cast<std::size_t>(size), compressed, bound));
+  return compressed;
+}
+
+}  // namespace
+
+#define STBIW_ZLIB_COMPRESS compress
+#define STBIW_CRC32(bytes, size) libdeflate_crc32(0, bytes, static_cast<std::size_t>(size))
+#define STBI_WRITE_NO_STDIO
+#ifndef __clang_analyzer__  // which has complaints about stb
+#define STB_IMAGE_WRITE_IMPLEMENTATION
+#endif
+#include <stb_image_write.h>
+
+namespace {
+
+// The Average filter on every row: as small as stb's search over five filters (20-30 ms a megapixel), in 2
+// ms.
+[[maybe_unused]] const int kAverageFilter = stbi_write_force_png_filter = 3;
+
+}  // namespace
+
+namespace xdit::output {
+
+std::string stb_png(std::span<const std::uint8_t> rgb, int width, int height) {
+  std::string png;
+  const auto keep = [](void* to, void* bytes, int size) {
+    static_cast<std::string*>(to)->assign(static_cast<const char*>(bytes), static_cast<std::size_t>(size));
+  };
+  stbi_write_png_to_func(keep, &png, width, height, 3, rgb.data(), width * 3);
+  return png;
+}
+
+}  // namespace xdit::output

@@ -1,0 +1,152 @@
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
+
+#include "config/settings.h"
+#include "tests/catch.h"
+#include "tests/cli/process.h"
+
+namespace xdit::cli {
+
+TEST_CASE("--help fits a screen and answers in 50 ms") {
+  double best_s = 1;
+  Result help;
+  for (int i = 0; i < 20; ++i) {
+    const auto begun = std::chrono::steady_clock::now();
+    help = xdit_gen({"--help"});
+    best_s =
+        std::min(best_s, std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count());
+  }
+  CHECK(best_s < 0.05);
+  CHECK(help.code == 0);
+  CHECK(help.err.empty());
+  CHECK(std::count(help.out.begin(), help.out.end(), '\n') <= 24);
+  std::istringstream lines(help.out);
+  for (std::string line; std::getline(lines, line);) CHECK(line.size() <= 80);
+  CHECK(xdit_gen({"-h"}).out == help.out);
+}
+
+TEST_CASE("the help of generate names every flag") {
+  const Result help = xdit_gen({"generate", "--help", "--nonsense"});
+  CHECK(help.code == 0);
+  for (const config::Key& key : config::keys()) {
+    CAPTURE(key.path);
+    CHECK_THAT(help.out, ContainsSubstring(key.flag.empty() ? std::string(key.path) : std::string(key.flag)));
+  }
+  CHECK(xdit_gen({"list", "--help"}).code == 0);
+  CHECK(xdit_gen({"inspect", "-h"}).code == 0);
+}
+
+TEST_CASE("--version") {
+  const Result version = xdit_gen({"--version"});
+  CHECK(version.code == 0);
+  CHECK(version.out == "xdit-gen " XDIT_VERSION "\n");
+}
+
+TEST_CASE("usage errors: exit 2, what was wrong and what to type, nothing on stdout") {
+  const std::string model = data("flux/tiny-dev");
+  struct Case {
+    std::vector<std::string> arguments;
+    const char* message;
+    const char* fix;
+  };
+  const std::vector<Case> cases{
+      {{}, "error: no prompt", "try: -p "},
+      {{"-p", "a fox"}, "error: no model", "try: -m "},
+      {{"-p"}, "--prompt needs a value", "xdit-gen --help"},
+      {{"--stpes", "4"}, "unknown flag '--stpes'", "try: --steps\n"},
+      {{"--num-inference-step=4"}, "unknown flag '--num-inference-step'", "try: --num-inference-steps\n"},
+      {{"--wibble-wobble"}, "unknown flag '--wibble-wobble'", "try: xdit-gen --help"},
+      {{"-x"}, "unknown flag '-x'", ""},
+      {{"inspct"}, "unknown command 'inspct'", "try: xdit-gen inspect\n"},
+      {{"a red fox"}, "unknown command 'a red fox'", "try: xdit-gen -p \"a red fox\""},
+      {{"-m", model, "-p", "a", "red", "fox"}, "unexpected argument 'red'", "quotes"},
+      {{"-m", model, "-p", "a", "--steps", "0"},
+       "--steps: sampling.steps: expected an integer 1..1000, found '0'",
+       ""},
+      {{"-m", model, "-p", "a", "--steps", "010"}, "found '010'", ""},
+      {{"-m", model, "-p", "a", "--dtype", "bf61"}, "expected one of bf16|fp16|fp32", "try: --dtype bf16\n"},
+      {{"-m", model, "-p", "a", "-W", "1000"}, "expected a multiple of 16", "try: --width 1008\n"},
+      {{"-m", model, "-p", "a", "--size", "1024"},
+       "--size: expected WIDTHxHEIGHT, found '1024'",
+       "--size 1024x1024"},
+      {{"-m", model, "-p", "a", "--size", "64x60"}, "--size: image.height: expected a multiple of 16", ""},
+      {{"-m", model, "-p", "a", "--seed", "4-1"}, "found '4-1'", "try: --seed 1-4\n"},
+      {{"-m", model, "-p", "a", "--metadata=maybe"}, "expected a boolean true|false, found 'maybe'", ""},
+      {{"-m", model, "-p", "a", "--progress", "loud"}, "--progress: expected one of auto|plain|off", ""},
+      {{"-m", model, "-p", "a", "--set", "sampling.setps=4"},
+       "unknown key 'sampling.setps'",
+       "sampling.steps"},
+      {{"-m", model, "-p", "a", "--set", "steps"}, "expected key=value", ""},
+      {{"-m", model, "-p", "-", "-p", "-"}, "stdin can be read once", ""},
+      {{"-m", model, "-p", "a", "-p", "b", "--device", "cpu"}, "would both be written to", "{index}"},
+      {{"-m", model, "-p", "a", "--from-image", "absent.png"}, "absent.png", ""},
+      {{"list"}, "nothing named to list", "models|schedulers|devices"},
+      {{"list", "modles"}, "cannot list 'modles'", "try: xdit-gen list models\n"},
+      {{"list", "models", "devices"}, "unexpected argument 'devices'", ""},
+      {{"inspect"}, "no file to inspect", ""},
+  };
+  for (const Case& wrong : cases) {
+    CAPTURE(wrong.arguments);
+    const Result result = xdit_gen(wrong.arguments);
+    CHECK(result.code == 2);
+    CHECK(result.out.empty());
+    CHECK_THAT(result.err, Catch::Matchers::StartsWith("xdit-gen: error: "));
+    CHECK_THAT(result.err, ContainsSubstring(wrong.message));
+    CHECK_THAT(result.err, ContainsSubstring(wrong.fix));
+  }
+}
+
+TEST_CASE("a wrong variable of the environment is a usage error that names it") {
+  const std::vector<std::string> arguments{"-m",       data("flux/tiny-dev"), "-p", "a", "--device", "cpu",
+                                           "--dry-run"};
+  const Result unknown = xdit_gen(arguments, {.environment = {"XDIT_GEN_STEP=4"}});
+  CHECK(unknown.code == 2);
+  CHECK_THAT(unknown.err, ContainsSubstring("'XDIT_GEN_STEP'") && ContainsSubstring("try: XDIT_GEN_STEPS"));
+  const Result wrong = xdit_gen(arguments, {.environment = {"XDIT_GEN_STEPS=many"}});
+  CHECK(wrong.code == 2);
+  CHECK_THAT(wrong.err, ContainsSubstring("XDIT_GEN_STEPS: sampling.steps: expected an integer"));
+}
+
+TEST_CASE("list") {
+  using nlohmann::json;
+  const json models = json::parse(xdit_gen({"list", "models", "--json"}).out);
+  CHECK(models.at(0).at("family") == "flux");
+  const json schedulers = json::parse(xdit_gen({"list", "schedulers", "--json"}).out);
+  CHECK(schedulers.at(0).at("diffusers") == "FlowMatchEulerDiscreteScheduler");
+  const json devices = json::parse(xdit_gen({"list", "devices", "--json"}).out);
+  REQUIRE(devices.size() == 1);  // no GPU is visible
+  CHECK(devices.at(0).at("device") == "cpu");
+  CHECK(devices.at(0).at("memory") > 1'000'000);
+  const Result table = xdit_gen({"list", "schedulers"});
+  CHECK(table.code == 0);
+  CHECK_THAT(table.out, ContainsSubstring("flow-match-euler"));
+}
+
+TEST_CASE("SIGINT and SIGTERM while stdin is awaited: 130 and 143") {
+  for (const auto& [signal, code] : {std::pair{SIGINT, 130}, std::pair{SIGTERM, 143}}) {
+    std::array<int, 2> pipe{};
+    REQUIRE(::pipe2(pipe.data(), O_CLOEXEC) == 0);
+    const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+    const pid_t process = start({"-m", data("flux/tiny-dev"), "-p", "-"}, {}, pipe[0], null, null);
+    const auto sleeps = [&] {  // in read(): the only place where it waits
+      std::ifstream file("/proc/" + std::to_string(process) + "/syscall");
+      std::string call;
+      std::string descriptor;
+      file >> call >> descriptor;
+      return call == "0" && descriptor == "0x0";
+    };
+    for (int i = 0; i < 500 && !sleeps(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    ::kill(process, signal);
+    CHECK(wait_for(process) == code);
+    for (const int descriptor : {pipe[0], pipe[1], null}) ::close(descriptor);
+  }
+}
+
+}  // namespace xdit::cli

@@ -1,0 +1,209 @@
+#include "output/png.h"
+
+#include <libdeflate.h>
+
+#include <array>
+#include <random>
+
+#define STB_IMAGE_IMPLEMENTATION
+#define STB_IMAGE_STATIC
+#define STBI_ONLY_PNG
+#include <stb_image.h>
+
+#include "core/file.h"
+#include "tests/catch.h"
+#include "tests/scratch.h"
+
+using xdit::Error;
+using xdit::ExitCode;
+using xdit::output::encode_png;
+using xdit::output::PngText;
+using xdit::output::TextChunk;
+
+namespace {
+
+using Bytes = std::vector<std::uint8_t>;
+
+Bytes picture(std::int64_t width, std::int64_t height, unsigned seed) {
+  std::mt19937 random(seed);
+  Bytes rgb(static_cast<std::size_t>(width * height * 3));
+  for (std::size_t i = 0; i < rgb.size(); ++i) rgb[i] = static_cast<std::uint8_t>(i / 50 + random() % 20);
+  return rgb;
+}
+
+// Pixels by an independent decoder.
+Bytes decoded(const std::string& png, std::int64_t width, std::int64_t height) {
+  int w = 0;
+  int h = 0;
+  int channels = 0;
+  stbi_uc* pixels = stbi_load_from_memory(reinterpret_cast<const stbi_uc*>(png.data()),
+                                          static_cast<int>(png.size()), &w, &h, &channels, 0);
+  REQUIRE(pixels != nullptr);
+  CHECK(w == width);
+  CHECK(h == height);
+  CHECK(channels == 3);
+  Bytes rgb(pixels, pixels + static_cast<std::size_t>(w) * h * channels);
+  stbi_image_free(pixels);
+  return rgb;
+}
+
+std::string big_endian(std::size_t value) {
+  std::string bytes;
+  for (int shift = 24; shift >= 0; shift -= 8) bytes += static_cast<char>(value >> shift);
+  return bytes;
+}
+
+std::string chunk(const std::string& type, const std::string& data) {
+  const std::string body = type + data;
+  return big_endian(data.size()) + body + big_endian(libdeflate_crc32(0, body.data(), body.size()));
+}
+
+std::string zlib(const std::string& text) {
+  libdeflate_compressor* compressor = libdeflate_alloc_compressor(9);
+  std::string packed(libdeflate_zlib_compress_bound(compressor, text.size()), '\0');
+  packed.resize(libdeflate_zlib_compress(compressor, text.data(), text.size(), packed.data(), packed.size()));
+  libdeflate_free_compressor(compressor);
+  return packed;
+}
+
+const std::string& plain() {  // 2 x 2, no text
+  static const std::string png = encode_png(picture(2, 2, 1), 2, 2);
+  return png;
+}
+std::string with(const std::string& chunks) {
+  return plain().substr(0, 33) + chunks + plain().substr(33);
+}
+std::string header(const std::string& data) {
+  return plain().substr(0, 8) + chunk("IHDR", data) + plain().substr(33);
+}
+
+PngText read(const std::string& bytes) {
+  const xdit::tests::Scratch scratch;
+  xdit::write_file_atomically(scratch.path() / "x.png", bytes, false);
+  return xdit::output::read_png_text(scratch.path() / "x.png", ExitCode::kUsage);
+}
+
+std::string fault(const std::string& bytes) {
+  try {
+    static_cast<void>(read(bytes));
+  } catch (const Error& error) {
+    CHECK(error.code() == ExitCode::kUsage);
+    CHECK_THAT(error.where(), ContainsSubstring("x.png"));
+    return error.message();
+  }
+  return "nothing";
+}
+
+}  // namespace
+
+TEST_CASE("pixels come back for every shape", "[png]") {
+  for (const auto& [width, height] :
+       std::vector<std::pair<int, int>>{{1, 1}, {1, 7}, {7, 1}, {16, 16}, {333, 17}}) {
+    CAPTURE(width, height);
+    const Bytes rgb = picture(width, height, 3);
+    const std::string png = encode_png(rgb, width, height);
+    CHECK(decoded(png, width, height) == rgb);
+    CHECK(png == encode_png(rgb, width, height));
+    const PngText text = read(png);
+    CHECK(text.width == width);
+    CHECK(text.height == height);
+    CHECK(text.chunks.empty());
+  }
+}
+
+TEST_CASE("text comes back, as tEXt for Latin-1 and iTXt for the rest", "[png]") {
+  const std::vector<TextChunk> chunks{{"parameters", "a cat\nSteps: 20, caf\u00e9"},
+                                      {"xdit-gen", "{\"prompt\": \"\u732b \U0001f600\"}"},
+                                      {"Comment", ""},
+                                      {"controls", "a\tb\x01\x7f\u0085"},
+                                      {std::string(79, 'k'), std::string(100'000, 'x')}};
+  const std::string png = encode_png(picture(4, 4, 2), 4, 4, chunks);
+  CHECK(read(png).chunks == chunks);
+  CHECK(decoded(png, 4, 4) == picture(4, 4, 2));
+  CHECK(png.find("tEXtparameters") != std::string::npos);
+  CHECK(png.find("caf\xe9") != std::string::npos);
+  CHECK(png.find("iTXtxdit-gen") != std::string::npos);
+  CHECK(png.find("tEXtComment") != std::string::npos);
+  CHECK(png.find("iTXtcontrols") != std::string::npos);
+}
+
+TEST_CASE("bad text and bad sizes are defects of the caller", "[png]") {
+  const Bytes rgb = picture(1, 1, 1);
+  const std::vector<TextChunk> bad{
+      {"", "x"}, {std::string(80, 'k'), "x"}, {"\u732b", "x"}, {"k", "\xff"}, {"k", std::string(1, '\0')}};
+  for (const TextChunk& one : bad) CHECK_THROWS_AS(encode_png(rgb, 1, 1, std::span(&one, 1)), Error);
+  CHECK_THROWS_AS(encode_png(rgb, 2, 1), Error);
+  CHECK_THROWS_AS(encode_png(rgb, 0, 1), Error);
+  CHECK_THROWS_AS(encode_png(rgb, 30'000, 30'000), Error);
+  CHECK_THROWS_AS(encode_png(rgb, INT64_MAX, INT64_MAX), Error);
+}
+
+TEST_CASE("text of other programs", "[png]") {
+  using namespace std::string_literals;
+  const PngText text = read(with(chunk("zTXt", "one\0\0"s + zlib("caf\xe9")) + chunk("tIME", "1234567") +
+                                 chunk("iTXt", "two\0\1\0de\0zwei\0"s + zlib("\u732b")) +
+                                 chunk("iTXt", "three\0\0\0\0\0drei"s)));
+  CHECK(text.chunks == std::vector<TextChunk>{{"one", "caf\u00e9"}, {"two", "\u732b"}, {"three", "drei"}});
+}
+
+TEST_CASE("damaged and hostile files are refused with the reason", "[png]") {
+  using namespace std::string_literals;
+  const std::string size("\0\0\0\2\0\0\0\2", 8);
+  const std::string good = size + "\x08\x02\0\0\0"s;
+  const std::vector<std::pair<std::string, std::string>> cases{
+      {"", "ends too early"},
+      {"GIF89a..............", "not a PNG"},
+      {plain().substr(0, 20), "longer than the file"},
+      {plain() + "x", "after the end"},
+      {with(chunk("IHDR", good)), "IHDR must be the first"},
+      {plain().substr(0, 8) + plain().substr(33), "IHDR must be the first"},
+      {plain().substr(0, 33) + chunk("IEND", ""), "without pixels"},
+      {plain().substr(0, 33) + chunk("IDAT", "x"), "ends too early"},
+      {header(good.substr(0, 12)), "13 bytes"},
+      {header("\0\0\0\0"s + good.substr(4)), "sides must be"},
+      {header("\0\1\0\0"s + good.substr(4)), "sides must be"},
+      {header(size + "\x07\x02\0\0\0"s), "colour type"},
+      {header(size + "\x08\x05\0\0\0"s), "colour type"},
+      {header(size + "\x08\xff\0\0\0"s), "colour type"},
+      {header(size + "\x08\x02\0\0\x02"s), "interlace"},
+      {with("\xff\xff\xff\xfftEXt"), "longer than the file"},
+      {with("\0\0\0\0"
+            "1234"
+            "abcd"s),
+       "no chunk type"},
+      {with(chunk("tEXt", "no end")), "ends too early"},
+      {with(chunk("tEXt", "\0x"s)), "keyword"},
+      {with(chunk("tEXt", std::string(80, 'k') + "\0x"s)), "keyword"},
+      {with(chunk("tEXt", "k\0a\0b"s)), "NUL"},
+      {with(chunk("iTXt", "k\0\0\0\0\0\xff"s)), "not UTF-8"},
+      {with(chunk("iTXt", "k\0\0\0\0\0a\0b"s)), "NUL"},
+      {with(chunk("iTXt", "k\0\2\0\0\0x"s)), "compression method"},
+      {with(chunk("iTXt", "k\0"s)), "ends too early"},
+      {with(chunk("zTXt", "k\0"s)), "compression method"},
+      {with(chunk("zTXt", "k\0\0garbage"s)), "damaged"},
+      {with(chunk("zTXt", "k\0\0"s + zlib(std::string(40U << 20U, 'x')))), "bytes of text"},
+      {with(chunk("tEXt", "k\0"s + std::string(9U << 20U, 'x')) +
+            chunk("tEXt", "k\0"s + std::string(9U << 20U, 'x'))),
+       "the limit is"},
+  };
+  for (const auto& [bytes, reason] : cases) {
+    CAPTURE(bytes.substr(0, 80), reason);
+    CHECK_THAT(fault(bytes), ContainsSubstring(reason));
+  }
+  std::string many;
+  for (int i = 0; i < 65; ++i) many += chunk("tEXt", "k\0v"s);
+  CHECK_THAT(fault(with(many)), ContainsSubstring("more than 64 text chunks"));
+}
+
+TEST_CASE("every flipped bit and every cut is found", "[png]") {
+  const TextChunk text{"k", "value"};
+  const std::string good = encode_png(picture(2, 2, 1), 2, 2, std::span(&text, 1));
+  REQUIRE(fault(good) == "nothing");
+  for (std::size_t i = 0; i < good.size(); ++i) {
+    std::string bad = good;
+    bad[i] = static_cast<char>(bad[i] ^ (1 << (i % 8)));
+    CAPTURE(i);
+    CHECK(fault(bad) != "nothing");
+    CHECK(fault(good.substr(0, i)) != "nothing");
+  }
+}
