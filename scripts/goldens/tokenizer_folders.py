@@ -15,7 +15,7 @@ CLIP_PROMPTS = (
 T5_PROMPTS = (
     "a lighthouse <extra_id_0> at dawn</s> <pad>!",
     "a  <extra_id_1>  b<extra_id_1>c <extra_id_2> d",
-    "<mask> x  <mask>y ＜mask＞ <ﬁsh> <fish> ＜fish＞",
+    "<mask> x  <mask>y ＜mask＞ <ﬁsh> <fish> ＜fish＞",  # noqa: RUF001
     "<unk></s><s> <0x41> <extra_id_9><extra_id_10><extra_id_99>",
     "",
 )
@@ -111,12 +111,22 @@ FOLDERS = (
     ),
     clip(
         "decoder-single",
-        {"tokenizer_config.json": {"added_tokens_decoder": {"0": token("<mask>", rstrip=True)}, "pad_token": "<|pad|>"}},
+        {
+            "tokenizer_config.json": {
+                "added_tokens_decoder": {"0": token("<mask>", rstrip=True)},
+                "pad_token": "<|pad|>",
+            }
+        },
         CLIP_SINGLE,
     ),
     clip(
         "named",
-        {"tokenizer_config.json": {"cat_token": "<cat-toy>", "extra_special_tokens": [typed("<mask>", normalized=False)]}},
+        {
+            "tokenizer_config.json": {
+                "cat_token": "<cat-toy>",
+                "extra_special_tokens": [typed("<mask>", normalized=False)],
+            }
+        },
     ),
     t5("no-config", {}),
     t5("no-config-single", {}, T5_SINGLE),
@@ -149,6 +159,9 @@ FOLDERS = (
         },
         T5_SINGLE,
     ),
-    t5("other-names", {"special_tokens_map.json": {"eos_token": "<pad>", "pad_token": "</s>", "mask_token": token("<mask>")}}),
+    t5(
+        "other-names",
+        {"special_tokens_map.json": {"eos_token": "<pad>", "pad_token": "</s>", "mask_token": token("<mask>")}},
+    ),
     t5("older-single", {"added_tokens.json": {"<mask>": 480, "<fish>": 481}}, T5_SINGLE),
 )

@@ -1,5 +1,6 @@
 """The strings that tokenizers are compared on: every script, and what breaks tokenizers. Bytes, not always UTF-8."""
 
+# ruff: noqa: RUF001
 import random
 import unicodedata
 from collections import defaultdict
@@ -22,7 +23,18 @@ NEWER_SCRIPTS = {
     "TAI YO": (0x1E6C0, 0x1E6FF),
     "CJK EXTENSIONS H TO J": (0x31350, 0x33479),
 }
-TWO_WORD_SCRIPTS = ("CANADIAN", "OLD", "TAI", "MEETEI", "SYLOTI", "INSCRIPTIONAL", "MASARAM", "GUNJALA", "PAU", "LINEAR")
+TWO_WORD_SCRIPTS = (
+    "CANADIAN",
+    "OLD",
+    "TAI",
+    "MEETEI",
+    "SYLOTI",
+    "INSCRIPTIONAL",
+    "MASARAM",
+    "GUNJALA",
+    "PAU",
+    "LINEAR",
+)
 # Of them, and of their neighbours in these blocks, most strings are made.
 MARKS = [*range(0x300, 0x370), 0x483, 0x591, 0x5B0, 0x5C1, 0x64B, 0x651, 0x93C, 0x94D, 0x3099, 0x309A, 0x20D0, 0x20E3]
 MARKS += [0xFE0E, 0xFE0F, 0x200D, 0x897, 0x1ACF, 0x11F41, 0x1E08F, 0x0E33, 0x0EB3, 0x0903, 0x1D165, 0xE0100]
@@ -39,8 +51,27 @@ FOLDING += [0x1F100, 0x1F130, 0x1F200, 0x1F240, 0x2F800, 0x2FA1D, 0x10D50, 0xA7C
 JAMO = [0x1100, 0x1112, 0x1161, 0x1175, 0x11A8, 0x11C2, 0xA960, 0xD7B0, 0xD7CB, 0xAC00, 0xAC01, 0xD7A3]
 EMOJI = [0x1F600, 0x2764, 0x2639, 0x1F44D, 0x1F3FB, 0x1F3FF, 0x200D, 0xFE0F, 0x2640, 0x1F468, 0x1F467, 0x1F1E6, 0x1F1FF]
 EMOJI += [0x20E3, 0x23, 0x31, 0xA9, 0xAE, 0x2122, 0x1F3F4, 0xE0067, 0xE0062, 0xE007F, 0x1FAE8, 0x1F6DC, 0x3030, 0x2388]
-SPECIAL = ["<|startoftext|>", "<|endoftext|>", "</s>", "<pad>", "<unk>", "<extra_id_0>", "<extra_id_99>", "<extra_id_100>"]
-SPECIAL += ["<|STARTOFTEXT|>", "<|EndOfText|>", "</S>", "<|endoftext|", "<|endoftext>", "<extra_id_1", "<|>", "</w>", "▁"]
+SPECIAL = [
+    "<|startoftext|>",
+    "<|endoftext|>",
+    "</s>",
+    "<pad>",
+    "<unk>",
+    "<extra_id_0>",
+    "<extra_id_99>",
+    "<extra_id_100>",
+]
+SPECIAL += [
+    "<|STARTOFTEXT|>",
+    "<|EndOfText|>",
+    "</S>",
+    "<|endoftext|",
+    "<|endoftext>",
+    "<extra_id_1",
+    "<|>",
+    "</w>",
+    "▁",
+]
 SPECIAL += ["＜|endoftext|＞", "＜/s＞", "＜unk＞", "＜extra_id_0＞", "<extra_id_00>"]
 WORDS = """a an the of and with in photo painting portrait highly detailed cinematic lighting Unreal Engine 8k HDR don't
 I'm you're he's they've we'll she'd it's O'Neill rock'n'roll 's 't 're 've 'm 'll 'd 'S 'T ''s '''' café naïve Straße
@@ -49,8 +80,25 @@ I'm you're he's they've we'll she'd it's O'Neill rock'n'roll 's 't 're 've 'm 'l
 … — – ‘quoted’ “quoted” «quoted» hello,world end. ~ ` ^ \\ / | <tag> </tag> <3 :-) ¯\\_(ツ)_/¯ 灯台 東京タワー 你好 안녕하세요 Привет
 мир שלום مرحبا नमस्ते สวัสดี γειά בָּרָא الْعَرَبِيَّةُ क्षि ไม้ Tiếng Việt ﷺ 🦊 ☕ 👩‍🚀 👨‍👩‍👧‍👦 🏳️‍🌈 🇩🇪 🇯🇵🇫🇷 👍🏽 1️⃣ ❤️ ☺︎ 🏴󠁧󠁢󠁥󠁮󠁧󠁿""".split()
 SPACES = [" ", "  ", "   ", "\t", "\n", "\r\n", "\u3000", "\u00a0", "\u2003", "\u2028", "\u0085", "\v", "\f", "\u200b"]
-INVALID = [b"\xff", b"\xc3", b"\xc0\xaf", b"\xe2\x82", b"\xed\xa0\x80", b"\xf0\x9f\x92", b"\xf4\x90\x80\x80", b"\x80", b"\xf5"]
-INVALID += [b"\xe0\x80\x80", b"\xf0\x80\x80\x80", b"\xf1\x80\x80", b"\xe1\x80\xe2\xf0\x91\x92\xf1\xbf\x41", b"\xef\xbf", b"\xfe"]
+INVALID = [
+    b"\xff",
+    b"\xc3",
+    b"\xc0\xaf",
+    b"\xe2\x82",
+    b"\xed\xa0\x80",
+    b"\xf0\x9f\x92",
+    b"\xf4\x90\x80\x80",
+    b"\x80",
+    b"\xf5",
+]
+INVALID += [
+    b"\xe0\x80\x80",
+    b"\xf0\x80\x80\x80",
+    b"\xf1\x80\x80",
+    b"\xe1\x80\xe2\xf0\x91\x92\xf1\xbf\x41",
+    b"\xef\xbf",
+    b"\xfe",
+]
 
 
 def scripts() -> dict[str, list[str]]:
@@ -73,7 +121,17 @@ def of_scripts(random_source: random.Random) -> Iterator[str]:
 
 def mixture(random_source: random.Random) -> str:
     """A few code points of a few kinds."""
-    kinds = [MARKS, INVISIBLE, FOLDING, FOLDING, JAMO, EMOJI, range(0x20, 0x7F), range(0xA0, 0x2000), range(0x2000, 0xD800)]
+    kinds = [
+        MARKS,
+        INVISIBLE,
+        FOLDING,
+        FOLDING,
+        JAMO,
+        EMOJI,
+        range(0x20, 0x7F),
+        range(0xA0, 0x2000),
+        range(0x2000, 0xD800),
+    ]
     kinds += [range(0xF900, 0x10000), range(0x10000, 0x1FFFE), range(0xE0000, 0xE1000)]
     chosen = random_source.sample(kinds, random_source.randint(1, 4))
     return "".join(chr(random_source.choice(random_source.choice(chosen))) for _ in range(random_source.randint(1, 16)))
@@ -98,9 +156,45 @@ def invalid(random_source: random.Random) -> bytes:
 
 
 def fixed() -> Iterator[str]:
-    yield from ["", " ", "   ", "\n", "\t\t", "\0", "a\0b", "▁", "▁▁", " ▁ ", "a▁b", "▁a ▁", "\ufeff", "\u200b", "�", "é", "ﬁ́"]
-    yield from ["a" * 500, "A" * 500, "é" * 300, "e\u0301" * 150, "x" + "\u0301" * 200, "!" * 300, "0" * 100, "字" * 200]
-    yield from [" " * 300, "a" + " " * 300 + "b", "\t\n" * 100, "a " * 200, "'s" * 100, "'" * 100, "👩‍🚀" * 40, "🇩" * 41]
+    yield from [
+        "",
+        " ",
+        "   ",
+        "\n",
+        "\t\t",
+        "\0",
+        "a\0b",
+        "▁",
+        "▁▁",
+        " ▁ ",
+        "a▁b",
+        "▁a ▁",
+        "\ufeff",
+        "\u200b",
+        "�",
+        "é",
+        "ﬁ́",
+    ]
+    yield from [
+        "a" * 500,
+        "A" * 500,
+        "é" * 300,
+        "e\u0301" * 150,
+        "x" + "\u0301" * 200,
+        "!" * 300,
+        "0" * 100,
+        "字" * 200,
+    ]
+    yield from [
+        " " * 300,
+        "a" + " " * 300 + "b",
+        "\t\n" * 100,
+        "a " * 200,
+        "'s" * 100,
+        "'" * 100,
+        "👩‍🚀" * 40,
+        "🇩" * 41,
+    ]
     yield from [text + after for text in SPECIAL for after in ("", " ", "a")]
     yield from [f"a{text}b {text}{text}  {text} !" for text in SPECIAL]
     yield from WORDS

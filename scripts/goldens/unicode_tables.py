@@ -53,7 +53,7 @@ def rewriter(first_bytes: Iterable[int]) -> Callable[[str], str]:
 
 
 def letter_classes() -> list[Row]:
-    """(first, last, class): what `tokenizers` takes for a letter (L), a number (N) or neither (O), and others do not."""
+    """(first, last, class): what `tokenizers` takes for a letter (L), a number (N) or neither (O), unlike others."""
     theirs = dict.fromkeys(matching(r"\p{L}"), "L") | dict.fromkeys(matching(r"\p{N}"), "N")
     differing: dict[str, Points] = {"L": set(), "N": set(), "O": set()}
     for c in CODE_POINTS:
