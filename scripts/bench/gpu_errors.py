@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""diffusers' own errors in bf16 and fp16 on a GPU, as tests/data/flux/errors.json holds the CPU's: gpu_errors.py OUT.json
+"""diffusers' own errors in bf16 and fp16 on a GPU, as tests/data/flux/errors.json holds the CPU's.
 
+gpu_errors.py OUT.json
 XDIT_TEST_CUDA=1 XDIT_TEST_ERRORS=OUT.json test_models then holds ours to them.
 """
 

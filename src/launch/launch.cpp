@@ -1,52 +1,83 @@
 #include "launch/launch.h"
 
-#include <dlfcn.h>
 #include <fmt/format.h>
 
-#include <chrono>
+#include <algorithm>
+#include <cstdlib>
 #include <ctime>
+#include <utility>
 
 #include "core/error.h"
+#include "launch/clock.h"
+#include "launch/join.h"
+#include "launch/rank_process.h"
+#include "launch/supervisor.h"
 #include "output/path_template.h"
 #include "weights/model_files.h"
 
 namespace xdit::launch {
 namespace {
 
-constexpr const char* kRankLibrary = "libxdit-rank.so";
+/// What a rank other than 0 shows of itself.
+class WithoutProgress final : public pipeline::Listener {
+ public:
+  explicit WithoutProgress(pipeline::Listener& to) : to_(to) {}
+  void begin(std::string_view /*phase*/, std::int64_t /*steps*/) override {}
+  void advance(std::int64_t /*done*/) override {}
+  void finish() override {}
+  void picture(std::int64_t index) override { to_.picture(index); }
+  void warn(std::string_view line) override { to_.warn(line); }
 
-double now_s() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-// Opened here and not linked: LibTorch takes half a second to load, and only a rank needs it. Never closed,
-// since LibTorch cannot be unloaded.
-pipeline::RunRank* open_rank_library() {
-  void* library = ::dlopen(kRankLibrary, RTLD_NOW | RTLD_LOCAL);  // by the executable's RUNPATH
-  if (library == nullptr)
-    throw Error(ExitCode::kInternal, fmt::format("cannot load {}: {}", kRankLibrary, ::dlerror()), {},
-                "scripts/build, or LD_LIBRARY_PATH=.../site-packages/torch/lib (LibTorch 2.11.0)");
-  void* entry = ::dlsym(library, pipeline::kRunRankSymbol);
-  XDIT_ASSERT(entry != nullptr);
-  return reinterpret_cast<pipeline::RunRank*>(entry);
-}
+ private:
+  pipeline::Listener& to_;
+};
 
 std::string device_name(const parallel::Machine& machine, const config::RunSpec& spec, std::int64_t device) {
   if (spec.runtime.device == config::Device::kCpu) return "cpu";
   return machine.gpus.at(static_cast<std::size_t>(device)).name;
 }
 
+// A process for each rank of the plan.
+void spawn(const pipeline::RankJob& job, std::int64_t cores, pipeline::Listener& listener,
+           const StopToken& stop, output::Report& report) {
+  const double timeout_s = job.spec.runtime.timeout_s;
+  const auto ranks = static_cast<std::int64_t>(job.plan.ranks.size());
+  Supervisor supervisor(timeout_s, listener, stop);
+  for (const parallel::RankPlan& rank : job.plan.ranks)
+    supervisor.start([&](Channel channel, pid_t launcher) {
+      if (ranks > 1)  // LibTorch would give each rank every core; a number that the user set stays
+        ::setenv("OMP_NUM_THREADS", std::to_string(std::max<std::int64_t>(1, cores / ranks)).c_str(), 0);
+      StopToken own_stop;
+      rank_main({.spec = job.spec,
+                 .model = job.model,
+                 .plan = job.plan,
+                 .rank = rank.rank,
+                 .model_hash = job.model_hash,
+                 .paths = job.paths,
+                 .stop = own_stop,
+                 .peers = job.peers,
+                 .started_s = job.started_s},
+                own_stop, std::move(channel), launcher, std::min(1.0, timeout_s / 4));
+    });
+  supervisor.wait(report);
+}
+
 }  // namespace
 
-Outcome run(const config::RunSpec& spec, const models::Model& model, pipeline::Listener& listener,
+Outcome run(const config::RunSpec& asked, const models::Model& model, pipeline::Listener& listener,
             const StopToken& stop) {
   Outcome outcome;
   const double started_s = now_s();
+  const parallel::Machine machine = this_machine();
+  const std::optional<Place> place = joined_place(&std::getenv);
+  const config::RunSpec spec = place ? joined_spec(asked, *place, machine.gpus.size()) : asked;
   const std::vector<config::Picture> pictures = config::pictures(spec);
   outcome.paths = output::output_paths(spec.output.path, pictures, output::local_date(std::time(nullptr)),
                                        spec.output.overwrite);
-  const parallel::Machine machine = this_machine();
   outcome.plan = parallel::make_plan(spec, model, machine);
+  const std::int64_t first_rank = place ? place->rank : 0;
+  if (first_rank == 0)
+    for (const std::string& note : outcome.plan.notes) listener.warn(note);
 
   output::Report& report = outcome.report;
   report.version = XDIT_VERSION;
@@ -59,17 +90,30 @@ Outcome run(const config::RunSpec& spec, const models::Model& model, pipeline::L
                  {"tensor", mesh.tensor}};
   report.pictures = outcome.paths;
 
-  pipeline::RunRank* run_rank = open_rank_library();
-  report.phases.push_back({"start", 0, now_s() - started_s, 0, -1, -1});
-  run_rank({.spec = spec,
-            .model = model,
-            .plan = outcome.plan,
-            .rank = 0,
-            .model_hash = report.model_hash,
-            .paths = outcome.paths,
-            .stop = stop,
-            .started_s = started_s},
-           listener, report);
+  const parallel::Mesh& grid = outcome.plan.mesh;
+  std::shared_ptr<const comm::Job> peers;  // made before the ranks are forked, which inherit it
+  if (grid.size() != grid.data) {
+    if (place)
+      throw Error(
+          ExitCode::kUsage, "under another launcher this version spreads whole pictures only", "parallel",
+          fmt::format("--data {}, or xdit-gen --gpus {} without that launcher", grid.size(), grid.size()));
+    peers = comm::Job::create(static_cast<int>(grid.size()));
+  }
+  const pipeline::RankJob job{.spec = spec,
+                              .model = model,
+                              .plan = outcome.plan,
+                              .rank = first_rank,
+                              .model_hash = report.model_hash,
+                              .paths = outcome.paths,
+                              .stop = stop,
+                              .peers = peers,
+                              .started_s = started_s};
+  if (!place) {
+    spawn(job, machine.cores, listener, stop, report);
+  } else {
+    WithoutProgress quiet(listener);
+    run_rank(job, first_rank == 0 ? listener : static_cast<pipeline::Listener&>(quiet), report);
+  }
   for (output::RankUse& use : report.ranks) {
     const std::int64_t device = outcome.plan.ranks.at(static_cast<std::size_t>(use.rank)).device;
     use.device = device_name(machine, spec, device);
@@ -77,7 +121,8 @@ Outcome run(const config::RunSpec& spec, const models::Model& model, pipeline::L
       use.device_id = machine.gpus.at(static_cast<std::size_t>(device)).uuid;
   }
   report.wall_s = now_s() - started_s;
-  if (!spec.output.report.empty()) output::write_report(report, spec.output.report, spec.output.overwrite);
+  if (!spec.output.report.empty() && first_rank == 0)
+    output::write_report(report, spec.output.report, spec.output.overwrite);
   return outcome;
 }
 

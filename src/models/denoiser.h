@@ -17,12 +17,20 @@ struct PromptEmbedding {
   at::Tensor pooled;  ///< [P]
 };
 
+/// Tokens [first, first + count) of a sequence; unset: all of them.
+struct TokenRange {
+  std::int64_t first = 0;
+  std::int64_t count = -1;
+};
+
 /// What a picture's loop fixes beforehand.
 struct LoopShape {
   std::span<const float> times;  ///< of the steps, as the scheduler gives them, over 1000: 1 is noise
   double guidance = 0;
   std::int64_t latent_rows = 0;
   std::int64_t latent_columns = 0;
+  TokenRange text;   ///< that forwards compute; the attention sees to the others
+  TokenRange image;  ///< likewise: latents of the loop hold these
 };
 
 /// One prompt, prepared: everything that does not depend on the latents, for all steps.

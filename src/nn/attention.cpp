@@ -13,8 +13,8 @@
 
 #include <vector>
 
-#include "core/error.h"
 #include "nn/ops.h"
+#include "nn/tiles.h"
 
 namespace xdit::nn {
 
@@ -27,14 +27,7 @@ void LocalAttention::attend(std::int64_t /*layer*/, std::span<const Stream> stre
   const at::Tensor q = at::empty({tokens, heads, head_dim}, first.options());
   const at::Tensor k = at::empty_like(q);
   const at::Tensor v = at::empty_like(q);
-  std::int64_t start = 0;
-  for (const Stream& stream : streams) {
-    const std::int64_t count = stream.qkv.size(0);
-    norm_and_rotate(stream, rotary.narrow(0, start, count), q.narrow(0, start, count),
-                    k.narrow(0, start, count), v.narrow(0, start, count));
-    start += count;
-  }
-  XDIT_ASSERT(start == tokens);
+  norm_and_rotate(streams, rotary, q, k, v);
   const auto batched = [](const at::Tensor& x) { return x.unsqueeze(0).transpose(1, 2); };  // [1, H, T, D]
   const double scale = 1 / std::sqrt(static_cast<double>(head_dim));
   const at::Tensor y = scaled_dot_product(batched(q), batched(k), batched(v), scale);
@@ -52,6 +45,7 @@ at::Tensor scaled_dot_product(const at::Tensor& q, const at::Tensor& k, const at
                                                                /*compute_log_sumexp=*/false,
                                                                /*dropout_p=*/0.0, causal,
                                                                /*return_debug_mask=*/false, scale));
+  if (q.is_cpu()) return tiles::attention(q, k, v, scale, bias, causal);
   const std::optional<at::Tensor> mask = bias.defined() ? std::optional(bias) : std::nullopt;
   return at::scaled_dot_product_attention(q, k, v, mask, /*dropout_p=*/0.0, causal, scale);
 }

@@ -9,6 +9,9 @@
 
 namespace xdit::nn {
 
+/// x W^T + b: [..., in] -> [..., out]; `bias` may be undefined. A row's bits do not depend on the other rows.
+[[nodiscard]] at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias = {});
+
 /// y = act(x W^T + b): [..., in] -> [..., out].
 class Linear {
  public:

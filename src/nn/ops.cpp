@@ -4,6 +4,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/cos.h>
 #include <ATen/ops/exp.h>
+#include <ATen/ops/gelu.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/mean.h>
 #include <ATen/ops/rsqrt.h>
@@ -13,7 +14,9 @@
 
 #include <cmath>
 
+#include "core/error.h"
 #include "nn/fused.h"
+#include "nn/tiles.h"
 
 namespace xdit::nn {
 namespace {
@@ -73,6 +76,29 @@ void norm_and_rotate(const Stream& stream, const at::Tensor& rotary, const at::T
                      const at::Tensor& v, double eps) {
   stream.qkv.is_cuda() ? fused::norm_and_rotate(stream, rotary, q, k, v, eps)
                        : reference::norm_and_rotate(stream, rotary, q, k, v, eps);
+}
+
+void norm_and_rotate(std::span<const Stream> streams, const at::Tensor& rotary, const at::Tensor& q,
+                     const at::Tensor& k, const at::Tensor& v) {
+  std::int64_t first = 0;
+  for (const Stream& stream : streams) {
+    const std::int64_t count = stream.qkv.size(0);
+    const auto rows = [&](const at::Tensor& x) { return x.narrow(0, first, count); };
+    norm_and_rotate(stream, rows(rotary), rows(q), rows(k), rows(v));
+    first += count;
+  }
+  XDIT_ASSERT(first == rotary.size(0));
+}
+
+void activate_into(const at::Tensor& out, const at::Tensor& x, Activation activation) {
+  if (x.is_cpu()) {
+    tiles::activate(x, activation, out);
+  } else if (activation == Activation::kGeluTanh) {
+    at::Tensor to = out;
+    at::gelu_out(to, x, "tanh");
+  } else {
+    out.copy_(activate(x, activation));
+  }
 }
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {

@@ -1,6 +1,9 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <span>
+
+#include "nn/activation.h"
 #include "nn/attention.h"
 
 /// Operations that are one kernel on a GPU (cuda/) and a few Torch calls elsewhere. All compute in float32
@@ -18,6 +21,12 @@ void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y)
 /// into q, k, v [T, H, D] (contiguous last two dimensions).
 void norm_and_rotate(const Stream& stream, const at::Tensor& rotary, const at::Tensor& q, const at::Tensor& k,
                      const at::Tensor& v, double eps = 1e-6);
+/// The same of several streams, one after the other in `rotary`, q, k and v.
+void norm_and_rotate(std::span<const Stream> streams, const at::Tensor& rotary, const at::Tensor& q,
+                     const at::Tensor& k, const at::Tensor& v);
+
+/// act(x) of rows [T, C], which may be strided, into `out` [T, C].
+void activate_into(const at::Tensor& out, const at::Tensor& x, Activation activation);
 
 /// RMS norm over the last dimension (Zhang & Sennrich 2019): x [..., C], weight [C].
 [[nodiscard]] at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);

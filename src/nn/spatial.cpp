@@ -4,10 +4,14 @@
 #include <ATen/ops/group_norm.h>
 #include <ATen/ops/silu.h>
 
+#include "nn/tiles.h"
+
 namespace xdit::nn {
 
 at::Tensor LocalSpatial::convolve(const at::Tensor& x, const Convolution& layer) const {
-  return at::conv2d(x, layer.weight, layer.bias, 1, layer.weight.size(2) / 2);
+  const std::int64_t padding = layer.weight.size(2) / 2;
+  if (x.is_cpu()) return tiles::convolution(x, layer.weight, layer.bias, padding);
+  return at::conv2d(x, layer.weight, layer.bias, 1, padding);
 }
 
 at::Tensor LocalSpatial::group_norm(const at::Tensor& x, const GroupNorm& layer, bool silu) const {

@@ -9,12 +9,35 @@
 
 namespace xdit::parallel {
 
-/// The prompts of one picture; `negative` only with classifier-free guidance (Ho & Salimans 2022).
+/// The prompts of one picture; `negative` only with classifier-free guidance (Ho & Salimans 2022), which is
+/// off at 1.
 struct Guidance {
   const models::Branch* positive = nullptr;
   const models::Branch* negative = nullptr;
   double scale = 1;
 };
+
+/// Which rank computes which branch of a guided step.
+class Guide {
+ public:
+  Guide() = default;
+  Guide(const Guide&) = delete;
+  Guide& operator=(const Guide&) = delete;
+  virtual ~Guide() = default;
+  /// The guided prediction at `latents` in step `step`.
+  [[nodiscard]] virtual at::Tensor predict(models::Denoiser& denoiser, const Guidance& guidance,
+                                           const at::Tensor& latents, std::int64_t step) = 0;
+};
+
+/// Both branches on this rank, one after the other.
+class LocalGuide final : public Guide {
+ public:
+  [[nodiscard]] at::Tensor predict(models::Denoiser& denoiser, const Guidance& guidance,
+                                   const at::Tensor& latents, std::int64_t step) override;
+};
+
+/// negative + scale (positive - negative).
+[[nodiscard]] at::Tensor guided(const at::Tensor& positive, const at::Tensor& negative, double scale);
 
 /// Called after each step with its number (1-based) and the latents.
 using OnStep = std::function<void(std::int64_t step, const at::Tensor& latents)>;
@@ -28,14 +51,14 @@ class Loop {
   virtual ~Loop() = default;
   /// Latents of the picture from `noise`, both in the denoiser's layout.
   [[nodiscard]] virtual at::Tensor run(models::Denoiser& denoiser, const schedulers::Sampler& sampler,
-                                       const Guidance& guidance, const at::Tensor& noise,
+                                       Guide& guide, const Guidance& guidance, const at::Tensor& noise,
                                        const OnStep& on_step) = 0;
 };
 
-/// Whole steps one after the other; the branches of a guided step as well.
+/// Whole steps one after the other.
 class SerialLoop final : public Loop {
  public:
-  [[nodiscard]] at::Tensor run(models::Denoiser& denoiser, const schedulers::Sampler& sampler,
+  [[nodiscard]] at::Tensor run(models::Denoiser& denoiser, const schedulers::Sampler& sampler, Guide& guide,
                                const Guidance& guidance, const at::Tensor& noise,
                                const OnStep& on_step) override;
 };

@@ -44,18 +44,17 @@ void require_devices(const std::vector<std::int64_t>& devices, const Machine& ma
                   fmt::format("--gpus {}", count));
 }
 
-// Degrees that were asked for and are not 1 need more ranks than there are.
-Mesh mesh_of(const config::RunSpec::Parallel& parallel, std::int64_t ranks) {
-  const auto degree = [](const std::optional<std::int64_t>& asked) { return asked.value_or(1); };
-  const Mesh mesh{degree(parallel.data),  degree(parallel.cfg),    degree(parallel.pipefusion),
-                  degree(parallel.ring),  degree(parallel.gather), degree(parallel.ulysses),
-                  degree(parallel.tensor)};
-  if (mesh.size() != ranks)
-    throw Error(ExitCode::kUsage,
-                fmt::format("the degrees multiply to {}, but --gpus gives {} rank{}", mesh.size(), ranks,
-                            ranks == 1 ? "" : "s"),
-                "parallel", fmt::format("--gpus {}, or degrees of 1", mesh.size()));
-  return mesh;
+// Part `index` of `count` things cut in `parts`: the first ones take one more.
+Range part_of(std::int64_t count, std::int64_t parts, std::int64_t index) {
+  const std::int64_t more = count % parts;
+  return {count / parts * index + std::min(index, more), count / parts + (index < more ? 1 : 0)};
+}
+
+std::string idle_note(std::int64_t pictures, std::int64_t data) {
+  return fmt::format(
+      "{} picture{} for {} ranks: rank{} {} to do", pictures, pictures == 1 ? "" : "s", data,
+      data - pictures == 1 ? fmt::format(" {}", pictures) : fmt::format("s {} to {}", pictures, data - 1),
+      data - pictures == 1 ? "has nothing" : "have nothing");
 }
 
 std::uint64_t product(const std::vector<std::int64_t>& shape) {
@@ -75,7 +74,8 @@ NetworkBytes bytes_of(const models::Network& network, DType dtype) {
 // Text encoders go before the denoiser runs; the decoder's largest buffers are four pictures of its first
 // level.
 void predict_memory(RankPlan& rank, const config::RunSpec& spec, const models::Model& model,
-                    std::uint64_t capacity) {
+                    std::uint64_t device_memory, std::int64_t sharing) {
+  const std::uint64_t capacity = device_memory / static_cast<std::uint64_t>(sharing);
   const auto element = static_cast<std::uint64_t>(size_of(spec.model.dtype));
   const auto tokens = static_cast<std::uint64_t>(rank.text_tokens.count + rank.image_tokens.count);
   const std::uint64_t activations = tokens * static_cast<std::uint64_t>(model.shape.width) * element * 24;
@@ -94,12 +94,16 @@ void predict_memory(RankPlan& rank, const config::RunSpec& spec, const models::M
     throw Error(
         ExitCode::kMemory,
         fmt::format(
-            "needs {:.1f} GB on the device, which has {:.1f} GB: encoders {:.1f}, denoiser and decoder "
+            "needs {:.1f} GB on the device, which has {:.1f} GB{}: encoders {:.1f}, denoiser and decoder "
             "{:.1f}, activations {:.1f}",
             static_cast<double>(rank.peak_memory) / 1e9, static_cast<double>(capacity) / 1e9,
+            sharing == 1 ? "" : fmt::format(" for each of {} ranks", sharing),
             static_cast<double>(encoders) / 1e9, static_cast<double>(denoising) / 1e9,
             static_cast<double>(std::max(activations, decoding)) / 1e9),
-        {}, halves ? "--dtype bf16" : "a smaller --size, or --device cpu");
+        {},
+        sharing > 1 ? "fewer --gpus"
+        : halves    ? "--dtype bf16"
+                    : "a smaller --size, or --device cpu");
   }
 }
 
@@ -118,46 +122,74 @@ Plan make_plan(const config::RunSpec& spec, const models::Model& model, const Ma
   const std::vector<std::int64_t> devices =
       devices_of(spec.parallel.gpus, static_cast<std::int64_t>(machine.gpus.size()), on_cpu);
   if (!on_cpu) require_devices(devices, machine);
-  if (devices.size() != 1)
-    throw Error(ExitCode::kUsage, fmt::format("{} ranks: this version runs one", devices.size()), "--gpus",
-                "--gpus 1, or one device as in --gpus 0,");
 
   Plan plan;
-  plan.mesh = mesh_of(spec.parallel, static_cast<std::int64_t>(devices.size()));
+  plan.mesh = choose_mesh(spec, model.shape.heads, static_cast<std::int64_t>(devices.size()));
+  if (!on_cpu && plan.mesh.size() != plan.mesh.data)
+    throw Error(ExitCode::kUsage,
+                "this version spreads whole pictures over GPUs; parts of one over CPU ranks only", "parallel",
+                fmt::format("--data {}", devices.size()));
+  const comm::Mesh mesh = plan.mesh.ranks();
   plan.text_tokens = spec.sampling.max_sequence_length;
   plan.image_tokens = spec.image.width / multiple * (spec.image.height / multiple);
+  const auto pictures = static_cast<std::int64_t>(config::pictures(spec).size());
+  if (pictures < plan.mesh.data) plan.notes.push_back(idle_note(pictures, plan.mesh.data));
+  if (!spec.output.trace.empty() && std::min(pictures, plan.mesh.data) > 1)
+    throw Error(ExitCode::kUsage, "pictures of several ranks do not go into one file", "--trace", "--gpus 1");
   for (std::size_t i = 0; i < devices.size(); ++i) {
     RankPlan rank;
     rank.rank = static_cast<std::int64_t>(i);
     rank.device = on_cpu ? 0 : devices[i];
-    rank.pictures = {0, static_cast<std::int64_t>(config::pictures(spec).size())};
-    rank.text_tokens = {0, plan.text_tokens};
-    rank.image_tokens = {0, plan.image_tokens};
+    const comm::Coordinates at = mesh.coordinates(static_cast<int>(i));
+    const auto along = [&](comm::Axis axis) { return at[static_cast<std::size_t>(axis)]; };
+    const std::int64_t token_rank =
+        along(comm::Axis::kTokens) * plan.mesh.ulysses + along(comm::Axis::kUlysses);
+    const std::int64_t token_ranks = plan.mesh.ring * plan.mesh.gather * plan.mesh.ulysses;
+    rank.pictures = part_of(pictures, plan.mesh.data, along(comm::Axis::kData));
+    rank.decodes = token_rank == 0 && along(comm::Axis::kCfg) == 0;
+    if (rank.pictures.count > 0) {
+      rank.text_tokens = part_of(plan.text_tokens, token_ranks, token_rank);
+      rank.image_tokens = part_of(plan.image_tokens, token_ranks, token_rank);
+    }
+    plan.ranks.push_back(rank);
+  }
+  for (RankPlan& rank : plan.ranks) {
+    if (rank.pictures.count == 0) continue;
     rank.blocks = {0, model.shape.blocks};
-    rank.latent_rows = {0, spec.image.height / model.shape.latent_scale};
+    if (rank.decodes) rank.latent_rows = {0, spec.image.height / model.shape.latent_scale};
     for (const models::Network& network : model.networks)
       rank.networks[network.component] = bytes_of(network, spec.model.dtype);
+    const auto sharing = std::count_if(plan.ranks.begin(), plan.ranks.end(), [&](const RankPlan& other) {
+      return other.device == rank.device && other.pictures.count > 0;
+    });
     predict_memory(rank, spec, model,
-                   on_cpu ? machine.host_memory : machine.gpus[static_cast<std::size_t>(rank.device)].memory);
-    plan.ranks.push_back(std::move(rank));
+                   on_cpu ? machine.host_memory : machine.gpus[static_cast<std::size_t>(rank.device)].memory,
+                   sharing);
   }
   return plan;
 }
 
 std::string to_text(const Plan& plan, const Machine& machine, const config::RunSpec& spec) {
-  const auto range = [](const Range& r) { return fmt::format("{}-{}", r.first, r.first + r.count - 1); };
+  const auto range = [](const Range& r) {
+    return r.count == 0 ? std::string("none") : fmt::format("{}-{}", r.first, r.first + r.count - 1);
+  };
   const Mesh& m = plan.mesh;
   std::string text = fmt::format(
       "mesh: data {} x cfg {} x pipefusion {} x ring {} x gather {} x ulysses {} x tensor {} = {} rank{}\n"
       "tokens: {} text + {} image\n",
       m.data, m.cfg, m.pipefusion, m.ring, m.gather, m.ulysses, m.tensor, m.size(), m.size() == 1 ? "" : "s",
       plan.text_tokens, plan.image_tokens);
+  for (const std::string& note : plan.notes) text += note + "\n";
   for (const RankPlan& rank : plan.ranks) {
     const bool on_cpu = spec.runtime.device == config::Device::kCpu;
     text += fmt::format("rank {} on {}:\n", rank.rank,
                         on_cpu ? "cpu"
                                : fmt::format("GPU {} ({})", rank.device,
                                              machine.gpus[static_cast<std::size_t>(rank.device)].name));
+    if (rank.pictures.count == 0) {
+      text += "  idle\n";
+      continue;
+    }
     text += fmt::format("  pictures {}, text tokens {}, image tokens {}, blocks {}, latent rows {}\n",
                         range(rank.pictures), range(rank.text_tokens), range(rank.image_tokens),
                         range(rank.blocks), range(rank.latent_rows));

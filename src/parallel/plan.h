@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "comm/mesh.h"
 #include "config/run_spec.h"
 #include "models/registry.h"
 
@@ -34,6 +35,7 @@ struct Mesh {
   [[nodiscard]] std::int64_t size() const {
     return data * cfg * pipefusion * ring * gather * ulysses * tensor;
   }
+  [[nodiscard]] comm::Mesh ranks() const;  ///< who stands where
 };
 
 struct Range {
@@ -50,7 +52,8 @@ struct NetworkBytes {
 struct RankPlan {
   std::int64_t rank = 0;
   std::int64_t device = 0;  ///< index among the machine's GPUs; 0 on the CPU
-  Range pictures;           ///< of the run
+  Range pictures;           ///< of the run; none: the rank is idle
+  bool decodes = true;      ///< and writes; the others that hold its pictures hand it their latents
   Range text_tokens;
   Range image_tokens;
   Range blocks;
@@ -66,7 +69,12 @@ struct Plan {
   std::int64_t image_tokens = 0;
   std::vector<RankPlan> ranks;
   config::Allow grade = config::Allow::kExact;
+  std::vector<std::string> notes;  ///< what the user should know of it, a line each
 };
+
+/// The exact mesh of `ranks`: the degrees that were asked for, the others chosen. Error(kUsage) for degrees
+/// that fit neither each other nor the model's heads.
+[[nodiscard]] Mesh choose_mesh(const config::RunSpec& spec, std::int64_t heads, std::int64_t ranks);
 
 /// Error(kUsage) for degrees that do not fit each other or the model, Error(kDevice) for GPUs that are not
 /// there, Error(kMemory) when the weights alone cannot fit; each names what would.

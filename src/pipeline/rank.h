@@ -1,10 +1,12 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "comm/job.h"
 #include "config/run_spec.h"
 #include "core/stop.h"
 #include "models/registry.h"
@@ -37,6 +39,7 @@ struct RankJob {
   std::string model_hash;                    ///< 64 hex digits, or "dummy"
   std::vector<std::filesystem::path> paths;  ///< of the pictures
   const StopToken& stop;
+  std::shared_ptr<const comm::Job> peers;  ///< what the ranks share; null when they exchange nothing
   double started_s = 0;  ///< steady_clock's seconds at which the run began: time 0 of the report
 };
 

@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <chrono>
 #include <future>
 #include <set>
 
@@ -54,6 +55,10 @@ RankRun::RankRun(const RankJob& job, Listener& listener, output::Report& report)
       dtype_(torch_type(job.spec.model.dtype)),
       guided_(job.spec.sampling.cfg_scale > 1),
       trace_(!job.spec.output.trace.empty()),
+      spread_(job.plan, job.rank, job.model.shape, job.peers,
+              std::chrono::duration_cast<std::chrono::nanoseconds>(
+                  std::chrono::duration<double>(job.spec.runtime.timeout_s)),
+              at::TensorOptions().dtype(dtype_).device(device_)),
       sampler_(schedulers::make_sampler({.name = job.spec.sampling.scheduler,
                                          .steps = job.spec.sampling.steps,
                                          .image_tokens = job.plan.image_tokens,
@@ -68,7 +73,22 @@ output::Phase RankRun::phase(const std::string& name, double start_s, double end
 }
 
 void RankRun::run() {
-  std::set<std::string> prompts(job_.spec.prompts.begin(), job_.spec.prompts.end());
+  if (plan_.pictures.count > 0) make_all();
+  report_.ranks.push_back({.rank = job_.rank,
+                           .device = {},
+                           .device_id = {},
+                           .held_s = now_s() - job_.started_s,
+                           .peak_device_bytes = plan_.pictures.count > 0 ? peak_device_bytes(device_) : 0,
+                           .peak_host_bytes = peak_host_bytes(),
+                           .bytes_read = bytes_read_,
+                           .bytes_sent = 0});
+}
+
+void RankRun::make_all() {
+  const std::vector<config::Picture> pictures = config::pictures(job_.spec);
+  std::set<std::string> prompts;
+  for (std::int64_t i = 0; i < plan_.pictures.count; ++i)
+    prompts.insert(pictures.at(static_cast<std::size_t>(plan_.pictures.first + i)).prompt);
   if (guided_) prompts.insert(job_.spec.negative_prompt);
   ids_ = tokenise(job_.model, {prompts.begin(), prompts.end()}, job_.spec.sampling.max_sequence_length,
                   [this](std::string_view line) { listener_.warn(line); });
@@ -85,15 +105,7 @@ void RankRun::run() {
   report_.phases.push_back(phase("load", loaded.start_s, loaded.end_s));
   listener_.finish();
   make_pictures(loaded);
-  trace_.write(job_.spec.output.trace, job_.spec.output.overwrite);
-  report_.ranks.push_back({.rank = job_.rank,
-                           .device = {},
-                           .device_id = {},
-                           .held_s = now_s() - job_.started_s,
-                           .peak_device_bytes = peak_device_bytes(device_),
-                           .peak_host_bytes = peak_host_bytes(),
-                           .bytes_read = bytes_read_,
-                           .bytes_sent = 0});
+  if (plan_.decodes) trace_.write(job_.spec.output.trace, job_.spec.output.overwrite);
 }
 
 parallel::Tensors RankRun::load(const std::string& component) {
@@ -146,12 +158,15 @@ const models::Branch& RankRun::branch(models::Denoiser& denoiser, const std::str
                                 {.times = times_,
                                  .guidance = job_.spec.sampling.guidance,
                                  .latent_rows = job_.spec.image.height / job_.model.shape.latent_scale,
-                                 .latent_columns = job_.spec.image.width / job_.model.shape.latent_scale});
+                                 .latent_columns = job_.spec.image.width / job_.model.shape.latent_scale,
+                                 .text = {plan_.text_tokens.first, plan_.text_tokens.count},
+                                 .image = {plan_.image_tokens.first, plan_.image_tokens.count}});
   return *prepared;
 }
 
 void RankRun::make_pictures(const Networks& networks) {
-  const auto denoiser = models::make_denoiser(job_.model, *networks.transformer, linears_, attention_);
+  const auto denoiser =
+      models::make_denoiser(job_.model, *networks.transformer, linears_, spread_.attention());
   const models::VaeDecoder decoder(
       models::read_vae_config(job_.model.files.components.at("vae").config, "vae/config.json"),
       *networks.vae);
@@ -172,6 +187,7 @@ void RankRun::make_pictures(const Networks& networks) {
     job_.stop.check();
     if (embeddings_.size() > kPreparedPrompts) branches_.clear();
     const at::Tensor latents = denoise(*denoiser, picture);
+    if (!plan_.decodes) continue;
     const double start = now_s();
     listener_.begin("decode", 0);
     const at::Tensor decoded = decoder.decode_scaled(latents.unsqueeze(0), spatial_).squeeze(0);
@@ -192,33 +208,35 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& p
   const std::int64_t columns = spec.image.width / shape.latent_scale;
   const at::Tensor drawn = draw_noise(picture.seed, shape.latent_channels, rows, columns,
                                       torch_type(spec.sampling.rng_dtype.value_or(spec.model.dtype)));
-  const at::Tensor noise = denoiser.pack(drawn).to(device_, dtype_).contiguous();
+  const at::Tensor all_noise = denoiser.pack(drawn).to(device_, dtype_);
+  const at::Tensor noise =
+      all_noise.narrow(0, plan_.image_tokens.first, plan_.image_tokens.count).contiguous();
   const parallel::Guidance guidance{.positive = &branch(denoiser, picture.prompt),
                                     .negative = guided_ ? &branch(denoiser, spec.negative_prompt) : nullptr,
                                     .scale = spec.sampling.cfg_scale};
   trace_prompt(picture.prompt, "");
   if (guided_) trace_prompt(spec.negative_prompt, "negative_");
-  trace_.add("noise", noise);
+  trace_.add("noise", all_noise);
 
   listener_.begin("denoise", spec.sampling.steps);
   Marks marks(device_);
   marks.add();
-  const at::Tensor latents = parallel::SerialLoop().run(denoiser, *sampler_, guidance, noise,
-                                                        [&](std::int64_t step, const at::Tensor& now) {
-                                                          job_.stop.check();
-                                                          marks.add();
-                                                          trace_.add("latents." + std::to_string(step), now);
-                                                          // One step ahead of the device at most: progress
-                                                          // stays true and a stop takes effect.
-                                                          marks.wait(marks.count() - 2);
-                                                          listener_.advance(step - 1);
-                                                        });
+  const at::Tensor latents = parallel::SerialLoop().run(
+      denoiser, *sampler_, spread_.guide(), guidance, noise, [&](std::int64_t step, const at::Tensor& now) {
+        job_.stop.check();
+        marks.add();
+        if (trace_.enabled()) trace_.add("latents." + std::to_string(step), spread_.all_tokens(now));
+        // One step ahead of the device at most: progress
+        // stays true and a stop takes effect.
+        marks.wait(marks.count() - 2);
+        listener_.advance(step - 1);
+      });
   for (std::size_t i = 1; i < marks.count(); ++i)
     report_.phases.push_back(
         phase("step", marks.at_s(i - 1), marks.at_s(i), picture.index, static_cast<std::int64_t>(i)));
   listener_.advance(spec.sampling.steps);
   listener_.finish();
-  return denoiser.unpack(latents, rows, columns);
+  return denoiser.unpack(spread_.all_tokens(latents), rows, columns);
 }
 
 void RankRun::trace_prompt(const std::string& prompt, const std::string& prefix) {

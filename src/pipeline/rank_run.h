@@ -15,6 +15,7 @@
 #include "nn/weights.h"
 #include "output/report.h"
 #include "parallel/load.h"
+#include "parallel/spread.h"
 #include "pipeline/prompts.h"
 #include "pipeline/rank.h"
 #include "pipeline/trace.h"
@@ -37,6 +38,7 @@ class RankRun {
     double end_s = 0;
   };
 
+  void make_all();  ///< the rank's pictures
   void encode_prompts();
   [[nodiscard]] parallel::Tensors load(const std::string& component);
   [[nodiscard]] Networks load_networks();
@@ -57,8 +59,8 @@ class RankRun {
   bool guided_;  ///< classifier-free guidance
   Trace trace_;
   nn::LocalLinears linears_;
-  nn::LocalAttention attention_;
   nn::LocalSpatial spatial_;
+  parallel::Spread spread_;
   std::map<std::string, PromptIds> ids_;
   std::map<std::string, models::PromptEmbedding> embeddings_;
   std::map<std::string, std::unique_ptr<models::Branch>> branches_;

@@ -3,12 +3,12 @@
 #include <ATen/ops/argmax.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/layer_norm.h>
-#include <ATen/ops/linear.h>
 #include <fmt/format.h>
 
 #include <cmath>
 
 #include "nn/attention.h"
+#include "nn/linear.h"
 
 namespace xdit::text {
 
@@ -38,16 +38,16 @@ at::Tensor ClipEncoder::pooled(const at::Tensor& ids) const {
   const std::int64_t head_dim = config_.width / config_.heads;
   at::Tensor x = at::embedding(tokens_, ids).to(at::kFloat) + positions_.narrow(0, 0, ids.size(0));  // [T, C]
   for (const Layer& layer : layers_) {
-    const at::Tensor qkv = at::linear(norm(x, layer.norm1), layer.qkv.weight, layer.qkv.bias)
+    const at::Tensor qkv = nn::linear(norm(x, layer.norm1), layer.qkv.weight, layer.qkv.bias)
                                .unflatten(1, {3, config_.heads, head_dim})
                                .permute({1, 2, 0, 3})
                                .unsqueeze(1);  // [3, 1, H, T, D]
     const at::Tensor y = nn::scaled_dot_product(
         qkv[0], qkv[1], qkv[2], 1 / std::sqrt(static_cast<double>(head_dim)), {}, /*causal=*/true);
-    x = x + at::linear(y.squeeze(0).transpose(0, 1).flatten(1), layer.out.weight, layer.out.bias);
+    x = x + nn::linear(y.squeeze(0).transpose(0, 1).flatten(1), layer.out.weight, layer.out.bias);
     const at::Tensor h =
-        nn::activate(at::linear(norm(x, layer.norm2), layer.fc1.weight, layer.fc1.bias), activation_);
-    x = x + at::linear(h, layer.fc2.weight, layer.fc2.bias);
+        nn::activate(nn::linear(norm(x, layer.norm2), layer.fc1.weight, layer.fc1.bias), activation_);
+    x = x + nn::linear(h, layer.fc2.weight, layer.fc2.bias);
   }
   // Published configs say eos_token_id 2, which is no end token: transformers then takes the largest id.
   const at::Tensor is_end = config_.eos_token_id == 2 ? ids : ids.eq(config_.eos_token_id).to(at::kInt);

@@ -2,7 +2,6 @@
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/embedding.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/log.h>
 #include <ATen/ops/minimum.h>
 #include <ATen/ops/where.h>
@@ -11,6 +10,7 @@
 #include <cmath>
 
 #include "nn/attention.h"
+#include "nn/linear.h"
 #include "nn/ops.h"
 
 namespace xdit::text {
@@ -52,7 +52,7 @@ at::Tensor T5Encoder::position_bias(std::int64_t tokens) const {
 }
 
 at::Tensor T5Encoder::mlp(const Layer& layer, const at::Tensor& x) const {
-  at::Tensor h = at::linear(x, layer.mlp_in);
+  at::Tensor h = nn::linear(x, layer.mlp_in);
   if (x.scalar_type() == at::kHalf) h = h.to(at::kFloat);
   if (config_.gated) {
     const auto parts = h.chunk(2, -1);
@@ -60,7 +60,7 @@ at::Tensor T5Encoder::mlp(const Layer& layer, const at::Tensor& x) const {
   } else {
     h = nn::activate(h, activation_);
   }
-  return at::linear(h, layer.mlp_out.to(h.scalar_type()));
+  return nn::linear(h, layer.mlp_out.to(h.scalar_type()));
 }
 
 at::Tensor T5Encoder::encode(const at::Tensor& ids) const {
@@ -71,12 +71,12 @@ at::Tensor T5Encoder::encode(const at::Tensor& ids) const {
     return nn::rms_norm(x, weight, config_.eps).to(dtype);
   };
   for (const Layer& layer : layers_) {
-    const at::Tensor qkv = at::linear(normed(layer.attention_norm), layer.qkv)
+    const at::Tensor qkv = nn::linear(normed(layer.attention_norm), layer.qkv)
                                .unflatten(1, {3, config_.heads, config_.head_dim})
                                .permute({1, 2, 0, 3})
                                .unsqueeze(1);  // [3, 1, H, T, D]
     const at::Tensor y = nn::scaled_dot_product(qkv[0], qkv[1], qkv[2], 1.0, bias);
-    x = x + at::linear(y.squeeze(0).transpose(0, 1).flatten(1), layer.out);
+    x = x + nn::linear(y.squeeze(0).transpose(0, 1).flatten(1), layer.out);
     x = x + mlp(layer, normed(layer.mlp_norm));
   }
   return normed(final_norm_);

@@ -52,7 +52,9 @@ at::Tensor transformer(const models::Model& model, const Json& inputs, std::uint
                                                                 .times = std::span(times).subspan(at, 1),
                                                                 .guidance = guidance[at],
                                                                 .rows = rows,
-                                                                .columns = columns});
+                                                                .columns = columns,
+                                                                .image_first = 0,
+                                                                .image_count = rows * columns});
     outputs.push_back(flux.forward(hidden[i], conditioning, 0, attention));
   }
   return at::stack(outputs);

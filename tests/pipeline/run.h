@@ -50,6 +50,7 @@ inline output::Report run(const config::RunSpec& spec, const models::Model& mode
                  .model_hash = std::string(64, '0'),
                  .paths = paths,
                  .stop = recorder.stop,
+                 .peers = nullptr,
                  .started_s = 0},
                 recorder, report);
   return report;

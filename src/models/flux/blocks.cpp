@@ -1,7 +1,6 @@
 #include "models/flux/blocks.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/gelu.h>
 #include <fmt/format.h>
 
 #include <array>
@@ -75,8 +74,7 @@ void FluxSingleBlock::forward(const at::Tensor& x, FluxModulations& modulations,
   const at::Tensor mlp = projected.narrow(1, 3 * width, projected.size(1) - 3 * width);
 
   const at::Tensor both = at::empty({x.size(0), width + mlp.size(1)}, x.options());
-  at::Tensor activated = both.narrow(1, width, mlp.size(1));
-  at::gelu_out(activated, mlp, "tanh");
+  nn::activate_into(both.narrow(1, width, mlp.size(1)), mlp, nn::Activation::kGeluTanh);
   attention.attend(index_, std::array{nn::Stream{qkv, query_norm_, key_norm_}}, rotary,
                    both.narrow(1, 0, width));
   nn::add_gated(x, modulation.gate, (*linear2_)(both));

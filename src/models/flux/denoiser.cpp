@@ -18,12 +18,20 @@ class FluxDenoiser final : public Denoiser {
       : flux_(config, weights, linears), attention_(attention) {}
 
   std::unique_ptr<Branch> prepare(const PromptEmbedding& prompt, const LoopShape& shape) override {
-    return std::make_unique<FluxBranch>(flux_.prepare({.text = prompt.tokens,
+    const auto count = [](const TokenRange& range, std::int64_t all) {
+      return range.count < 0 ? all : range.count;
+    };
+    const std::int64_t image_tokens = shape.latent_rows / 2 * (shape.latent_columns / 2);
+    const at::Tensor text =
+        prompt.tokens.narrow(0, shape.text.first, count(shape.text, prompt.tokens.size(0)));
+    return std::make_unique<FluxBranch>(flux_.prepare({.text = text,
                                                        .pooled = prompt.pooled,
                                                        .times = shape.times,
                                                        .guidance = shape.guidance,
                                                        .rows = shape.latent_rows / 2,
-                                                       .columns = shape.latent_columns / 2}));
+                                                       .columns = shape.latent_columns / 2,
+                                                       .image_first = shape.image.first,
+                                                       .image_count = count(shape.image, image_tokens)}));
   }
 
   void prepared_all() override { flux_.release_modulation(); }

@@ -1,6 +1,7 @@
 #include "models/flux/flux.h"
 
 #include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/silu.h>
@@ -15,12 +16,14 @@ namespace {
 using nn::Split;
 
 // (time, row, column) of every token: text tokens stand at the origin. [S + T, 3] in float64.
-at::Tensor token_positions(std::int64_t text_tokens, std::int64_t rows, std::int64_t columns) {
-  const at::Tensor positions = at::zeros({text_tokens + rows * columns, 3}, at::kDouble);
-  const at::Tensor image = positions.narrow(0, text_tokens, rows * columns).unflatten(0, {rows, columns});
-  image.select(2, 1).copy_(at::arange(rows, at::kDouble).unsqueeze(1).expand({rows, columns}));
-  image.select(2, 2).copy_(at::arange(columns, at::kDouble).unsqueeze(0).expand({rows, columns}));
-  return positions;
+at::Tensor token_positions(const FluxInputs& inputs) {
+  const at::Tensor image = at::zeros({inputs.rows, inputs.columns, 3}, at::kDouble);
+  image.select(2, 1).copy_(
+      at::arange(inputs.rows, at::kDouble).unsqueeze(1).expand({inputs.rows, inputs.columns}));
+  image.select(2, 2).copy_(
+      at::arange(inputs.columns, at::kDouble).unsqueeze(0).expand({inputs.rows, inputs.columns}));
+  return at::cat({at::zeros({inputs.text.size(0), 3}, at::kDouble),
+                  image.flatten(0, 1).narrow(0, inputs.image_first, inputs.image_count)});
 }
 
 }  // namespace
@@ -55,10 +58,9 @@ at::Tensor Flux::embedding(const FluxInputs& inputs) const {
 }
 
 FluxConditioning Flux::prepare(const FluxInputs& inputs) const {
-  const at::Tensor positions = token_positions(inputs.text.size(0), inputs.rows, inputs.columns);
   return {.text = (*text_in_)(inputs.text),
           .modulation = (*modulation_)(at::silu(embedding(inputs))),
-          .rotary = nn::rotary_table(positions, config_.rotary_axes).to(inputs.text.device())};
+          .rotary = nn::rotary_table(token_positions(inputs), config_.rotary_axes).to(inputs.text.device())};
 }
 
 void Flux::release_modulation() {

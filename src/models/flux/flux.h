@@ -22,12 +22,14 @@ struct FluxConditioning {
 };
 
 struct FluxInputs {
-  at::Tensor text;               ///< T5's embeddings [S, text_width]
+  at::Tensor text;               ///< T5's embeddings [S, text_width] of the forward's text tokens
   at::Tensor pooled;             ///< CLIP's pooled embedding [pooled_width]
   std::span<const float> times;  ///< of the steps: 1 is noise, 0 the picture
   double guidance = 0;           ///< scale, for models that embed it
   std::int64_t rows = 0;         ///< of image tokens
   std::int64_t columns = 0;
+  std::int64_t image_first = 0;  ///< the first image token of a forward
+  std::int64_t image_count = 0;  ///< and how many it takes
 };
 
 /// FLUX.1's rectified-flow transformer (black-forest-labs/flux model.py; diffusers FluxTransformer2DModel)

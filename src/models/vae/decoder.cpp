@@ -1,12 +1,12 @@
 #include "models/vae/decoder.h"
 
-#include <ATen/ops/linear.h>
 #include <ATen/ops/upsample_nearest2d.h>
 #include <fmt/format.h>
 
 #include <cmath>
 
 #include "nn/attention.h"
+#include "nn/linear.h"
 
 namespace xdit::models {
 namespace {
@@ -70,14 +70,14 @@ at::Tensor VaeDecoder::run(const Resnet& layer, const at::Tensor& x, const nn::S
 at::Tensor VaeDecoder::run(const SelfAttention& layer, const at::Tensor& x, const nn::Spatial& spatial) {
   const at::Tensor tokens =
       spatial.group_norm(x, layer.norm, false).flatten(2).transpose(1, 2);  // [B, H W, C]
-  const auto qkv = at::linear(tokens, layer.qkv_weight, layer.qkv_bias).chunk(3, -1);
+  const auto qkv = nn::linear(tokens, layer.qkv_weight, layer.qkv_bias).chunk(3, -1);
   const double scale = 1 / std::sqrt(static_cast<double>(x.size(1)));
   const auto one_head = [](const at::Tensor& t) { return t.unsqueeze(1); };  // [B, 1, T, C]
   const at::Tensor y = nn::scaled_dot_product(one_head(qkv[0]), one_head(spatial.gather_tokens(qkv[1])),
                                               one_head(spatial.gather_tokens(qkv[2])), scale)
                            .squeeze(1);
   return x +
-         at::linear(y, layer.out_weight, layer.out_bias).transpose(1, 2).unflatten(2, {x.size(2), x.size(3)});
+         nn::linear(y, layer.out_weight, layer.out_bias).transpose(1, 2).unflatten(2, {x.size(2), x.size(3)});
 }
 
 at::Tensor VaeDecoder::decode(const at::Tensor& latents, const nn::Spatial& spatial) const {

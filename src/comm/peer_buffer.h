@@ -1,0 +1,56 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "comm/peer_memory.h"
+#include "comm/rows.h"
+
+namespace xdit::comm {
+
+/// Ranks of a group.
+using Peers = std::vector<int>;
+
+/// Memory that every rank of a group has and the others can write into, with its own signals, so operations
+/// on different buffers never mix. One transfer is three steps, in the order of a stream:
+///   receiver: post("my buffer may be written"), as early as it likes; ... arrive(); reads until its next
+///   post sender:   put(): waits for the receiver's post only, copies, signals
+/// Ranks that post before they put never deadlock, whoever sends to whom. After an Error the group is dead.
+/// Both ends of a pair must agree on the sequence of transfers; a put may carry no bytes.
+/// Zeroed at first, aligned to 256 bytes. Destroyed by all ranks of the group between the same two
+/// collectives.
+class PeerBuffer {
+ public:
+  [[nodiscard]] std::byte* data() const noexcept { return part(rank_); }  ///< this rank's part
+  [[nodiscard]] std::int64_t bytes() const noexcept { return bytes_[rank_]; }
+
+  void post(const Peers& from, Stream stream = nullptr);
+  /// `puts` go to ranks of `to` only. A put onto its own source is left out.
+  void put(std::span<const Put> puts, const Peers& to, Stream stream = nullptr,
+           const char* operation = "send");
+  void arrive(const Peers& from, Stream stream = nullptr, const char* operation = "receive");
+
+ private:
+  friend class Group;
+  PeerBuffer(std::shared_ptr<PeerMemory> memory, int rank, std::vector<int> members,
+             std::vector<std::int64_t> bytes, std::vector<std::unique_ptr<Block>> blocks);
+
+  /// A block is a header, lines of one word a peer, and the part. Peers write the first two lines of it.
+  enum class Line : std::uint8_t { kFull, kFree, kFullRaised, kFreeRaised, kFullSeen, kFreeSeen };
+  static constexpr std::int64_t kLines = 6;
+  [[nodiscard]] static std::int64_t header_bytes(std::size_t size);
+  [[nodiscard]] std::uint64_t* word(int owner, Line line, int peer) const;
+  [[nodiscard]] std::byte* part(int peer) const noexcept;
+  void raise(const Peers& peers, Line line, Line count, Stream stream);
+  void await(const Peers& peers, Line line, Line count, Stream stream, const char* operation);
+
+  std::shared_ptr<PeerMemory> memory_;
+  int rank_;
+  std::vector<int> members_;         // ranks in the job
+  std::vector<std::int64_t> bytes_;  // of each rank's part
+  std::vector<std::unique_ptr<Block>> blocks_;
+};
+
+}  // namespace xdit::comm

@@ -1,0 +1,66 @@
+#pragma once
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+struct CUstream_st;  // cudaStream_t points to one
+
+namespace xdit::comm {
+
+using Stream = CUstream_st*;  ///< null: the default stream; of no meaning on the CPU
+
+/// What another process of this machine needs to map a block. Plain bytes.
+using Handle = std::array<std::byte, 96>;
+
+/// Memory of this rank that the peers map, or a peer's as mapped here. Unmapped on destruction.
+class Block {
+ public:
+  Block() = default;
+  Block(const Block&) = delete;
+  Block& operator=(const Block&) = delete;
+  virtual ~Block() = default;
+  [[nodiscard]] virtual std::byte* data() const noexcept = 0;
+  virtual void opened() {}  ///< every peer has opened it: what served that only may go
+};
+
+struct Copy {
+  const std::byte* from;
+  std::byte* to;
+  std::int64_t rows;
+  std::int64_t row_bytes;
+  std::int64_t from_stride;
+  std::int64_t to_stride;
+};
+
+/// One direction of a pair's signals. `word` has one writer, who raises it to its own ++count; the waiter
+/// waits until it has reached the waiter's ++count. Both lie in peer memory, so a captured graph can replay.
+struct Flag {
+  std::uint64_t* word;
+  std::uint64_t* count;
+  int peer;  ///< rank in the job, for errors
+};
+
+/// One kind of memory, and what is done in it in the order of a stream.
+class PeerMemory {
+ public:
+  PeerMemory() = default;
+  PeerMemory(const PeerMemory&) = delete;
+  PeerMemory& operator=(const PeerMemory&) = delete;
+  virtual ~PeerMemory() = default;
+
+  /// Zeroed, aligned to 256 bytes at least.
+  [[nodiscard]] virtual std::unique_ptr<Block> create(std::int64_t bytes, Handle& handle) = 0;
+  [[nodiscard]] virtual std::unique_ptr<Block> open(const Handle& handle, int peer) = 0;
+
+  virtual void copy(std::span<const Copy> copies, Stream stream) = 0;
+  /// What was copied before is seen by whoever sees the flag.
+  virtual void raise(std::span<const Flag> flags, Stream stream) = 0;
+  /// Error(kRank) naming `operation` and the peer when the job is aborted or the timeout has passed.
+  virtual void await(std::span<const Flag> flags, const char* operation, Stream stream) = 0;
+  /// to = ((terms[0] + terms[1]) + terms[2]) ..., each of `count` elements.
+  virtual void sum(float* to, std::span<const float* const> terms, std::int64_t count, Stream stream) = 0;
+};
+
+}  // namespace xdit::comm

@@ -1,0 +1,114 @@
+#include "launch/rank_process.h"
+
+#include <dlfcn.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <mutex>
+#include <new>
+#include <thread>
+#include <utility>
+
+#include "core/error.h"
+#include "launch/clock.h"
+#include "launch/messages.h"
+
+namespace xdit::launch {
+namespace {
+
+using nlohmann::json;
+
+constexpr const char* kRankLibrary = "libxdit-rank.so";
+
+// Opened here and not linked: LibTorch takes half a second to load, and only a rank needs it. Never closed,
+// since LibTorch cannot be unloaded.
+pipeline::RunRank* open_rank_library() {
+  void* library = ::dlopen(kRankLibrary, RTLD_NOW | RTLD_LOCAL);  // by the executable's RUNPATH
+  if (library == nullptr)
+    throw Error(ExitCode::kInternal, fmt::format("cannot load {}: {}", kRankLibrary, ::dlerror()), {},
+                "scripts/build, or LD_LIBRARY_PATH=.../site-packages/torch/lib (LibTorch 2.11.0)");
+  void* entry = ::dlsym(library, pipeline::kRunRankSymbol);
+  XDIT_ASSERT(entry != nullptr);
+  return reinterpret_cast<pipeline::RunRank*>(entry);
+}
+
+/// The rank's side of the channel: two threads send.
+class Teller final : public pipeline::Listener {
+ public:
+  explicit Teller(Channel channel) : channel_(std::move(channel)) {}
+
+  void begin(std::string_view phase, std::int64_t steps) override {
+    tell({{"begin", phase}, {"steps", steps}});
+  }
+  void advance(std::int64_t done) override { tell({{"advance", done}}); }
+  void finish() override { tell({{"finish", true}}); }
+  void picture(std::int64_t index) override { tell({{"picture", index}}); }
+  void warn(std::string_view line) override { tell({{"warn", line}}); }
+
+  void tell(const json& message) {
+    const std::lock_guard lock(sending_);
+    channel_.send(message);
+  }
+
+  /// Says each `beat_s` that the process lives and hears the launcher; returns when the launcher is gone.
+  void keep_in_touch(StopToken& stop, double beat_s) {
+    std::vector<json> messages;
+    do {
+      tell(json::object());
+      for (const json& message : std::exchange(messages, {})) stop.request(message.at("stop").get<int>());
+      pollfd readable{channel_.descriptor(), POLLIN, 0};
+      ::poll(&readable, 1, static_cast<int>(beat_s * 1e3));
+    } while (channel_.receive(messages));
+  }
+
+ private:
+  Channel channel_;
+  std::mutex sending_;
+};
+
+int report_failure(Teller& teller, const Error& error) {
+  teller.tell(error_message(error));
+  return static_cast<int>(error.code());
+}
+
+int run_and_tell(const pipeline::RankJob& job, Teller& teller) {
+  try {
+    output::Report report;
+    run_rank(job, teller, report);
+    teller.tell(report_message(report));
+    return 0;
+  } catch (const Error& error) {
+    return report_failure(teller, error);
+  } catch (const std::bad_alloc&) {
+    return report_failure(teller, Error(ExitCode::kMemory, "out of memory", {}, "a smaller --size"));
+  } catch (const std::exception& error) {
+    return report_failure(teller,
+                          Error(ExitCode::kInternal, fmt::format("internal error: {}", error.what())));
+  }
+}
+
+}  // namespace
+
+void run_rank(const pipeline::RankJob& job, pipeline::Listener& listener, output::Report& report) {
+  pipeline::RunRank* run = open_rank_library();
+  report.phases.push_back({"start", 0, now_s() - job.started_s, job.rank, -1, -1});
+  run(job, listener, report);
+}
+
+void rank_main(const pipeline::RankJob& job, StopToken& stop, Channel channel, pid_t launcher,
+               double beat_s) {
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (::getppid() != launcher) ::_exit(1);  // it died before that
+  ::prctl(PR_SET_NAME, fmt::format("xdit-rank-{}", job.rank).c_str());
+  std::signal(SIGINT, SIG_IGN);  // Ctrl-C reaches every process of the terminal: the launcher passes it on
+  std::signal(SIGTERM, SIG_DFL);
+  Teller teller(std::move(channel));
+  std::thread([&] { teller.keep_in_touch(stop, beat_s); }).detach();  // as long as the process
+  ::_exit(run_and_tell(job, teller));  // the launcher's buffers and LibTorch's destructors stay untouched
+}
+
+}  // namespace xdit::launch

@@ -1,0 +1,167 @@
+#include "launch/supervisor.h"
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <utility>
+
+#include "launch/clock.h"
+#include "launch/messages.h"
+
+namespace xdit::launch {
+namespace {
+
+using nlohmann::json;
+
+constexpr int kPollMs = 200;         // a signal that arrives just before poll() waits so long
+constexpr double kStopGraceS = 2.5;  // for a rank to end its step after Ctrl-C
+constexpr double kTermGraceS = 2;
+constexpr double kKillGraceS =
+    5;  // a process in the kernel's hands (a driver that hangs) cannot be waited for
+
+[[noreturn]] void fail(const std::string& what, const std::string& fix) {
+  throw Error(ExitCode::kRank, what, {}, fix);
+}
+
+}  // namespace
+
+Supervisor::~Supervisor() {
+  end(stopped_s_ > 0 ? 0 : kTermGraceS);
+}
+
+void Supervisor::start(const std::function<void(Channel, pid_t)>& life) {
+  auto [ours, theirs] = Channel::make();
+  const pid_t launcher = ::getpid();
+  const pid_t process = ::fork();
+  if (process < 0)
+    throw Error(ExitCode::kRank, fmt::format("cannot start a rank: {}", std::strerror(errno)), {},
+                "a higher limit of processes (ulimit -u)");
+  if (process == 0) {
+    children_.clear();  // the ends of other ranks
+    { const Channel unused = std::move(ours); }
+    try {
+      life(std::move(theirs), launcher);
+    } catch (...) {  // the launcher's caller must not run on here
+    }
+    ::_exit(1);
+  }
+  children_.push_back({.rank = static_cast<std::int64_t>(children_.size()),
+                       .process = process,
+                       .channel = std::move(ours),
+                       .heard_s = now_s()});
+}
+
+bool Supervisor::running() const {
+  return std::any_of(children_.begin(), children_.end(), [](const Child& child) { return !child.gone; });
+}
+
+void Supervisor::wait(output::Report& report) {
+  while (running()) poll_once(report);
+  const auto by_rank = [](const auto& a, const auto& b) { return a.rank < b.rank; };
+  std::stable_sort(report.phases.begin(), report.phases.end(), by_rank);
+  std::stable_sort(report.ranks.begin(), report.ranks.end(), by_rank);
+  const bool cut_short = report.ranks.size() < children_.size();
+  if (cut_short) stop_.check();
+}
+
+void Supervisor::poll_once(output::Report& report) {
+  if (stop_.signal() != 0 && stopped_s_ == 0) {
+    stopped_s_ = now_s();
+    for (const Child& child : children_) child.channel.send({{"stop", stop_.signal()}});
+  }
+  if (stopped_s_ > 0 && now_s() - stopped_s_ > kStopGraceS) stop_.check();
+
+  std::vector<pollfd> readable;
+  std::vector<Child*> asked;
+  for (Child& child : children_)
+    if (!child.gone) {
+      readable.push_back({child.channel.descriptor(), POLLIN, 0});
+      asked.push_back(&child);
+    }
+  const double before = now_s();
+  ::poll(readable.data(), readable.size(), kPollMs);
+  const double slept = now_s() - before;
+  for (std::size_t i = 0; i < asked.size(); ++i) {
+    Child& child = *asked[i];
+    if (slept > 1) child.heard_s += slept;  // this process was stopped, and maybe its ranks with it
+    if (readable[i].revents != 0) {
+      child.heard_s = now_s();
+      std::vector<json> messages;
+      const bool open = child.channel.receive(messages);
+      for (const json& message : messages) hear(child, message, report);
+      if (!open) bury(child);
+    } else if (now_s() - child.heard_s > timeout_s_) {
+      fail(fmt::format("rank {} was silent in {} for {:.3g} s", child.rank, child.phase, timeout_s_),
+           "--set runtime.timeout=10m, if it only needs longer");
+    }
+  }
+}
+
+void Supervisor::hear(Child& child, const json& message, output::Report& report) {
+  const bool shown = child.rank == 0;
+  if (const auto begin = message.find("begin"); begin != message.end()) {
+    child.phase = begin->get<std::string>();
+    if (shown) listener_.begin(child.phase, message.at("steps").get<std::int64_t>());
+  } else if (const auto done = message.find("advance"); done != message.end()) {
+    if (shown) listener_.advance(done->get<std::int64_t>());
+  } else if (message.contains("finish")) {
+    if (shown) listener_.finish();
+  } else if (const auto picture = message.find("picture"); picture != message.end()) {
+    listener_.picture(picture->get<std::int64_t>());
+  } else if (const auto line = message.find("warn"); line != message.end()) {
+    if (warned_.insert(line->get<std::string>()).second) listener_.warn(line->get<std::string>());
+  } else if (const auto part = message.find("report"); part != message.end()) {
+    child.ended = true;
+    add_report(*part, report);
+  } else if (const auto fault = message.find("error"); fault != message.end()) {
+    child.ended = true;
+    const auto code = static_cast<ExitCode>(fault->at("code").get<int>());
+    if (stop_.signal() != 0) return;  // the others end their steps too
+    std::string what = fault->at("message").get<std::string>();
+    if (children_.size() > 1) what = fmt::format("rank {} in {}: {}", child.rank, child.phase, what);
+    throw Error(code, what, fault->at("where").get<std::string>(), fault->at("fix").get<std::string>());
+  }
+}
+
+// The other end is closed: the process has ended, or is about to.
+void Supervisor::bury(Child& child) {
+  int status = 0;
+  while (::waitpid(child.process, &status, 0) < 0 && errno == EINTR) continue;
+  child.gone = true;
+  if (child.ended || stop_.signal() != 0) return;
+  const bool killed = WIFSIGNALED(status);
+  fail(fmt::format("rank {} died in {} ({} {})", child.rank, child.phase, killed ? "signal" : "exit status",
+                   killed ? WTERMSIG(status) : WEXITSTATUS(status)),
+       killed && WTERMSIG(status) == SIGKILL
+           ? "dmesg: the kernel kills what takes too much memory; then a smaller --size or fewer "
+             "--gpus"
+           : "the same command again; if it dies again, report it");
+}
+
+void Supervisor::end(double grace_s) noexcept {
+  const auto signal_all = [this](int signal) {
+    for (const Child& child : children_)
+      if (!child.gone) ::kill(child.process, signal);
+  };
+  if (grace_s > 0) signal_all(SIGTERM);
+  if (reap_all(now_s() + grace_s)) return;
+  signal_all(SIGKILL);
+  static_cast<void>(reap_all(now_s() + kKillGraceS));
+}
+
+bool Supervisor::reap_all(double until_s) noexcept {
+  for (;;) {
+    for (Child& child : children_) child.gone = child.gone || ::waitpid(child.process, nullptr, WNOHANG) != 0;
+    if (!running()) return true;
+    if (now_s() > until_s) return false;
+    ::usleep(5000);
+  }
+}
+
+}  // namespace xdit::launch

@@ -1,0 +1,249 @@
+#include <fmt/format.h>
+#include <sched.h>
+#include <signal.h>  // NOLINT: kill is POSIX's
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include "comm/group.h"
+#include "tests/catch.h"
+#include "tests/comm/ranks.h"
+
+using namespace xdit::comm;
+using namespace xdit::tests;
+using namespace std::chrono_literals;
+
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// Gathers until something ends it.
+void gather_forever(Group& group) {
+  PeerBuffer buffer = group.allocate(group.size());
+  std::vector<Range> parts;
+  for (const int peer : group.everyone()) parts.push_back({peer, 1});
+  const std::byte mine{1};
+  while (true) group.all_gather_v(&mine, parts, buffer);
+}
+
+void expect_fault(const std::string& fault, const std::string& text) {
+  INFO(fault);
+  CHECK(fault.find(text) != std::string::npos);
+}
+
+// Entries of the folder whose names hold `part`.
+std::int64_t entries(const char* folder, const std::string& part = {}) {
+  std::int64_t count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    if (entry.path().filename().string().find(part) != std::string::npos) ++count;
+  }
+  return count;
+}
+
+std::int64_t mappings() {
+  std::ifstream file("/proc/self/maps");
+  std::int64_t lines = 0;
+  for (std::string line; std::getline(file, line);) ++lines;
+  return lines;
+}
+
+// What a TCPStore does, over memory that forked processes share.
+class SharedStore : public Store {
+ public:
+  SharedStore()
+      : entry_(::mmap(nullptr, sizeof(Entry), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0)) {}
+  ~SharedStore() override { ::munmap(entry_, sizeof(Entry)); }
+  void set(const std::string& key, const std::string& value) override {
+    key.copy(entry().key, sizeof entry().key - 1);
+    value.copy(entry().value, sizeof entry().value - 1);
+    std::atomic_ref(entry().ready).store(1);
+  }
+  std::string get(const std::string& key) override {
+    while (std::atomic_ref(entry().ready).load() == 0) ::usleep(1000);
+    expect(key == entry().key, "a key that was set");
+    return entry().value;
+  }
+
+ private:
+  struct Entry {
+    int ready;
+    char key[100];
+    char value[100];
+  };
+  [[nodiscard]] Entry& entry() const { return *static_cast<Entry*>(entry_); }
+  void* entry_;
+};
+
+}  // namespace
+
+TEST_CASE("a killed rank is noticed at the timeout, by name") {
+  const auto start = std::chrono::steady_clock::now();
+  const auto body = [](Rank& self) {
+    if (self.group.rank() == 2) {
+      self.group.barrier();
+      ::raise(SIGKILL);
+    }
+    self.group.barrier();
+    gather_forever(self.group);
+  };
+  const Failures failures = run_ranks(4, body, {.timeout = 700ms});
+  REQUIRE(failures.size() == 4);
+  CHECK(failures[2] == "2: signal 9");
+  int saw = 0;
+  for (const int rank : {0, 1, 3}) {
+    expect_fault(failures[rank], fmt::format("rank {} heard nothing from rank ", rank));
+    expect_fault(failures[rank], "for 0.7 s");
+    if (failures[rank].find("from rank 2 ") != std::string::npos) ++saw;
+  }
+  CHECK(saw >= 1);
+  CHECK(seconds_since(start) < 5);
+}
+
+TEST_CASE("a launcher that aborts the job frees the others at once, whatever the timeout") {
+  const auto start = std::chrono::steady_clock::now();
+  const Launch launch{.timeout = 10min, .watch = [](const Job& job, const std::vector<pid_t>& processes) {
+                        ::usleep(200'000);
+                        ::kill(processes[1], SIGKILL);
+                        siginfo_t ended;
+                        ::waitid(P_PID, static_cast<id_t>(processes[1]), &ended, WEXITED | WNOWAIT);
+                        job.abort(1);
+                        job.abort(-1);  // comes second: the first cause stays
+                      }};
+  const Failures failures = run_ranks(
+      8, [](Rank& self) { gather_forever(self.group); }, launch);
+  REQUIRE(failures.size() == 8);
+  CHECK(failures[1] == "1: signal 9");
+  for (const int rank : {0, 2, 3, 4, 5, 6, 7}) {
+    expect_fault(failures[rank], fmt::format("rank 1 failed while rank {} waited for rank ", rank));
+  }
+  CHECK(seconds_since(start) < 5);
+}
+
+TEST_CASE("a stopped rank is noticed at the timeout") {
+  const Launch launch{.timeout = 500ms, .watch = [](const Job& job, const std::vector<pid_t>& processes) {
+                        ::usleep(200'000);
+                        ::kill(processes[0], SIGSTOP);
+                        ::usleep(1'000'000);
+                        job.abort(0);
+                        ::kill(processes[0], SIGCONT);
+                      }};
+  const Failures failures = run_ranks(
+      2, [](Rank& self) { gather_forever(self.group); }, launch);
+  REQUIRE(failures.size() == 2);
+  expect_fault(failures[1], "rank 1 heard nothing from rank 0 for 0.5 s");
+}
+
+TEST_CASE("time in which the waiting rank itself was stopped does not count") {
+  const Launch launch{.timeout = 1s, .watch = [](const Job&, const std::vector<pid_t>& processes) {
+                        ::usleep(100'000);
+                        for (const pid_t process : processes) ::kill(process, SIGSTOP);
+                        ::usleep(1'500'000);
+                        for (const pid_t process : processes) ::kill(process, SIGCONT);
+                      }};
+  CHECK(run_ranks(
+            2,
+            [](Rank& self) {
+              if (self.group.rank() == 0) {
+                for (int i = 0; i < 30; ++i) ::usleep(10'000);
+              }
+              self.group.barrier();
+            },
+            launch) == kNone);
+}
+
+TEST_CASE("an operation that waits is named") {
+  const auto named = [](const std::function<void(Group&, PeerBuffer&)>& operation) {
+    const auto body = [&](Rank& self) {
+      PeerBuffer buffer = self.group.allocate(64);
+      if (self.group.rank() == 0) operation(self.group, buffer);
+    };
+    const Failures failures = run_ranks(2, body, {.timeout = 100ms});
+    REQUIRE(failures.size() == 1);
+    return failures[0].substr(0, failures[0].find(": rank 0 heard nothing from rank 1 for 0.1 s"));
+  };
+  const std::vector<Range> parts{{0, 1}, {1, 1}};
+  const float one = 1;
+  float out = 0;
+  CHECK(named([](Group& group, PeerBuffer&) { group.barrier(); }) == "0: barrier");
+  CHECK(named([&](Group& group, PeerBuffer& to) { group.all_gather_v(&one, parts, to); }) == "0: all_gather");
+  CHECK(named([](Group& group, PeerBuffer& to) { group.all_to_all_v({}, to); }) == "0: all_to_all");
+  CHECK(named([](Group& group, PeerBuffer& to) { group.broadcast(nullptr, 1, 1, to); }) == "0: broadcast");
+  CHECK(named([&](Group& group, PeerBuffer& to) {
+          group.sum(&one, {parts.data(), 2}, to, &out);
+        }) == "0: sum");
+  CHECK(named([](Group& group, PeerBuffer&) { static_cast<void>(group.split(0)); }) == "0: share");
+  CHECK(named([](Group&, PeerBuffer& to) { to.put({}, {1}); }) == "0: send");
+  CHECK(named([](Group&, PeerBuffer& to) { to.arrive({1}); }) == "0: receive");
+}
+
+TEST_CASE("a rank that never comes ends the rendezvous") {
+  const std::shared_ptr<Job> job = Job::create(3);
+  const Failures failures = run_processes(3, [&](int rank) {
+    if (rank == 1) return;
+    Group::world(job, rank, 300ms);
+  });
+  REQUIRE(failures.size() == 2);
+  expect_fault(failures[0], "rendezvous: rank 0 heard nothing from rank 1");
+}
+
+TEST_CASE("ranks without a common parent meet through a store") {
+  SharedStore store;
+  CHECK(run_processes(3, [&](int rank) {
+          Group group = Group::world(Job::join(store, rank, 3), rank, 20s);
+          PeerBuffer buffer = group.allocate(3);
+          const std::vector<Range> parts{{0, 1}, {1, 1}, {2, 1}};
+          const std::byte mine = mark(rank, 0);
+          group.all_gather_v(&mine, parts, buffer);
+          for (int peer = 0; peer < 3; ++peer) expect(buffer.data()[peer] == mark(peer, 0), "gathered");
+        }) == kNone);
+}
+
+TEST_CASE("a job is attached to by its descriptor") {
+  const std::shared_ptr<Job> job = Job::create(5);
+  const std::shared_ptr<Job> again = Job::attach(::dup(job->descriptor()));
+  CHECK(again->size() == 5);
+  CHECK_FALSE(again->aborted());
+  job->abort(-1);
+  CHECK(again->aborted() == -1);
+  again->abort(4);
+  CHECK(job->aborted() == -1);
+}
+
+TEST_CASE("another process's descriptor of the same number is refused") {
+  const SharedMemory memory = SharedMemory::create(4096);
+  SharedMemory::Address address = memory.address();
+  CHECK(SharedMemory::open(address, "rank 1").bytes() == 4096);
+  ++address.inode;
+  REQUIRE_THROWS_AS(SharedMemory::open(address, "rank 1"), xdit::Error);
+  address.descriptor = 100'000;
+  REQUIRE_THROWS_AS(SharedMemory::open(address, "rank 1"), xdit::Error);
+}
+
+TEST_CASE("buffers and groups leave neither descriptors nor mappings nor names") {
+  CHECK(run_ranks(3, [](Rank& self) {
+          const auto round = [&] {
+            Group pair = self.group.split(self.group.rank() / 2);
+            PeerBuffer one = self.group.allocate(1 << 20);
+            PeerBuffer two = pair.allocate(100);
+            std::memset(one.data(), 1, 1 << 20);
+            pair.barrier();
+            self.group.barrier();
+          };
+          round();
+          const std::int64_t descriptors = entries("/proc/self/fd");
+          const std::int64_t mapped = mappings();
+          for (int i = 0; i < 50; ++i) round();
+          expect(entries("/proc/self/fd") == descriptors, "descriptors");
+          expect(mappings() <= mapped + 8, "mappings");  // the heap may grow by some
+          self.group.barrier();
+          ::raise(SIGKILL);
+        }) == Failures{"0: signal 9", "1: signal 9", "2: signal 9"});
+  CHECK(entries("/dev/shm", "xdit") == 0);
+}

@@ -1,0 +1,206 @@
+// Real ranks of a small model on the CPU, started and watched from this process.
+#include <signal.h>  // NOLINT: kill is POSIX's
+#include <unistd.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <functional>
+
+#include "core/file.h"
+#include "launch/clock.h"
+#include "launch/launch.h"
+#include "tests/catch.h"
+#include "tests/launch/processes.h"
+#include "tests/scratch.h"
+
+namespace xdit::launch {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Heard final : pipeline::Listener {
+  void begin(std::string_view phase, std::int64_t /*steps*/) override { at_begin(phase); }
+  void advance(std::int64_t /*done*/) override {}
+  void finish() override {}
+  void picture(std::int64_t /*index*/) override { ++pictures; }
+  void warn(std::string_view line) override { warnings.emplace_back(line); }
+  std::function<void(std::string_view)> at_begin = [](std::string_view) {};
+  std::vector<std::string> warnings;
+  int pictures = 0;
+  StopToken stop;
+};
+
+models::Model open_tiny(const fs::path& path = XDIT_TEST_DATA "/flux/tiny-dev") {
+  return models::open(path.string(), {}, {}, false);
+}
+
+config::RunSpec small_spec(const fs::path& folder, std::int64_t ranks) {
+  ::setenv("OMP_NUM_THREADS", "1", 1);
+  config::RunSpec spec;
+  spec.model.dtype = DType::kF32;
+  spec.runtime.device = config::Device::kCpu;
+  spec.parallel.gpus = std::to_string(ranks);
+  spec.prompts = {"a lighthouse on a cliff at dawn", "a fox"};
+  spec.image = {.width = 48, .height = 32, .count = 3};
+  spec.sampling.steps = 2;
+  spec.sampling.seeds = {42};
+  spec.sampling.max_sequence_length = 32;
+  spec.output.path = (folder / "{index}.png").string();
+  return spec;
+}
+
+std::vector<std::string> pngs(const fs::path& folder) {
+  std::vector<std::string> all;
+  for (int i = 0; fs::exists(folder / (std::to_string(i) + ".png")); ++i)
+    all.push_back(read_file(folder / (std::to_string(i) + ".png"), ExitCode::kOutput));
+  return all;
+}
+
+// The Error that the run ends with; checks that nothing is left of it.
+Error failure(const config::RunSpec& spec, const models::Model& model, Heard& heard) {
+  try {
+    static_cast<void>(run(spec, model, heard, heard.stop));
+  } catch (const Error& error) {
+    CHECK(test::children_of(::getpid()).empty());
+    return error;
+  }
+  FAIL("the run went through");
+  std::abort();
+}
+
+}  // namespace
+
+TEST_CASE("pictures do not depend on the number of ranks") {
+  const tests::Scratch one;
+  Heard heard;
+  const models::Model model = open_tiny();
+  const Outcome alone = run(small_spec(one.path(), 1), model, heard, heard.stop);
+  const std::vector<std::string> expected = pngs(one.path());
+  REQUIRE(expected.size() == 6);
+  CHECK(alone.report.ranks.size() == 1);
+  for (const std::int64_t ranks : {2, 3, 4}) {
+    CAPTURE(ranks);
+    const tests::Scratch many;
+    Heard of_many;
+    const Outcome outcome = run(small_spec(many.path(), ranks), model, of_many, of_many.stop);
+    CHECK((pngs(many.path()) == expected));
+    CHECK(of_many.pictures == 6);
+    CHECK(of_many.warnings.empty());
+    REQUIRE(outcome.report.ranks.size() == static_cast<std::size_t>(ranks));
+    for (std::int64_t rank = 0; rank < ranks; ++rank) {
+      CHECK(outcome.report.ranks.at(static_cast<std::size_t>(rank)).rank == rank);
+      CHECK(outcome.report.ranks.at(static_cast<std::size_t>(rank)).device == "cpu");
+      for (const char* name : {"start", "load", "text_encode", "step", "decode", "write"}) {
+        CAPTURE(rank, name);
+        CHECK(std::any_of(outcome.report.phases.begin(), outcome.report.phases.end(),
+                          [&](const output::Phase& p) { return p.rank == rank && p.name == name; }));
+      }
+    }
+  }
+  CHECK(test::children_of(::getpid()).empty());
+}
+
+TEST_CASE("more ranks than pictures: the others are idle, read nothing, and it is said") {
+  const tests::Scratch folder;
+  Heard heard;
+  config::RunSpec spec = small_spec(folder.path(), 3);
+  spec.prompts.pop_back();
+  spec.image.count = 1;
+  const Outcome outcome = run(spec, open_tiny(), heard, heard.stop);
+  CHECK(heard.warnings == std::vector<std::string>{"1 picture for 3 ranks: ranks 1 to 2 have nothing to do"});
+  REQUIRE(outcome.report.ranks.size() == 3);
+  CHECK(outcome.report.ranks[0].bytes_read > 0);
+  CHECK(outcome.report.ranks[2].bytes_read == 0);
+}
+
+TEST_CASE("a rank killed or stopped in load, encode, denoise or decode: exit 7 names it") {
+  // Rank 0's phase is the one that it has just begun: the kill comes at once, and what the phase does takes
+  // longer. Loading the small model does not, so that the phase after it may be named.
+  struct Case {
+    std::string phase;
+    std::function<void(config::RunSpec&)> lengthen;
+    std::string named;
+  };
+  const std::vector<Case> cases{
+      {"load", [](config::RunSpec&) {}, "in (load|text_encode)"},
+      {"text_encode",
+       [](config::RunSpec& spec) {
+         for (int i = 0; i < 1000; ++i) spec.prompts.push_back(std::to_string(i));
+       },
+       "in text_encode"},
+      {"denoise", [](config::RunSpec& spec) { spec.sampling.steps = 1000; }, "in denoise"},
+      {"decode", [](config::RunSpec& spec) { spec.image = {.width = 768, .height = 768, .count = 3}; },
+       "in decode"}};
+  const models::Model model = open_tiny();
+  for (const Case& c : cases)
+    for (const int signal : {SIGKILL, SIGSTOP}) {
+      CAPTURE(c.phase, signal);
+      const tests::Scratch folder;
+      config::RunSpec spec = small_spec(folder.path(), 2);
+      spec.sampling.steps = 1;
+      spec.runtime.timeout_s = 5;
+      c.lengthen(spec);
+      double killed_s = 0;
+      Heard heard;
+      heard.at_begin = [&](std::string_view phase) {
+        if (phase != c.phase || killed_s > 0) return;
+        killed_s = now_s();
+        ::kill(test::rank_process(::getpid(), 0), signal);
+      };
+      const Error error = failure(spec, model, heard);
+      CHECK(error.code() == ExitCode::kRank);
+      CHECK(now_s() - killed_s < 10);
+      const std::string how = signal == SIGKILL ? "died" : "was silent";
+      CHECK_THAT(error.what(), Catch::Matchers::Matches("rank 0 " + how + " " + c.named + "[^]*"));
+      CHECK(test::only_whole_pictures(folder.path()));  // of the rank that went on
+    }
+}
+
+TEST_CASE("a rank other than 0") {
+  const tests::Scratch folder;
+  config::RunSpec spec = small_spec(folder.path(), 3);
+  spec.sampling.steps = 1000;
+  Heard heard;
+  bool killed = false;
+  heard.at_begin = [&](std::string_view phase) {
+    if (phase != "denoise" || std::exchange(killed, true)) return;
+    ::usleep(1'000'000);  // its own denoise has begun too
+    ::kill(test::rank_process(::getpid(), 2), SIGKILL);
+  };
+  const Error error = failure(spec, open_tiny(), heard);
+  CHECK_THAT(error.what(), ContainsSubstring("rank 2 died in denoise (signal 9)"));
+  CHECK(test::only_whole_pictures(folder.path()));  // of the rank that went on
+}
+
+TEST_CASE("an Error of a rank keeps its code and words, and says whose it is") {
+  const tests::Scratch folder;
+  Heard heard;
+  SECTION("load: a file that got shorter after the launcher had looked") {
+    fs::copy(XDIT_TEST_DATA "/flux/tiny-dev", folder.path() / "model", fs::copy_options::recursive);
+    const fs::path file = folder.path() / "model/text_encoder/model.safetensors";
+    const models::Model model = open_tiny(folder.path() / "model");
+    fs::resize_file(file, fs::file_size(file) - 1000);
+    const Error error = failure(small_spec(folder.path() / "out", 2), model, heard);
+    CHECK(error.code() == ExitCode::kModel);
+    CHECK_THAT(error.what(), ContainsSubstring(file.filename().string()));
+  }
+  SECTION("decode: a picture that is none") {
+    config::RunSpec spec = small_spec(folder.path(), 2);
+    spec.sampling.guidance = 1e30;
+    spec.sampling.cfg_scale = 1e30;
+    const Error error = failure(spec, open_tiny(), heard);
+    CHECK(error.code() == ExitCode::kModel);
+    CHECK_THAT(error.what(), Catch::Matchers::Matches("[^]*rank [01] in decode: [^]*the picture[^]*"));
+    CHECK(test::only_whole_pictures(folder.path()));  // of the rank that went on
+  }
+  SECTION("write: a name that a file stands in the way of") {
+    config::RunSpec spec = small_spec(folder.path(), 2);
+    spec.output.path = (folder.path() / "out/{index}.png").string();
+    heard.at_begin = [&](std::string_view) { std::ofstream(folder.path() / "out") << "a file"; };
+    const Error error = failure(spec, open_tiny(), heard);
+    CHECK(error.code() == ExitCode::kOutput);
+    CHECK_THAT(error.what(), ContainsSubstring("rank "));
+  }
+}
+
+}  // namespace xdit::launch

@@ -1,0 +1,98 @@
+// Which ranks do what, where the user does not say, and which degrees are refused.
+#include "core/error.h"
+#include "parallel/plan.h"
+#include "tests/catch.h"
+
+namespace xdit::parallel {
+namespace {
+
+config::RunSpec spec_of(std::int64_t pictures, double cfg_scale) {
+  config::RunSpec spec;
+  spec.prompts = {"x"};
+  spec.sampling.seeds = {0};
+  spec.sampling.cfg_scale = cfg_scale;
+  spec.image.count = pictures;
+  spec.runtime.device = config::Device::kCpu;
+  return spec;
+}
+
+std::vector<std::int64_t> degrees(const config::RunSpec& spec, std::int64_t heads, std::int64_t ranks) {
+  const Mesh mesh = choose_mesh(spec, heads, ranks);
+  CHECK(mesh.size() == ranks);
+  return {mesh.data, mesh.cfg, mesh.gather, mesh.ulysses};
+}
+
+std::string refusal(const config::RunSpec& spec, std::int64_t heads, std::int64_t ranks) {
+  try {
+    static_cast<void>(choose_mesh(spec, heads, ranks));
+  } catch (const Error& error) {
+    CHECK(error.code() == ExitCode::kUsage);
+    return error.what();
+  }
+  return "no error";
+}
+
+using Degrees = std::vector<std::int64_t>;
+
+TEST_CASE("pictures come first, then branches, then heads, then tokens") {
+  CHECK(degrees(spec_of(1, 1), 24, 1) == Degrees{1, 1, 1, 1});
+  CHECK(degrees(spec_of(8, 1), 24, 8) == Degrees{8, 1, 1, 1});
+  CHECK(degrees(spec_of(2, 1), 24, 8) == Degrees{2, 1, 1, 4});
+  CHECK(degrees(spec_of(1, 1), 24, 8) == Degrees{1, 1, 1, 8});
+  CHECK(degrees(spec_of(1, 2), 24, 8) == Degrees{1, 2, 1, 4});
+  CHECK(degrees(spec_of(1, 1), 24, 7) == Degrees{1, 1, 7, 1});
+  CHECK(degrees(spec_of(1, 1), 3, 6) == Degrees{1, 1, 2, 3});
+  CHECK(degrees(spec_of(3, 2), 4, 6) == Degrees{3, 2, 1, 1});
+}
+
+TEST_CASE("every count of ranks has a mesh") {
+  for (std::int64_t ranks = 1; ranks <= 8; ++ranks)
+    for (const std::int64_t pictures : {1, 2, 3, 9})
+      for (const double cfg_scale : {1.0, 2.0})
+        for (const std::int64_t heads : {1, 3, 4, 24})
+          CHECK(choose_mesh(spec_of(pictures, cfg_scale), heads, ranks).size() == ranks);
+}
+
+TEST_CASE("what is asked for is kept, and the rest is chosen around it") {
+  config::RunSpec spec = spec_of(1, 1);
+  spec.parallel.gather = 2;
+  CHECK(degrees(spec, 24, 8) == Degrees{1, 1, 2, 4});
+  spec.parallel.ulysses = 1;
+  spec.parallel.data = 1;
+  CHECK_THAT(refusal(spec, 24, 8), ContainsSubstring("multiply to 2"));
+}
+
+TEST_CASE("degrees that cannot be are refused with those that can") {
+  config::RunSpec spec = spec_of(1, 1);
+  spec.parallel.ulysses = 5;
+  CHECK_THAT(refusal(spec, 24, 5), ContainsSubstring("1, 2, 3, 4, 6, 8, 12, 24"));
+  spec = spec_of(1, 1);
+  spec.parallel.cfg = 2;
+  CHECK_THAT(refusal(spec, 24, 2), ContainsSubstring("--cfg-scale"));
+  spec = spec_of(1, 1);
+  spec.parallel.tensor = 2;
+  CHECK_THAT(refusal(spec, 24, 2), ContainsSubstring("tensor 2"));
+}
+
+TEST_CASE("the tokens of a picture are all held, once, and one rank decodes it") {
+  const models::Model model = models::open("FLUX.1-dev", {}, {}, true);
+  const Machine machine{.gpus = {}, .host_memory = std::uint64_t{1} << 40U, .cores = 8};
+  for (std::int64_t ranks = 1; ranks <= 8; ++ranks) {
+    config::RunSpec spec = spec_of(1, 2);
+    spec.parallel.gpus = std::to_string(ranks);
+    const Plan plan = make_plan(spec, model, machine);
+    std::int64_t text = 0, image = 0, decoding = 0;
+    for (const RankPlan& rank : plan.ranks) {
+      text += rank.text_tokens.count;
+      image += rank.image_tokens.count;
+      decoding += rank.decodes ? 1 : 0;
+    }
+    CAPTURE(ranks);
+    CHECK(text == 512 * plan.mesh.cfg);
+    CHECK(image == 4096 * plan.mesh.cfg);
+    CHECK(decoding == 1);
+  }
+}
+
+}  // namespace
+}  // namespace xdit::parallel
