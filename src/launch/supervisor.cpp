@@ -43,7 +43,8 @@ void Supervisor::start(const std::function<void(Channel, pid_t)>& life) {
     throw Error(ExitCode::kRank, fmt::format("cannot start a rank: {}", std::strerror(errno)), {},
                 "a higher limit of processes (ulimit -u)");
   if (process == 0) {
-    children_.clear();  // the ends of other ranks
+    std::signal(SIGTERM, SIG_DFL);  // the launcher's way to end it
+    children_.clear();              // the ends of other ranks
     { const Channel unused = std::move(ours); }
     try {
       life(std::move(theirs), launcher);

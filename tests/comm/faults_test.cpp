@@ -228,19 +228,19 @@ TEST_CASE("another process's descriptor of the same number is refused") {
 
 TEST_CASE("buffers and groups leave neither descriptors nor mappings nor names") {
   CHECK(run_ranks(3, [](Rank& self) {
+          const std::int64_t descriptors = entries("/proc/self/fd");
           const auto round = [&] {
             Group pair = self.group.split(self.group.rank() / 2);
             PeerBuffer one = self.group.allocate(1 << 20);
             PeerBuffer two = pair.allocate(100);
             std::memset(one.data(), 1, 1 << 20);
+            expect(entries("/proc/self/fd") == descriptors, "a buffer keeps no descriptor");
             pair.barrier();
             self.group.barrier();
           };
           round();
-          const std::int64_t descriptors = entries("/proc/self/fd");
           const std::int64_t mapped = mappings();
           for (int i = 0; i < 50; ++i) round();
-          expect(entries("/proc/self/fd") == descriptors, "descriptors");
           expect(mappings() <= mapped + 8, "mappings");  // the heap may grow by some
           self.group.barrier();
           ::raise(SIGKILL);

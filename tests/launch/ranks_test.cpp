@@ -100,12 +100,43 @@ TEST_CASE("pictures do not depend on the number of ranks") {
   CHECK(test::children_of(::getpid()).empty());
 }
 
+TEST_CASE("a picture does not depend on the number of ranks that make it") {
+  std::vector<std::int64_t> counts{2, 3, 5};
+  if (std::getenv("XDIT_TEST_FULL") != nullptr) counts = {2, 3, 4, 5, 6, 7, 8};
+  for (const char* name : {"tiny-dev", "tiny-schnell"}) {  // of 3 and of 4 heads
+    const models::Model model = open_tiny(fs::path(XDIT_TEST_DATA "/flux") / name);
+    for (const auto& [dtype, cfg_scale] :
+         {std::pair{DType::kF32, 1.0}, {DType::kBF16, 1.0}, {DType::kBF16, 2.0}}) {
+      const auto picture = [&, type = dtype, scale = cfg_scale](std::int64_t ranks) {
+        const tests::Scratch folder;
+        Heard heard;
+        config::RunSpec spec = small_spec(folder.path(), ranks);
+        spec.prompts = {"a lighthouse on a cliff at dawn"};
+        spec.image = {.width = 80, .height = 112, .count = 1};
+        spec.model.dtype = type;
+        spec.sampling.cfg_scale = scale;
+        spec.sampling.max_sequence_length = 29;
+        spec.output.trace = (folder.path() / "trace").string();
+        const Outcome outcome = run(spec, model, heard, heard.stop);
+        CHECK(outcome.report.ranks.size() == static_cast<std::size_t>(ranks));
+        return std::pair{pngs(folder.path()).at(0), read_file(folder.path() / "trace", ExitCode::kOutput)};
+      };
+      const auto alone = picture(1);
+      for (const std::int64_t ranks : counts) {
+        CAPTURE(name, static_cast<int>(dtype), cfg_scale, ranks);
+        CHECK(picture(ranks) == alone);
+      }
+    }
+  }
+}
+
 TEST_CASE("more ranks than pictures: the others are idle, read nothing, and it is said") {
   const tests::Scratch folder;
   Heard heard;
   config::RunSpec spec = small_spec(folder.path(), 3);
   spec.prompts.pop_back();
   spec.image.count = 1;
+  spec.parallel.data = 3;
   const Outcome outcome = run(spec, open_tiny(), heard, heard.stop);
   CHECK(heard.warnings == std::vector<std::string>{"1 picture for 3 ranks: ranks 1 to 2 have nothing to do"});
   REQUIRE(outcome.report.ranks.size() == 3);
