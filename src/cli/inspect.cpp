@@ -118,7 +118,7 @@ Json inspect_path(const std::string& name, const std::string& base) {
 
 // For people: "key: value" lines, indented; long lists are cut.
 std::string as_text(const Json& value, const std::string& indent = {}) {
-  constexpr std::size_t shown = 10;
+  constexpr std::size_t kShown = 10;
   std::string text;
   for (const auto& [key, item] : value.items()) {
     text += indent + printable(key) + ":";
@@ -127,9 +127,9 @@ std::string as_text(const Json& value, const std::string& indent = {}) {
       continue;
     }
     if (item.is_array()) {
-      for (std::size_t i = 0; i < std::min(item.size(), shown); ++i)
+      for (std::size_t i = 0; i < std::min(item.size(), kShown); ++i)
         text += (i == 0 ? " " : ", ") + printable(item[i].get<std::string>());
-      if (item.size() > shown) text += fmt::format(" (and {} more)", item.size() - shown);
+      if (item.size() > kShown) text += fmt::format(" (and {} more)", item.size() - kShown);
     } else {
       text += " " + (item.is_string() ? printable(item.get<std::string>()) : item.dump());
     }

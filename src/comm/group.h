@@ -34,9 +34,8 @@ class Group {
 
   [[nodiscard]] int rank() const noexcept { return control_.rank_; }
   [[nodiscard]] int size() const noexcept { return static_cast<int>(members().size()); }
-  [[nodiscard]] const std::vector<int>& members() const noexcept {
-    return control_.members_;
-  }                                                                           ///< in the job
+  /// Ranks in the job.
+  [[nodiscard]] const std::vector<int>& members() const noexcept { return control_.members_; }
   [[nodiscard]] const Peers& everyone() const noexcept { return everyone_; }  ///< 0 .. size - 1
 
   /// Collective; each rank chooses the size of its own part (0 is allowed).
@@ -59,8 +58,8 @@ class Group {
   /// `source` of `root` to the start of every rank's buffer.
   void broadcast(const void* source, std::int64_t bytes, int root, PeerBuffer& to, Stream stream = nullptr);
   /// Rank p gets elements parts[p] of the sum over ranks of `source`, added in the order of ranks whoever
-  /// adds: disjoint parts are a reduce-scatter, equal ones an all-reduce. `staging` holds size *
-  /// parts[rank].count.
+  /// adds: disjoint parts are a reduce-scatter, equal ones an all-reduce.
+  /// `staging` holds size * parts[rank].count floats.
   void sum(const float* source, std::span<const Range> parts, PeerBuffer& staging, float* to,
            Stream stream = nullptr);
   /// What every rank had enqueued before it is done before what any of them enqueues after it.

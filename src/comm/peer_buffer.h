@@ -15,8 +15,9 @@ using Peers = std::vector<int>;
 
 /// Memory that every rank of a group has and the others can write into, with its own signals, so operations
 /// on different buffers never mix. One transfer is three steps, in the order of a stream:
-///   receiver: post("my buffer may be written"), as early as it likes; ... arrive(); reads until its next
-///   post sender:   put(): waits for the receiver's post only, copies, signals
+/// - the receiver's post() says "my buffer may be written", as early as it likes;
+/// - the sender's put() waits for that post only, copies, and signals;
+/// - the receiver's arrive() waits for the signal; it reads until its next post.
 /// Ranks that post before they put never deadlock, whoever sends to whom. After an Error the group is dead.
 /// Both ends of a pair must agree on the sequence of transfers; a put may carry no bytes.
 /// Zeroed at first, aligned to 256 bytes. Destroyed by all ranks of the group between the same two

@@ -38,7 +38,16 @@ Supervisor::~Supervisor() {
 void Supervisor::start(const std::function<void(Channel, pid_t)>& life) {
   auto [ours, theirs] = Channel::make();
   const pid_t launcher = ::getpid();
+  sigset_t all{};
+  sigset_t before{};
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_BLOCK, &all, &before);  // none may meet this process's handlers in the new one
   const pid_t process = ::fork();
+  if (process == 0) {
+    std::signal(SIGINT, SIG_IGN);  // Ctrl-C reaches every process of the terminal: the launcher passes it on
+    std::signal(SIGTERM, SIG_DFL);
+  }
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   if (process < 0)
     throw Error(ExitCode::kRank, fmt::format("cannot start a rank: {}", std::strerror(errno)), {},
                 "a higher limit of processes (ulimit -u)");

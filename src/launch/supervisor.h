@@ -25,8 +25,8 @@ class Supervisor {
   Supervisor& operator=(const Supervisor&) = delete;
   ~Supervisor();  ///< ends what still runs: TERM, two seconds later KILL
 
-  /// Forks the next rank. `life` is called in the new process, with the rank's end and the launcher's id, and
-  /// must not return.
+  /// Forks the next rank, deaf to SIGINT. `life` is called in the new process, with the rank's end and the
+  /// launcher's id, and must not return.
   void start(const std::function<void(Channel channel, pid_t launcher)>& life);
 
   /// Passes on what ranks tell (progress of rank 0; pictures and warnings of all, each warning once) and adds

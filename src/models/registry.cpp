@@ -60,6 +60,7 @@ Model open(const std::string& name, const std::filesystem::path& base,
 
 std::vector<FamilyInfo> families() {
   std::vector<FamilyInfo> all;
+  all.reserve(kFamilies.size());
   for (const Family& family : kFamilies)
     all.push_back({family.name, family.pipeline, family.builtin_names()});
   return all;

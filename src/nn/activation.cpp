@@ -1,10 +1,6 @@
 #include "nn/activation.h"
 
-#include <ATen/ops/gelu.h>
-#include <ATen/ops/mul.h>
-#include <ATen/ops/relu.h>
-#include <ATen/ops/sigmoid.h>
-#include <ATen/ops/silu.h>
+#include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include <array>

@@ -1,15 +1,7 @@
 #include "nn/attention.h"
 
+#include <ATen/ATen.h>
 #include <ATen/Context.h>
-#include <ATen/ops/_scaled_dot_product_cudnn_attention.h>
-#include <ATen/ops/arange.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/cos.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/pow.h>
-#include <ATen/ops/scaled_dot_product_attention.h>
-#include <ATen/ops/sin.h>
-#include <ATen/ops/stack.h>
 
 #include <vector>
 

@@ -1,7 +1,7 @@
 #include "nn/fused.h"
 
+#include <ATen/ATen.h>
 #include <ATen/cuda/CUDAContext.h>
-#include <ATen/ops/empty.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 
@@ -34,7 +34,7 @@ at::Tensor modulated_layer_norm(const at::Tensor& x, const at::Tensor& shift, co
                                 double eps) {
   XDIT_ASSERT(x.dim() == 2 && x.stride(1) == 1 && shift.is_contiguous() && scale.is_contiguous());
   XDIT_ASSERT(shift.scalar_type() == x.scalar_type() && scale.scalar_type() == x.scalar_type());
-  const at::Tensor y = at::empty({x.size(0), x.size(1)}, x.options());
+  at::Tensor y = at::empty({x.size(0), x.size(1)}, x.options());
   C10_CUDA_CHECK(cuda::modulated_layer_norm(
       type_of(x), x.const_data_ptr(), x.stride(0), shift.const_data_ptr(), scale.const_data_ptr(),
       y.mutable_data_ptr(), x.size(0), x.size(1), static_cast<float>(eps), stream_of(x)));

@@ -1,4 +1,6 @@
 #include "nn/fused.h"
+
+#include <ATen/ATen.h>
 #include "nn/ops.h"
 
 namespace xdit::nn::fused {

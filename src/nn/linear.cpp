@@ -1,7 +1,6 @@
 #include "nn/linear.h"
 
-#include <ATen/ops/_addmm_activation.h>
-#include <ATen/ops/linear.h>
+#include <ATen/ATen.h>
 
 #include <utility>
 

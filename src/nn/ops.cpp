@@ -1,16 +1,6 @@
 #include "nn/ops.h"
 
-#include <ATen/ops/arange.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/cos.h>
-#include <ATen/ops/exp.h>
-#include <ATen/ops/gelu.h>
-#include <ATen/ops/layer_norm.h>
-#include <ATen/ops/mean.h>
-#include <ATen/ops/rsqrt.h>
-#include <ATen/ops/sin.h>
-#include <ATen/ops/square.h>
-#include <ATen/ops/stack.h>
+#include <ATen/ATen.h>
 
 #include <cmath>
 

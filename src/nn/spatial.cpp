@@ -1,8 +1,6 @@
 #include "nn/spatial.h"
 
-#include <ATen/ops/conv2d.h>
-#include <ATen/ops/group_norm.h>
-#include <ATen/ops/silu.h>
+#include <ATen/ATen.h>
 
 #include "nn/tiles.h"
 

@@ -1,12 +1,7 @@
 #include "nn/tiles.h"
 
+#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <ATen/ops/constant_pad_nd.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/linear.h>
-#include <ATen/ops/scaled_dot_product_attention.h>
-#include <ATen/ops/tril.h>
-#include <ATen/ops/zeros.h>
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
@@ -42,7 +37,7 @@ at::Tensor tile(const at::Tensor& x, std::int64_t i) {
   const std::int64_t rows = std::min(kRows, x.size(0) - kRows * i);
   const at::Tensor part = x.narrow(0, kRows * i, rows);
   if (rows == kRows) return part.contiguous();
-  const at::Tensor padded = at::zeros({kRows, x.size(1)}, x.options());
+  at::Tensor padded = at::zeros({kRows, x.size(1)}, x.options());
   padded.narrow(0, 0, rows).copy_(part);
   return padded;
 }
@@ -53,7 +48,7 @@ at::Tensor activated(const at::Tensor& rows, Activation activation) {
   constexpr std::int64_t kColumns = 64;
   const std::int64_t width = rows.size(1);
   const std::int64_t blocks = (width + kColumns - 1) / kColumns;
-  const at::Tensor out = at::empty({kRows, width}, rows.options());
+  at::Tensor out = at::empty({kRows, width}, rows.options());
   for (std::int64_t i = 0; i < blocks; ++i) {
     const std::int64_t columns = std::min(kColumns, width - kColumns * i);
     const at::Tensor part = rows.narrow(1, kColumns * i, columns);
@@ -74,7 +69,7 @@ void put(const at::Tensor& tile, const at::Tensor& out, std::int64_t i) {
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                   const Activation* activation) {
   const at::Tensor rows = x.dim() == 2 ? x : x.reshape({-1, x.size(-1)});
-  const at::Tensor y = at::empty({rows.size(0), weight.size(0)}, x.options());
+  at::Tensor y = at::empty({rows.size(0), weight.size(0)}, x.options());
   for_each(count(rows.size(0)), [&](std::int64_t i) {
     const at::Tensor product = at::linear(tile(rows, i), weight, bias);
     put(activation == nullptr ? product : activated(product, *activation), y, i);
@@ -92,7 +87,7 @@ void activate(const at::Tensor& x, Activation activation, const at::Tensor& out)
 at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale,
                      const at::Tensor& bias, bool causal) {
   const std::int64_t batch = q.size(0), heads = q.size(1), tokens = q.size(2), keys = k.size(2);
-  const at::Tensor y = at::empty({batch, heads, tokens, v.size(3)}, q.options());
+  at::Tensor y = at::empty({batch, heads, tokens, v.size(3)}, q.options());
   at::Tensor mask = bias;
   if (causal) {
     mask =

@@ -1,5 +1,7 @@
 #include "nn/weights.h"
 
+#include <ATen/ATen.h>
+
 #include <fmt/format.h>
 
 #include "core/error.h"

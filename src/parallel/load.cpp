@@ -1,8 +1,7 @@
 #include "parallel/load.h"
 
+#include <ATen/ATen.h>
 #include <ATen/core/Generator.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/normal.h>
 
 #include <algorithm>
 #include <cmath>

@@ -1,5 +1,7 @@
 #include "parallel/loop.h"
 
+#include <ATen/ATen.h>
+
 namespace xdit::parallel {
 
 at::Tensor guided(const at::Tensor& positive, const at::Tensor& negative, double scale) {
@@ -8,7 +10,7 @@ at::Tensor guided(const at::Tensor& positive, const at::Tensor& negative, double
 
 at::Tensor LocalGuide::predict(models::Denoiser& denoiser, const Guidance& guidance,
                                const at::Tensor& latents, std::int64_t step) {
-  const at::Tensor positive = denoiser.predict(*guidance.positive, latents, step);
+  at::Tensor positive = denoiser.predict(*guidance.positive, latents, step);
   if (guidance.scale <= 1) return positive;
   return guided(positive, denoiser.predict(*guidance.negative, latents, step), guidance.scale);
 }

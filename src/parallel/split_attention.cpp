@@ -1,7 +1,6 @@
 #include "parallel/split_attention.h"
 
-#include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
+#include <ATen/ATen.h>
 
 #include <cmath>
 #include <utility>

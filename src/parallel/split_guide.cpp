@@ -1,6 +1,6 @@
 #include "parallel/split_guide.h"
 
-#include <ATen/ops/from_blob.h>
+#include <ATen/ATen.h>
 
 #include "core/error.h"
 #include "parallel/device_stream.h"

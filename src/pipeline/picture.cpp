@@ -1,10 +1,8 @@
 #include "pipeline/picture.h"
 
+#include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/core/Generator.h>
-#include <ATen/ops/aminmax.h>
-#include <ATen/ops/isfinite.h>
-#include <ATen/ops/randn.h>
 
 #include "core/error.h"
 

@@ -1,5 +1,7 @@
 #include "pipeline/rank_run.h"
 
+#include <ATen/ATen.h>
+
 #include <c10/core/InferenceMode.h>
 #include <sys/resource.h>
 

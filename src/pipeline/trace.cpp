@@ -1,7 +1,6 @@
 #include "pipeline/trace.h"
 
-#include <ATen/ops/stack.h>
-#include <ATen/ops/tensor.h>
+#include <ATen/ATen.h>
 
 #include "output/trace.h"
 

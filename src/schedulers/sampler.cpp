@@ -1,5 +1,7 @@
 #include "schedulers/sampler.h"
 
+#include <ATen/ATen.h>
+
 #include <fmt/format.h>
 
 #include <array>

@@ -1,8 +1,6 @@
 #include "text/clip_encoder.h"
 
-#include <ATen/ops/argmax.h>
-#include <ATen/ops/embedding.h>
-#include <ATen/ops/layer_norm.h>
+#include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include <cmath>

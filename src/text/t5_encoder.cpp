@@ -1,10 +1,6 @@
 #include "text/t5_encoder.h"
 
-#include <ATen/ops/arange.h>
-#include <ATen/ops/embedding.h>
-#include <ATen/ops/log.h>
-#include <ATen/ops/minimum.h>
-#include <ATen/ops/where.h>
+#include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include <cmath>

@@ -10,16 +10,16 @@
 namespace xdit::weights {
 
 std::string name_text(std::string_view name) {
-  constexpr std::size_t longest = 200;
+  constexpr std::size_t kLongest = 200;
   std::string text = "\"";
-  for (const char c : name.substr(0, longest)) {
+  for (const char c : name.substr(0, kLongest)) {
     const auto byte = static_cast<unsigned char>(c);
     if (byte < 0x20 || byte > 0x7e)  // a terminal must not obey a file
       text += fmt::format("\\x{:02x}", byte);
     else
       text += c;
   }
-  return text + (name.size() > longest ? "...\"" : "\"");
+  return text + (name.size() > kLongest ? "...\"" : "\"");
 }
 
 std::string shape_text(std::span<const std::int64_t> shape) {

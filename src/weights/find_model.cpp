@@ -39,10 +39,10 @@ std::vector<std::string> entries(const fs::path& folder) {
 
 /// "models--owner--name" -> "owner/name", or "".
 std::string model_of(const std::string& folder) {
-  constexpr std::string_view start = "models--";
-  const std::size_t middle = folder.find("--", start.size());
-  if (!folder.starts_with(start) || middle == std::string::npos) return {};
-  return folder.substr(start.size(), middle - start.size()) + "/" + folder.substr(middle + 2);
+  constexpr std::string_view kStart = "models--";
+  const std::size_t middle = folder.find("--", kStart.size());
+  if (!folder.starts_with(kStart) || middle == std::string::npos) return {};
+  return folder.substr(kStart.size(), middle - kStart.size()) + "/" + folder.substr(middle + 2);
 }
 
 bool is_model_id(const std::string& name) {

@@ -31,8 +31,8 @@ bool is_folder(const fs::path& path) {
 }
 
 nlohmann::json read_object(const fs::path& path) {
-  constexpr std::size_t max_bytes = std::size_t{16} << 20U;
-  nlohmann::json json = read_json(path, ExitCode::kModel, max_bytes);
+  constexpr std::size_t kMaxBytes = std::size_t{16} << 20U;
+  nlohmann::json json = read_json(path, ExitCode::kModel, kMaxBytes);
   if (!json.is_object()) fail_model(path, "expected a JSON object");
   return json;
 }

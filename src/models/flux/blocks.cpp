@@ -1,6 +1,6 @@
 #include "models/flux/blocks.h"
 
-#include <ATen/ops/empty.h>
+#include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include <array>

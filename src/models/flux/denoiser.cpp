@@ -1,5 +1,7 @@
 #include "models/flux/denoiser.h"
 
+#include <ATen/ATen.h>
+
 #include "models/flux/flux.h"
 
 namespace xdit::models {

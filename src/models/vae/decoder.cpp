@@ -1,6 +1,6 @@
 #include "models/vae/decoder.h"
 
-#include <ATen/ops/upsample_nearest2d.h>
+#include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include <cmath>

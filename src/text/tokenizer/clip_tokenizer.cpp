@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-struct Vocabulary {
+struct ClipVocabulary {
   std::vector<std::string> pieces;  // by id
   std::vector<Bpe::Merge> merges;
   std::string where;
@@ -72,14 +72,14 @@ std::vector<Bpe::Merge> read_merges(const fs::path& file) {
 }
 
 // The model of a tokenizer.json.
-Vocabulary parse_document(const Json& document, const std::string& where) {
+ClipVocabulary parse_clip_document(const Json& document, const std::string& where) {
   const Json* model = find_member(document, "model");
   const Json* type = model != nullptr ? find_member(*model, "type") : nullptr;
   const Json* ids = model != nullptr ? find_member(*model, "vocab") : nullptr;
   const Json* merges = model != nullptr ? find_member(*model, "merges") : nullptr;
   if (ids == nullptr || merges == nullptr || !merges->is_array() || (type != nullptr && *type != "BPE"))
     throw Error(ExitCode::kModel, "expected a \"model\" of type BPE with \"vocab\" and \"merges\"", where);
-  Vocabulary vocabulary{pieces_by_id(*ids, where + ": model.vocab"), {}, where};
+  ClipVocabulary vocabulary{pieces_by_id(*ids, where + ": model.vocab"), {}, where};
   const std::string place = where + ": model.merges";
   for (const Json& merge : *merges) {
     const std::size_t number = vocabulary.merges.size() + 1;
@@ -95,7 +95,7 @@ Vocabulary parse_document(const Json& document, const std::string& where) {
 
 class ClipTokenizer final : public PieceTokenizer {
  public:
-  ClipTokenizer(Vocabulary vocabulary, const SpecialTokens& special)
+  ClipTokenizer(ClipVocabulary vocabulary, const SpecialTokens& special)
       : PieceTokenizer(std::move(vocabulary.pieces), vocabulary.where),
         bpe_(piece_ids(), vocabulary.merges, special.names.at("unk_token"), vocabulary.where) {
     static constexpr std::array kBefore = {"bos_token"};
@@ -190,7 +190,7 @@ std::unique_ptr<Tokenizer> open_clip_tokenizer(const fs::path& folder) {
                                  {"pad_token", "<|endoftext|>"}}};
   if (const fs::path file = folder / "tokenizer.json"; fs::exists(file)) {
     const Json document = read_json(file, ExitCode::kModel, kFileLimit);
-    return std::make_unique<ClipTokenizer>(parse_document(document, file.string()),
+    return std::make_unique<ClipTokenizer>(parse_clip_document(document, file.string()),
                                            read_special_tokens(folder, defaults, &document));
   }
   const fs::path vocabulary = folder / "vocab.json";
@@ -198,8 +198,8 @@ std::unique_ptr<Tokenizer> open_clip_tokenizer(const fs::path& folder) {
   if (!fs::exists(vocabulary) || !fs::exists(merges))
     throw Error(ExitCode::kModel, "no CLIP tokenizer: neither tokenizer.json nor vocab.json with merges.txt",
                 folder.string(), "a folder with these files, with --tokenizers DIR");
-  Vocabulary read{pieces_by_id(read_json(vocabulary, ExitCode::kModel, kFileLimit), vocabulary.string()),
-                  read_merges(merges), merges.string()};
+  ClipVocabulary read{pieces_by_id(read_json(vocabulary, ExitCode::kModel, kFileLimit), vocabulary.string()),
+                      read_merges(merges), merges.string()};
   return std::make_unique<ClipTokenizer>(std::move(read), read_special_tokens(folder, defaults, nullptr));
 }
 

@@ -26,7 +26,7 @@ namespace {
 constexpr std::int32_t kUnknown = 2;  // transformers' T5Tokenizer has it so whatever the file says
 constexpr std::string_view kMetaspace = "▁";
 
-struct Vocabulary {
+struct T5Vocabulary {
   std::vector<std::string> pieces;  // by id
   std::vector<double> scores;
   Charsmap charsmap;
@@ -76,7 +76,7 @@ Charsmap find_charsmap(const Json& document, const std::string& where) {
   return {};
 }
 
-Vocabulary parse_document(const Json& document, const std::string& file) {
+T5Vocabulary parse_t5_document(const Json& document, const std::string& file) {
   const Json* model = find_member(document, "model");
   const Json* type = model != nullptr ? find_member(*model, "type") : nullptr;
   const Json* pieces = model != nullptr ? find_member(*model, "vocab") : nullptr;
@@ -86,7 +86,7 @@ Vocabulary parse_document(const Json& document, const std::string& file) {
                 "expected a \"model\" of type Unigram with \"vocab\": [[\"piece\", score], ...]", file);
   if (unknown != nullptr && *unknown != kUnknown)
     throw Error(ExitCode::kModel, fmt::format("unk_id is not {}, as it is in T5", kUnknown), file);
-  Vocabulary vocabulary{{}, {}, find_charsmap(document, file + ": normalizer"), file};
+  T5Vocabulary vocabulary{{}, {}, find_charsmap(document, file + ": normalizer"), file};
   for (const Json& piece : *pieces) {
     const bool is_pair =
         piece.is_array() && piece.size() == 2 && piece[0].is_string() && piece[1].is_number();
@@ -100,7 +100,7 @@ Vocabulary parse_document(const Json& document, const std::string& file) {
 }
 
 // Refuses a vocabulary without room for <unk>.
-Vocabulary checked(Vocabulary vocabulary) {
+T5Vocabulary checked(T5Vocabulary vocabulary) {
   if (vocabulary.pieces.size() <= kUnknown)
     throw Error(ExitCode::kModel, fmt::format("{} pieces, <unk> is not among them", vocabulary.pieces.size()),
                 vocabulary.where);
@@ -109,7 +109,7 @@ Vocabulary checked(Vocabulary vocabulary) {
 
 class T5Tokenizer final : public PieceTokenizer {
  public:
-  T5Tokenizer(Vocabulary vocabulary, const SpecialTokens& special)
+  T5Tokenizer(T5Vocabulary vocabulary, const SpecialTokens& special)
       : PieceTokenizer(std::move(vocabulary.pieces), vocabulary.where),
         charsmap_(std::move(vocabulary.charsmap)),
         unigram_(pieces(), std::move(vocabulary.scores), kUnknown) {
@@ -167,7 +167,7 @@ std::unique_ptr<Tokenizer> open_t5_tokenizer(const fs::path& folder) {
                                 true};
   if (const fs::path file = folder / "tokenizer.json"; fs::exists(file)) {
     const Json document = read_json(file, ExitCode::kModel, kFileLimit);
-    return std::make_unique<T5Tokenizer>(checked(parse_document(document, file.string())),
+    return std::make_unique<T5Tokenizer>(checked(parse_t5_document(document, file.string())),
                                          read_special_tokens(folder, defaults, &document));
   }
   const fs::path file = folder / "spiece.model";
@@ -179,7 +179,7 @@ std::unique_ptr<Tokenizer> open_t5_tokenizer(const fs::path& folder) {
   if (model.model_type != SentencePieceModel::kUnigram || model.unknown != kUnknown)
     throw Error(ExitCode::kModel, fmt::format("expected a Unigram model whose <unk> is {}", kUnknown),
                 file.string());
-  Vocabulary vocabulary{
+  T5Vocabulary vocabulary{
       {}, {}, model.charsmap.empty() ? Charsmap() : Charsmap(model.charsmap, file.string()), file.string()};
   std::vector<AddedToken> added;
   for (const SentencePieceModel::Piece& piece : model.pieces) {
