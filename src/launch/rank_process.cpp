@@ -104,7 +104,6 @@ void rank_main(const pipeline::RankJob& job, StopToken& stop, Channel channel, p
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != launcher) ::_exit(1);  // it died before that
   ::prctl(PR_SET_NAME, fmt::format("xdit-rank-{}", job.rank).c_str());
-  std::signal(SIGINT, SIG_IGN);  // Ctrl-C reaches every process of the terminal: the launcher passes it on
   Teller teller(std::move(channel));
   std::thread([&] { teller.keep_in_touch(stop, beat_s); }).detach();  // as long as the process
   ::_exit(run_and_tell(job, teller));  // the launcher's buffers and LibTorch's destructors stay untouched

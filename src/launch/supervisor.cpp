@@ -44,16 +44,15 @@ void Supervisor::start(const std::function<void(Channel, pid_t)>& life) {
   ::pthread_sigmask(SIG_BLOCK, &all, &before);  // none may meet this process's handlers in the new one
   const pid_t process = ::fork();
   if (process == 0) {
-    std::signal(SIGINT, SIG_IGN);  // Ctrl-C reaches every process of the terminal: the launcher passes it on
-    std::signal(SIGTERM, SIG_DFL);
+    std::signal(SIGINT, SIG_IGN);   // Ctrl-C reaches every process of the terminal: the launcher passes it on
+    std::signal(SIGTERM, SIG_DFL);  // the launcher's way to end it
   }
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   if (process < 0)
     throw Error(ExitCode::kRank, fmt::format("cannot start a rank: {}", std::strerror(errno)), {},
                 "a higher limit of processes (ulimit -u)");
   if (process == 0) {
-    std::signal(SIGTERM, SIG_DFL);  // the launcher's way to end it
-    children_.clear();              // the ends of other ranks
+    children_.clear();  // the ends of other ranks
     { const Channel unused = std::move(ours); }
     try {
       life(std::move(theirs), launcher);

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -27,11 +28,11 @@ inline std::vector<pid_t> children_of(pid_t process) {
   return {std::istream_iterator<pid_t>(list), {}};
 }
 
-/// A rank's process among the launcher's, or -1.
+/// A rank's process among the launcher's. Throws when it is not there: -1 would signal every process.
 inline pid_t rank_process(pid_t launcher, std::int64_t rank) {
   for (const pid_t child : children_of(launcher))
     if (proc(child, "comm") == "xdit-rank-" + std::to_string(rank) + "\n") return child;
-  return -1;
+  throw std::runtime_error("no process of rank " + std::to_string(rank));
 }
 
 /// Not there, or dead and waiting for a parent to ask (orphans in a container whose first process never

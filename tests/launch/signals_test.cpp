@@ -50,7 +50,8 @@ struct Running {
   Running(const Running&) = delete;
   Running& operator=(const Running&) = delete;
   ~Running() {
-    ::kill(launcher, SIGKILL);
+    for (const pid_t child : test::children_of(::getpid()))  // not when it has been waited for
+      if (child == launcher) ::kill(child, SIGKILL);
     ::close(pipe[0]);
   }
   // Whether all ranks are gone within so many seconds.
