@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <optional>
+
 #include "nn/tiles.h"
 
 namespace xdit::nn {
@@ -13,6 +15,8 @@ at::Tensor LocalSpatial::convolve(const at::Tensor& x, const Convolution& layer)
 }
 
 at::Tensor LocalSpatial::group_norm(const at::Tensor& x, const GroupNorm& layer, bool silu) const {
+  std::optional<tiles::OneThread> alone;
+  if (x.is_cpu()) alone.emplace();
   at::Tensor y = at::group_norm(x, layer.groups, layer.weight, layer.bias, layer.eps);
   return silu ? at::silu_(y) : y;
 }

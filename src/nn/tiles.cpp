@@ -23,9 +23,8 @@ void for_each(std::int64_t tiles, const std::function<void(std::int64_t)>& f) {
     at::parallel_for(0, tiles, 1, run);
     return;
   }
-  at::set_num_threads(1);  // outside a parallel region the libraries would use them all
+  const OneThread alone;  // outside a parallel region the libraries would use them all
   run(0, tiles);
-  at::set_num_threads(threads);
 }
 
 std::int64_t count(std::int64_t rows) {
@@ -65,6 +64,13 @@ void put(const at::Tensor& tile, const at::Tensor& out, std::int64_t i) {
 }
 
 }  // namespace
+
+OneThread::OneThread() : threads_(at::get_num_threads()) {
+  at::set_num_threads(1);
+}
+OneThread::~OneThread() {
+  at::set_num_threads(threads_);
+}
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                   const Activation* activation) {

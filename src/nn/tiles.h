@@ -13,6 +13,18 @@ namespace xdit::nn::tiles {
 
 inline constexpr std::int64_t kRows = 32;
 
+/// While it lives, this thread's Torch calls use one thread: their vector loops end where the tensor does.
+class OneThread {
+ public:
+  OneThread();
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+  ~OneThread();
+
+ private:
+  int threads_;
+};
+
 /// act(x W^T + b), x [..., in].
 [[nodiscard]] at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                                 const Activation* activation = nullptr);
