@@ -100,6 +100,9 @@ constexpr std::array kKeys{
                                          "degree over the two prompt branches"),
     row<&R::parallel, &R::Parallel::pipefusion>("parallel.pipefusion", "--pipefusion", kAutoInteger, kDegrees,
                                                 "degree over blocks"),
+    row<&R::parallel, &R::Parallel::pipefusion_warmup>(
+        "parallel.pipefusion_warmup", "--pipefusion-warmup", kInteger, "1..1000",
+        "steps before its stages work on bands; all of them: exact"),
     row<&R::parallel, &R::Parallel::ulysses>("parallel.ulysses", "--ulysses", kAutoInteger, kDegrees,
                                              "degree over heads in attention"),
     row<&R::parallel, &R::Parallel::ring>("parallel.ring", "--ring", kAutoInteger, kDegrees,

@@ -92,7 +92,7 @@ Outcome run(const config::RunSpec& asked, const models::Model& model, pipeline::
 
   const parallel::Mesh& grid = outcome.plan.mesh;
   std::shared_ptr<const comm::Job> peers;  // made before the ranks are forked, which inherit it
-  if (grid.size() != grid.data) {
+  if (outcome.plan.exchanges()) {
     if (place)
       throw Error(
           ExitCode::kUsage, "under another launcher this version spreads whole pictures only", "parallel",

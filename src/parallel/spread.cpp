@@ -1,44 +1,108 @@
 #include "parallel/spread.h"
 
+#include <algorithm>
+#include <utility>
+
+#include "parallel/device_stream.h"
+#include "parallel/pipefusion.h"
+#include "parallel/ring_attention.h"
 #include "parallel/split_attention.h"
+#include "parallel/tensor_linear.h"
 
 namespace xdit::parallel {
 namespace {
 
+using comm::Axis;
+
 TokenSplit split_of(const Plan& plan, const std::vector<int>& members) {
-  TokenSplit split{.text = {}, .image = {}, .ulysses = plan.mesh.ulysses};
+  TokenSplit split{.ulysses = plan.mesh.ulysses, .text = {}, .image = {}};
   for (const int member : members) {
     const RankPlan& rank = plan.ranks.at(static_cast<std::size_t>(member));
-    split.text.push_back({rank.text_tokens.first, rank.text_tokens.count});
-    split.image.push_back({rank.image_tokens.first, rank.image_tokens.count});
+    split.text.push_back(rank.text_tokens);
+    split.image.push_back(rank.image_tokens);
   }
   return split;
 }
 
+const models::Network& denoiser_of(const models::Model& model) {
+  return *std::find_if(model.networks.begin(), model.networks.end(),
+                       [](const models::Network& network) { return network.component == "transformer"; });
+}
+
 }  // namespace
 
-Spread::Spread(const Plan& plan, std::int64_t rank, const models::Shape& shape,
-               const std::shared_ptr<const comm::Job>& peers, std::chrono::nanoseconds timeout,
-               const at::TensorOptions& options) {
-  const comm::Mesh mesh = plan.mesh.ranks();
-  const auto me = static_cast<int>(rank);
-  if (peers) {
-    world_ = comm::Group::world(peers, me, timeout);
-    tokens_ = world_->split(mesh.members(me, {comm::Axis::kTokens, comm::Axis::kUlysses}).front());
-    branches_ = world_->split(mesh.members(me, {comm::Axis::kCfg}).front());
+void Spread::make_groups(const Run& run) {
+  const auto me = static_cast<int>(run.rank);
+  const RankPlan& mine = run.plan.ranks.at(static_cast<std::size_t>(run.rank));
+  const comm::Mesh mesh = run.plan.mesh.ranks();
+  world_ = comm::Group::world(run.peers, me, run.timeout);
+  const auto axes = [&](std::initializer_list<Axis> of) -> std::optional<comm::Group> {
+    const std::vector<int> members = mesh.members(me, of);
+    if (members.size() == 1) return std::nullopt;
+    return world_->split(members.front());
+  };
+  tokens_ = axes({Axis::kTokens, Axis::kUlysses});
+  branches_ = axes({Axis::kCfg});
+  stages_ = axes({Axis::kPipefusion});
+  tensor_ = axes({Axis::kTensor});
+  if (run.plan.shard > 1) sharding_ = world_->split(mine.sharding.front());
+  if (run.model.dummy) return;
+  const auto among = [&](const std::vector<int>& ranks) {
+    return world_->split(ranks.empty() ? -1 - me : ranks.front());
+  };
+  const auto readers = [&](const char* component) {
+    const auto found = mine.readers.find(component);
+    return among(found == mine.readers.end() ? std::vector<int>{} : found->second.ranks);
+  };
+  block_readers_ = among(mine.block_readers.ranks);
+  outside_readers_ = readers("transformer");
+  readers_ = readers("vae");
+}
+
+Spread::Spread(const Run& run) {
+  if (run.peers) make_groups(run);
+  const RankPlan& mine = run.plan.ranks.at(static_cast<std::size_t>(run.rank));
+  const Mesh& mesh = run.plan.mesh;
+  const models::Shape& shape = run.model.shape;
+  linears_ = std::make_unique<nn::LocalLinears>();
+  attention_ = std::make_unique<nn::LocalAttention>();
+  guide_ = std::make_unique<LocalGuide>();
+  loop_ = std::make_unique<SerialLoop>();
+  if (mine.pictures.count == 0) return;  // so are all ranks of these groups
+
+  const bool staged = mesh.pipefusion > 1;
+  if (staged && !tokens_) tokens_ = stages_->split(stages_->rank());  // each stage holds all tokens
+  if (tokens_) {
+    const TokenSplit split = split_of(run.plan, tokens_->members());
+    const std::int64_t heads = shape.heads / mesh.tensor;
+    const std::int64_t head_dim = shape.width / shape.heads;
+    const std::int64_t branches = run.branches / mesh.cfg;
+    if (mesh.ring > 1) {
+      attention_ = std::make_unique<RingAttention>(*tokens_, split, heads, head_dim, run.options);
+    } else {
+      const KeptKeys kept = staged ? KeptKeys{mine.blocks, branches} : KeptKeys{};
+      auto attention = std::make_unique<SplitAttention>(*tokens_, split, heads, head_dim, run.options, kept);
+      if (staged)
+        loop_ = std::make_unique<PipefusionLoop>(*stages_, split, tokens_->rank(), *attention,
+                                                 PipefusionLoop::Shape{.width = shape.width,
+                                                                       .channels = shape.token_channels,
+                                                                       .branches = branches,
+                                                                       .warmup = run.plan.warmup},
+                                                 run.options);
+      attention_ = std::move(attention);
+    }
+    if (tokens_->size() > 1 || staged) gather_.emplace(*tokens_, split);
   }
-  if (tokens_ && tokens_->size() > 1) {
-    const TokenSplit split = split_of(plan, tokens_->members());
-    attention_ =
-        std::make_unique<SplitAttention>(*tokens_, split, shape.heads, shape.width / shape.heads, options);
-    gather_.emplace(*tokens_, split.image);
-  } else {
-    attention_ = std::make_unique<nn::LocalAttention>();
+  if (tensor_) {
+    std::int64_t rows = mine.text_tokens.count;
+    for (const Range& band : mine.image_tokens) rows += band.count;
+    linears_ = std::make_unique<TensorLinears>(*tensor_, denoiser_of(run.model), rows, run.options);
   }
-  if (branches_ && branches_->size() > 1)
-    guide_ = std::make_unique<SplitGuide>(*branches_);
-  else
-    guide_ = std::make_unique<LocalGuide>();
+  if (branches_) guide_ = std::make_unique<SplitGuide>(*branches_);
+}
+
+void Spread::finish() {
+  if (world_) world_->barrier();
 }
 
 }  // namespace xdit::parallel

@@ -98,7 +98,7 @@ TEST_CASE("flags reach their keys as they were typed") {
                                  "9",
                                  "--no_metadata",
                                  "--overwrite",
-                                 "--shard-weights",
+                                 "--no-shard-weights",
                                  "--cfg_scale",
                                  "2",
                                  "--guidance",

@@ -41,6 +41,7 @@ const std::map<std::string, Sample, std::less<>>& samples() {
       {"parallel.data", {"2", "8"}},
       {"parallel.cfg", {"1", "2"}},
       {"parallel.pipefusion", {"2", "8"}},
+      {"parallel.pipefusion_warmup", {"2", "8"}},
       {"parallel.ulysses", {"2", "8"}},
       {"parallel.ring", {"2", "8"}},
       {"parallel.gather", {"2", "8"}},

@@ -65,7 +65,8 @@ TEST_CASE("the plan counts pictures and takes the device that was named") {
   const Plan plan = make_plan(spec, flux_dev(), machine_of(2, 80 * kGb));
   CHECK(plan.ranks[0].device == 1);
   CHECK(plan.ranks[0].pictures.count == 12);
-  CHECK_THAT(to_text(plan, machine_of(2, 80 * kGb), spec), ContainsSubstring("rank 0 on GPU 1 (H100)"));
+  CHECK_THAT(to_text(plan, flux_dev(), machine_of(2, 80 * kGb), spec),
+             ContainsSubstring("rank 0 on GPU 1 (H100)"));
 }
 
 TEST_CASE("what a machine or model does not have is an error that says what it has") {
