@@ -50,6 +50,19 @@ Range part_of(std::int64_t count, std::int64_t parts, std::int64_t index) {
   return {count / parts * index + std::min(index, more), count / parts + (index < more ? 1 : 0)};
 }
 
+// Slabs of the decoder: the first ranks of every picture, as many as asked for (all of them), share its rows.
+void cut_slabs(Plan& plan, const config::RunSpec& spec, std::int64_t rows) {
+  const std::int64_t ranks = plan.mesh.size() / plan.mesh.data;  // that make a picture
+  const std::int64_t degree = spec.parallel.vae.value_or(ranks);
+  if (degree > ranks)
+    throw Error(ExitCode::kUsage,
+                fmt::format("vae {}: {} rank{} a picture", degree, ranks, ranks == 1 ? " makes" : "s make"),
+                "--vae-parallel", fmt::format("--vae-parallel {}", ranks));
+  for (RankPlan& rank : plan.ranks)
+    if (rank.pictures.count > 0 && rank.rank % ranks < degree)
+      rank.latent_rows = part_of(rows, degree, rank.rank % ranks);
+}
+
 std::string idle_note(std::int64_t pictures, std::int64_t data) {
   return fmt::format(
       "{} picture{} for {} ranks: rank{} {} to do", pictures, pictures == 1 ? "" : "s", data,
@@ -79,8 +92,8 @@ void predict_memory(RankPlan& rank, const config::RunSpec& spec, const models::M
   const auto element = static_cast<std::uint64_t>(size_of(spec.model.dtype));
   const auto tokens = static_cast<std::uint64_t>(rank.text_tokens.count + rank.image_tokens.count);
   const std::uint64_t activations = tokens * static_cast<std::uint64_t>(model.shape.width) * element * 24;
-  const std::uint64_t pixels =
-      static_cast<std::uint64_t>(spec.image.width) * static_cast<std::uint64_t>(spec.image.height);
+  const std::uint64_t pixels = static_cast<std::uint64_t>(spec.image.width) *
+                               static_cast<std::uint64_t>(rank.latent_rows.count * model.shape.latent_scale);
   const std::uint64_t decoding = pixels * 256 * element * 4;
   std::uint64_t encoders = 0;
   std::uint64_t denoising = 0;
@@ -153,10 +166,10 @@ Plan make_plan(const config::RunSpec& spec, const models::Model& model, const Ma
     }
     plan.ranks.push_back(rank);
   }
+  cut_slabs(plan, spec, spec.image.height / model.shape.latent_scale);
   for (RankPlan& rank : plan.ranks) {
     if (rank.pictures.count == 0) continue;
     rank.blocks = {0, model.shape.blocks};
-    if (rank.decodes) rank.latent_rows = {0, spec.image.height / model.shape.latent_scale};
     for (const models::Network& network : model.networks)
       rank.networks[network.component] = bytes_of(network, spec.model.dtype);
     const auto sharing = std::count_if(plan.ranks.begin(), plan.ranks.end(), [&](const RankPlan& other) {

@@ -53,11 +53,11 @@ struct RankPlan {
   std::int64_t rank = 0;
   std::int64_t device = 0;  ///< index among the machine's GPUs; 0 on the CPU
   Range pictures;           ///< of the run; none: the rank is idle
-  bool decodes = true;      ///< and writes; the others that hold its pictures hand it their latents
+  bool decodes = true;      ///< and writes; the others that make its pictures hand it their rows
   Range text_tokens;
   Range image_tokens;
   Range blocks;
-  Range latent_rows;                             ///< of the VAE's input
+  Range latent_rows;                             ///< its slab of the VAE's input
   std::map<std::string, NetworkBytes> networks;  ///< by component
   std::uint64_t peak_memory = 0;                 ///< predicted bytes on the device
   bool overlap_loading = true;                   ///< text encoders and denoiser fit beside each other

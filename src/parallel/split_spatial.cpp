@@ -44,9 +44,9 @@ SplitSpatial::SplitSpatial(comm::Group& group, std::vector<comm::Range> rows, co
     : group_(group),
       rows_(std::move(rows)),
       all_rows_(0),
-      halos_(group.allocate(2 * kHalo * bytes.row)),
-      moments_(group.allocate(bytes.moments)),
-      tokens_(group.allocate(bytes.tokens)),
+      halos_(group.allocate(has_rows() ? 2 * kHalo * bytes.row : 0)),
+      moments_(group.allocate(has_rows() ? bytes.moments : 0)),
+      tokens_(group.allocate(has_rows() ? bytes.tokens : 0)),
       picture_(group.allocate(group.rank() == 0 ? bytes.picture : 0)) {
   XDIT_ASSERT(static_cast<int>(rows_.size()) == group.size());
   for (const comm::Range& range : rows_) all_rows_ += range.count;

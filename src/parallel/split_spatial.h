@@ -36,6 +36,7 @@ class SplitSpatial final : public nn::Spatial {
  private:
   [[nodiscard]] at::Tensor gather_moments(const at::Tensor& rows) const override;
   void fill_halo(const at::Tensor& padded, std::int64_t halo) const override;
+  [[nodiscard]] bool has_rows() const { return rows_.at(group_.rank()).count > 0; }
   /// Every rank's rows where `mine` are this rank's.
   [[nodiscard]] std::vector<comm::Range> ranges(std::int64_t mine) const;
   /// [H, ...] in `buffer` from each rank's rows [h, ...], on every rank that has rows or on rank 0 only.

@@ -15,9 +15,26 @@ TokenSplit split_of(const Plan& plan, const std::vector<int>& members) {
   return split;
 }
 
+// Null where one rank decodes the picture by itself.
+std::unique_ptr<SplitSpatial> slabs_of(const Plan& plan, comm::Group& group, const models::Shape& shape,
+                                       const models::VaeConfig& vae, const at::TensorOptions& options) {
+  std::vector<comm::Range> slabs;
+  std::int64_t rows = 0;
+  for (const int member : group.members()) {
+    const Range& slab = plan.ranks.at(static_cast<std::size_t>(member)).latent_rows;
+    slabs.push_back({slab.first, slab.count});
+    rows += slab.count;
+  }
+  if (slabs.front().count == rows) return nullptr;
+  const std::int64_t side = shape.pixels_per_token / shape.latent_scale;  // of a token, in latents
+  const std::int64_t columns = plan.image_tokens * side * side / rows;
+  return std::make_unique<SplitSpatial>(
+      group, slabs, slab_bytes(vae, rows, columns, static_cast<std::int64_t>(options.dtype().itemsize())));
+}
+
 }  // namespace
 
-Spread::Spread(const Plan& plan, std::int64_t rank, const models::Shape& shape,
+Spread::Spread(const Plan& plan, std::int64_t rank, const models::Shape& shape, const models::VaeConfig& vae,
                const std::shared_ptr<const comm::Job>& peers, std::chrono::nanoseconds timeout,
                const at::TensorOptions& options) {
   const comm::Mesh mesh = plan.mesh.ranks();
@@ -26,6 +43,9 @@ Spread::Spread(const Plan& plan, std::int64_t rank, const models::Shape& shape,
     world_ = comm::Group::world(peers, me, timeout);
     tokens_ = world_->split(mesh.members(me, {comm::Axis::kTokens, comm::Axis::kUlysses}).front());
     branches_ = world_->split(mesh.members(me, {comm::Axis::kCfg}).front());
+    const auto ranks = static_cast<int>(plan.mesh.size() / plan.mesh.data);
+    picture_ = world_->split(me / ranks);  // data varies slowest
+    slabs_ = slabs_of(plan, *picture_, shape, vae, options);
   }
   if (tokens_ && tokens_->size() > 1) {
     const TokenSplit split = split_of(plan, tokens_->members());

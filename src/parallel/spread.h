@@ -9,9 +9,11 @@
 #include "comm/job.h"
 #include "models/registry.h"
 #include "nn/attention.h"
+#include "nn/spatial.h"
 #include "parallel/loop.h"
 #include "parallel/plan.h"
 #include "parallel/split_guide.h"
+#include "parallel/split_spatial.h"
 
 namespace xdit::parallel {
 
@@ -21,12 +23,20 @@ class Spread {
  public:
   /// Collective over all ranks of the plan, idle ones included, where any of them exchange something; `peers`
   /// is null where none do. `options`: dtype and device of activations.
-  Spread(const Plan& plan, std::int64_t rank, const models::Shape& shape,
+  Spread(const Plan& plan, std::int64_t rank, const models::Shape& shape, const models::VaeConfig& vae,
          const std::shared_ptr<const comm::Job>& peers, std::chrono::nanoseconds timeout,
          const at::TensorOptions& options);
 
   [[nodiscard]] nn::Attention& attention() { return *attention_; }
   [[nodiscard]] Guide& guide() { return *guide_; }
+  [[nodiscard]] const nn::Spatial& spatial() const {
+    if (slabs_) return *slabs_;
+    return whole_;
+  }
+  /// The picture [C, H, W] on the rank that writes it, from each rank's decoded rows of it.
+  [[nodiscard]] at::Tensor whole_picture(const at::Tensor& rows) const {
+    return slabs_ ? slabs_->collect(rows) : rows;
+  }
   /// The picture's latents in the loop's layout, [T, C], from each rank's tokens of it.
   [[nodiscard]] at::Tensor all_tokens(const at::Tensor& latents) {
     return gather_ ? (*gather_)(latents) : latents;
@@ -36,9 +46,12 @@ class Spread {
   std::optional<comm::Group> world_;
   std::optional<comm::Group> tokens_;    ///< holds the tokens of a picture together
   std::optional<comm::Group> branches_;  ///< the two branches of a guided step
+  std::optional<comm::Group> picture_;   ///< makes a picture together
   std::unique_ptr<nn::Attention> attention_;
   std::unique_ptr<Guide> guide_;
   std::optional<TokenGather> gather_;
+  nn::LocalSpatial whole_;
+  std::unique_ptr<SplitSpatial> slabs_;
 };
 
 }  // namespace xdit::parallel

@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "models/denoiser.h"
+#include "models/vae/decoder.h"
 #include "nn/attention.h"
 #include "nn/linear.h"
-#include "nn/spatial.h"
 #include "nn/weights.h"
 #include "output/report.h"
 #include "parallel/load.h"
@@ -45,6 +45,9 @@ class RankRun {
   void make_pictures(const Networks& networks);
   [[nodiscard]] at::Tensor denoise(models::Denoiser& denoiser, const config::Picture& picture);
   [[nodiscard]] const models::Branch& branch(models::Denoiser& denoiser, const std::string& prompt);
+  /// The finished picture on the rank that writes it, from this rank's rows and the others'.
+  [[nodiscard]] at::Tensor decode(const models::VaeDecoder& decoder, const at::Tensor& latents,
+                                  std::int64_t picture);
   void trace_prompt(const std::string& prompt, const std::string& prefix);
   [[nodiscard]] output::Phase write(const config::Picture& picture, const at::Tensor& image) const;
   [[nodiscard]] output::Phase phase(const std::string& name, double start_s, double end_s,
@@ -59,7 +62,7 @@ class RankRun {
   bool guided_;  ///< classifier-free guidance
   Trace trace_;
   nn::LocalLinears linears_;
-  nn::LocalSpatial spatial_;
+  models::VaeConfig vae_;
   parallel::Spread spread_;
   std::map<std::string, PromptIds> ids_;
   std::map<std::string, models::PromptEmbedding> embeddings_;
