@@ -2,18 +2,7 @@
 
 #include <ATen/ATen.h>
 
-#include "nn/tiles.h"
-
 namespace xdit::nn {
-namespace {
-
-// Rows as they are, columns padded with zeros by K / 2.
-at::Tensor convolution(const at::Tensor& x, const Convolution& layer) {
-  if (x.is_cpu()) return tiles::convolution(x, layer.weight, layer.bias, 0);
-  return at::conv2d(x, layer.weight, layer.bias, 1, at::IntArrayRef({0, layer.weight.size(3) / 2}));
-}
-
-}  // namespace
 
 at::Tensor Spatial::moments(const at::Tensor& x, std::int64_t groups) const {
   return merge_rows(gather_moments(row_moments(x, groups)), x.size(1) / groups * x.size(3));
@@ -29,11 +18,11 @@ at::Tensor Spatial::convolve_written(const at::Tensor& like, std::int64_t scale,
                                       like.options().memory_format(at::MemoryFormat::ChannelsLast));
   write(padded.narrow(2, halo, rows));
   if (halo > 0) fill_halo(padded, halo);
-  return convolution(padded, layer);
+  return convolution_(padded, layer);
 }
 
 at::Tensor Spatial::convolve(const at::Tensor& x, const Convolution& layer) const {
-  if (layer.weight.size(2) == 1) return convolution(x, layer);
+  if (layer.weight.size(2) == 1) return convolution_(x, layer);
   return convolve_written(x, 1, layer, [&](const at::Tensor& to) { to.copy_(x); });
 }
 

@@ -3,15 +3,10 @@
 
 #include <cstdint>
 
+#include "nn/convolution.h"
 #include "nn/group_norm.h"
 
 namespace xdit::nn {
-
-/// A convolution's parameters: weight [O, I, K, K], bias [O]. Stride 1, zero padding of K / 2.
-struct Convolution {
-  at::Tensor weight;
-  at::Tensor bias;
-};
 
 /// Operations on pictures [B, C, h, W] in which an output row depends on more rows than its own. Where rows
 /// are spread over ranks, only the three virtual functions know it; a row's bits do not depend on where it is
@@ -23,6 +18,7 @@ class Spatial {
   Spatial& operator=(const Spatial&) = delete;
   virtual ~Spatial() = default;
 
+  /// With zeros around the picture, K / 2 of them.
   [[nodiscard]] at::Tensor convolve(const at::Tensor& x, const Convolution& layer) const;
   /// Of silu(group_norm(x)).
   [[nodiscard]] at::Tensor convolve_normed(const at::Tensor& x, const GroupNorm& norm,
@@ -46,6 +42,8 @@ class Spatial {
   template <class F>
   [[nodiscard]] at::Tensor convolve_written(const at::Tensor& like, std::int64_t scale,
                                             const Convolution& layer, F&& write) const;
+
+  mutable Convolutions convolution_;
 };
 
 /// All rows are on this rank.
