@@ -19,4 +19,17 @@ void norm_and_rotate(const Stream& stream, const at::Tensor& rotary, const at::T
   reference::norm_and_rotate(stream, rotary, q, k, v, eps);
 }
 
+at::Tensor row_moments(const at::Tensor& x, std::int64_t groups) {
+  return reference::row_moments(x, groups);
+}
+
+at::Tensor merge_rows(const at::Tensor& rows, std::int64_t row_elements) {
+  return reference::merge_rows(rows, row_elements);
+}
+
+void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& layer, bool silu,
+               const at::Tensor& out) {
+  reference::normalise(x, whole, layer, silu, out);
+}
+
 }  // namespace xdit::nn::fused

@@ -44,6 +44,19 @@ void require_devices(const std::vector<std::int64_t>& devices, const Machine& ma
                   fmt::format("--gpus {}", count));
 }
 
+// Slabs of the decoder: the first ranks of every picture, as many as asked for (all of them), share its rows.
+void cut_slabs(Plan& plan, const config::RunSpec& spec, std::int64_t rows) {
+  const std::int64_t ranks = plan.mesh.size() / plan.mesh.data;  // that make a picture
+  const std::int64_t degree = spec.parallel.vae.value_or(ranks);
+  if (degree > ranks)
+    throw Error(ExitCode::kUsage,
+                fmt::format("vae {}: {} rank{} a picture", degree, ranks, ranks == 1 ? " makes" : "s make"),
+                "--vae-parallel", fmt::format("--vae-parallel {}", ranks));
+  for (RankPlan& rank : plan.ranks)
+    if (rank.pictures.count > 0 && rank.rank % ranks < degree)
+      rank.latent_rows = part_of(rows, degree, rank.rank % ranks);
+}
+
 std::string idle_note(std::int64_t pictures, std::int64_t data) {
   return fmt::format(
       "{} picture{} for {} ranks: rank{} {} to do", pictures, pictures == 1 ? "" : "s", data,
@@ -86,7 +99,7 @@ std::vector<Range> stages_of(const models::Model& model, std::int64_t stages) {
 }
 
 // Places, pictures, tokens and blocks of every rank.
-void place_ranks(Plan& plan, const config::RunSpec& spec, const models::Model& model, std::int64_t pictures) {
+void place_ranks(Plan& plan, const models::Model& model, std::int64_t pictures) {
   const comm::Mesh mesh = plan.mesh.ranks();
   const std::vector<Range> stages = stages_of(model, plan.mesh.pipefusion);
   const std::int64_t token_ranks = plan.mesh.token_ranks();
@@ -108,7 +121,6 @@ void place_ranks(Plan& plan, const config::RunSpec& spec, const models::Model& m
       const Range mine = part_of(all.count, token_ranks, token_rank);
       rank.image_tokens.push_back({all.first + mine.first, mine.count});
     }
-    if (rank.decodes) rank.latent_rows = {0, spec.image.height / model.shape.latent_scale};
   }
 }
 
@@ -145,7 +157,8 @@ Plan make_plan(const config::RunSpec& spec, const models::Model& model, const Ma
     rank.device = on_cpu ? 0 : devices[i];
     plan.ranks.push_back(rank);
   }
-  place_ranks(plan, spec, model, pictures);
+  place_ranks(plan, model, pictures);
+  cut_slabs(plan, spec, spec.image.height / model.shape.latent_scale);
   spread_weights(plan, spec, model, machine);
   return plan;
 }

@@ -58,7 +58,7 @@ struct RankPlan {
   std::int64_t rank = 0;
   std::int64_t device = 0;  ///< index among the machine's GPUs; 0 on the CPU
   Range pictures;           ///< of the run; none: the rank is idle
-  bool decodes = true;      ///< and writes; the others that hold its pictures hand it their latents
+  bool decodes = true;      ///< and writes; the others that make its pictures hand it their rows
   bool encodes = false;     ///< prompts, for all
   Range text_tokens;
   std::vector<Range> image_tokens;  ///< by band; one but with pipefusion
@@ -66,7 +66,7 @@ struct RankPlan {
   std::vector<int> sharding;        ///< ranks that store a share of each block; this one alone: all of it
   Readers block_readers;            ///< of its part of the blocks; nobody where it holds none
   std::map<std::string, Readers> readers;  ///< of what belongs to no block, for each network that it holds
-  Range latent_rows;                       ///< of the VAE's input
+  Range latent_rows;                       ///< its slab of the VAE's input
   std::map<std::string, NetworkBytes> networks;  ///< by component
   std::uint64_t peak_memory = 0;                 ///< predicted bytes on the device
   bool overlap_loading = true;                   ///< text encoders and denoiser fit beside each other

@@ -153,9 +153,9 @@ void predict_memory(const Plan& plan, RankPlan& rank, const config::RunSpec& spe
     activations +=
         2 * all_tokens * width * element * static_cast<std::uint64_t>(rank.blocks.count) * branches / parts;
   }
-  const std::uint64_t pixels =
-      static_cast<std::uint64_t>(spec.image.width) * static_cast<std::uint64_t>(spec.image.height);
-  const std::uint64_t decoding = rank.pictures.count > 0 ? pixels * 256 * element * 4 : 0;
+  const std::uint64_t pixels = static_cast<std::uint64_t>(spec.image.width) *
+                               static_cast<std::uint64_t>(rank.latent_rows.count * model.shape.latent_scale);
+  const std::uint64_t decoding = pixels * 256 * element * 4;
   std::uint64_t encoders = 0;
   std::uint64_t denoising = 0;
   for (const auto& [name, bytes] : rank.networks) (is_encoder(name) ? encoders : denoising) += bytes.memory;

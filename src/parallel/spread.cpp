@@ -29,6 +29,23 @@ const models::Network& denoiser_of(const models::Model& model) {
                        [](const models::Network& network) { return network.component == "transformer"; });
 }
 
+// Null where one rank decodes the picture by itself.
+std::unique_ptr<SplitSpatial> slabs_of(const Plan& plan, comm::Group& group, const models::Shape& shape,
+                                       const models::VaeConfig& vae, const at::TensorOptions& options) {
+  std::vector<comm::Range> slabs;
+  std::int64_t rows = 0;
+  for (const int member : group.members()) {
+    const Range& slab = plan.ranks.at(static_cast<std::size_t>(member)).latent_rows;
+    slabs.push_back({slab.first, slab.count});
+    rows += slab.count;
+  }
+  if (slabs.front().count == rows) return nullptr;
+  const std::int64_t side = shape.pixels_per_token / shape.latent_scale;  // of a token, in latents
+  const std::int64_t columns = plan.image_tokens * side * side / rows;
+  return std::make_unique<SplitSpatial>(
+      group, slabs, slab_bytes(vae, rows, columns, static_cast<std::int64_t>(options.dtype().itemsize())));
+}
+
 }  // namespace
 
 void Spread::make_groups(const Run& run) {
@@ -45,6 +62,9 @@ void Spread::make_groups(const Run& run) {
   branches_ = axes({Axis::kCfg});
   stages_ = axes({Axis::kPipefusion});
   tensor_ = axes({Axis::kTensor});
+  const auto ranks = static_cast<int>(run.plan.mesh.size() / run.plan.mesh.data);  // data varies slowest
+  picture_ = world_->split(me / ranks);
+  slabs_ = slabs_of(run.plan, *picture_, run.model.shape, run.vae, run.options);
   if (run.plan.shard > 1) sharding_ = world_->split(mine.sharding.front());
   if (run.model.dummy) return;
   const auto among = [&](const std::vector<int>& ranks) {

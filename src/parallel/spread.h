@@ -10,9 +10,11 @@
 #include "models/registry.h"
 #include "nn/attention.h"
 #include "nn/linear.h"
+#include "nn/spatial.h"
 #include "parallel/loop.h"
 #include "parallel/plan.h"
 #include "parallel/split_guide.h"
+#include "parallel/split_spatial.h"
 
 namespace xdit::parallel {
 
@@ -24,6 +26,7 @@ class Spread {
     const Plan& plan;
     std::int64_t rank = 0;
     const models::Model& model;
+    const models::VaeConfig& vae;
     std::int64_t branches = 1;  ///< of a guided step
     std::shared_ptr<const comm::Job> peers;
     std::chrono::nanoseconds timeout{};
@@ -36,6 +39,14 @@ class Spread {
   [[nodiscard]] const nn::Linears& linears() const { return *linears_; }
   [[nodiscard]] Guide& guide() { return *guide_; }
   [[nodiscard]] Loop& loop() { return *loop_; }
+  [[nodiscard]] const nn::Spatial& spatial() const {
+    if (slabs_) return *slabs_;
+    return whole_;
+  }
+  /// The picture [C, H, W] on the rank that writes it, from each rank's decoded rows of it.
+  [[nodiscard]] at::Tensor whole_picture(const at::Tensor& rows) const {
+    return slabs_ ? slabs_->collect(rows) : rows;
+  }
   /// The picture's latents in the loop's layout, [T, C], from each rank's tokens of it.
   [[nodiscard]] at::Tensor all_tokens(const at::Tensor& latents) {
     return gather_ ? (*gather_)(latents) : latents;
@@ -64,11 +75,14 @@ class Spread {
   std::optional<comm::Group> block_readers_;
   std::optional<comm::Group> outside_readers_;
   std::optional<comm::Group> readers_;
+  std::optional<comm::Group> picture_;  ///< makes a picture together
   std::unique_ptr<nn::Attention> attention_;
   std::unique_ptr<nn::Linears> linears_;
   std::unique_ptr<Guide> guide_;
   std::unique_ptr<Loop> loop_;
   std::optional<TokenGather> gather_;
+  nn::LocalSpatial whole_;
+  std::unique_ptr<SplitSpatial> slabs_;
 };
 
 }  // namespace xdit::parallel

@@ -12,7 +12,6 @@
 
 #include "core/error.h"
 #include "core/file.h"
-#include "models/vae/decoder.h"
 #include "output/metadata.h"
 #include "output/png.h"
 #include "parallel/loop.h"
@@ -57,9 +56,11 @@ RankRun::RankRun(const RankJob& job, Listener& listener, output::Report& report)
       dtype_(torch_type(job.spec.model.dtype)),
       guided_(job.spec.sampling.cfg_scale > 1),
       trace_(!job.spec.output.trace.empty()),
+      vae_(models::read_vae_config(job.model.files.components.at("vae").config, "vae/config.json")),
       spread_({.plan = job.plan,
                .rank = job.rank,
                .model = job.model,
+               .vae = vae_,
                .branches = guided_ ? 2 : 1,
                .peers = job.peers,
                .timeout = std::chrono::duration_cast<std::chrono::nanoseconds>(
@@ -184,9 +185,7 @@ const models::Branch& RankRun::branch(models::Denoiser& denoiser, const std::str
 void RankRun::make_pictures(const Networks& networks) {
   const auto denoiser = models::make_denoiser(job_.model, {plan_.blocks.first, plan_.blocks.count},
                                               *networks.transformer, spread_.linears(), spread_.attention());
-  const models::VaeDecoder decoder(
-      models::read_vae_config(job_.model.files.components.at("vae").config, "vae/config.json"),
-      *networks.vae);
+  const models::VaeDecoder decoder(vae_, *networks.vae);
   if (embeddings_.size() <= kPreparedPrompts) {
     for (const auto& [prompt, embedding] : embeddings_) static_cast<void>(branch(*denoiser, prompt));
     denoiser->prepared_all();
@@ -203,13 +202,9 @@ void RankRun::make_pictures(const Networks& networks) {
     job_.stop.check();
     if (embeddings_.size() > kPreparedPrompts) branches_.clear();
     const at::Tensor latents = denoise(*denoiser, picture);
+    if (plan_.latent_rows.count == 0) continue;
+    const at::Tensor image = decode(decoder, latents, picture.index);
     if (!plan_.decodes) continue;
-    const double start = now_s();
-    listener_.begin("decode", 0);
-    const at::Tensor decoded = decoder.decode_scaled(latents.unsqueeze(0), spatial_).squeeze(0);
-    const at::Tensor image = finished_picture(decoded);
-    report_.phases.push_back(phase("decode", start, now_s(), picture.index));
-    listener_.finish();
     trace_.add("image", image);
     collect();
     writing = std::async(std::launch::async, [this, &picture, image] { return write(picture, image); });
@@ -256,6 +251,20 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& p
   listener_.advance(spec.sampling.steps);
   listener_.finish();
   return denoiser.unpack(spread_.all_tokens(latents), rows, columns);
+}
+
+at::Tensor RankRun::decode(const models::VaeDecoder& decoder, const at::Tensor& latents,
+                           std::int64_t picture) {
+  const double start = now_s();
+  listener_.begin("decode", 0);
+  const at::Tensor slab = latents.narrow(1, plan_.latent_rows.first, plan_.latent_rows.count).unsqueeze(0);
+  const at::Tensor decoded = spread_.whole_picture(decoder.decode_scaled(slab, spread_.spatial()).squeeze(0));
+  const at::Tensor image = plan_.decodes ? finished_picture(decoded) : at::Tensor();
+  Marks marks(device_);
+  marks.add();
+  report_.phases.push_back(phase("decode", start, marks.at_s(0), picture));
+  listener_.finish();
+  return image;
 }
 
 void RankRun::trace_prompt(const std::string& prompt, const std::string& prefix) {

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "models/denoiser.h"
-#include "nn/spatial.h"
+#include "models/vae/decoder.h"
 #include "nn/weights.h"
 #include "output/metadata.h"
 #include "output/report.h"
@@ -46,6 +46,9 @@ class RankRun {
   void make_pictures(const Networks& networks);
   [[nodiscard]] at::Tensor denoise(models::Denoiser& denoiser, const config::Picture& picture);
   [[nodiscard]] const models::Branch& branch(models::Denoiser& denoiser, const std::string& prompt);
+  /// The finished picture on the rank that writes it, from this rank's rows and the others'.
+  [[nodiscard]] at::Tensor decode(const models::VaeDecoder& decoder, const at::Tensor& latents,
+                                  std::int64_t picture);
   void trace_prompt(const std::string& prompt, const std::string& prefix);
   [[nodiscard]] output::PictureRecord record_of(const config::Picture& picture) const;
   [[nodiscard]] output::Phase write(const config::Picture& picture, const at::Tensor& image) const;
@@ -60,7 +63,7 @@ class RankRun {
   at::ScalarType dtype_;
   bool guided_;  ///< classifier-free guidance
   Trace trace_;
-  nn::LocalSpatial spatial_;
+  models::VaeConfig vae_;
   parallel::Spread spread_;
   parallel::NetworkLoader loader_;
   std::vector<config::Picture> pictures_;  ///< of the run

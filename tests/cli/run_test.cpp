@@ -119,7 +119,7 @@ TEST_CASE("flags reach their keys as they were typed") {
   CHECK(settings.at("sampling.seed") == "3,5-6,9");
   CHECK(settings.at("output.metadata") == false);
   CHECK(settings.at("output.overwrite") == true);
-  CHECK(settings.at("parallel.shard_weights") == true);
+  CHECK(settings.at("parallel.shard_weights") == false);
   CHECK(settings.at("parallel.gpus") == "1,");
   CHECK(json::parse(result.out).at("pictures").size() == 16);
 }

@@ -47,7 +47,7 @@ const std::map<std::string, Sample, std::less<>>& samples() {
       {"parallel.gather", {"2", "8"}},
       {"parallel.tensor", {"2", "8"}},
       {"parallel.shard_weights", {"true", "false"}},
-      {"parallel.vae", {"true", "false"}},
+      {"parallel.vae", {"1", "8"}},
       {"parallel.allow", {"rounding", "approximate"}},
       {"output.path", {"a.png", "b/{seed}.png"}},
       {"output.metadata", {"true", "false"}},

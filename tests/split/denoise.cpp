@@ -4,6 +4,7 @@
 
 #include "core/json.h"
 #include "models/denoiser.h"
+#include "models/vae/tables.h"
 #include "parallel/network_loader.h"
 #include "parallel/spread.h"
 #include "schedulers/sampler.h"
@@ -54,9 +55,12 @@ at::Tensor denoise(const Run& run, const models::Model& model, std::int64_t rank
   const parallel::RankPlan& mine = plan.ranks.at(static_cast<std::size_t>(rank));
   const at::TensorOptions options = at::TensorOptions().dtype(run.type);
   const bool guided = run.cfg_scale > 1;
+  const models::VaeConfig vae =
+      models::read_vae_config(model.files.components.at("vae").config, "vae/config.json");
   parallel::Spread spread({.plan = plan,
                            .rank = rank,
                            .model = model,
+                           .vae = vae,
                            .branches = guided ? 2 : 1,
                            .peers = peers,
                            .timeout = std::chrono::seconds(30),
