@@ -1,5 +1,6 @@
 #include "parallel/spread.h"
 
+#include "comm/device_memory.h"
 #include "parallel/split_attention.h"
 
 namespace xdit::parallel {
@@ -23,7 +24,10 @@ Spread::Spread(const Plan& plan, std::int64_t rank, const models::Shape& shape,
   const comm::Mesh mesh = plan.mesh.ranks();
   const auto me = static_cast<int>(rank);
   if (peers) {
-    world_ = comm::Group::world(peers, me, timeout);
+    const at::Device device = options.device();
+    world_ = comm::Group::world(
+        peers, me, timeout,
+        device.is_cuda() ? comm::device_memory(peers, me, device.index(), timeout) : nullptr);
     tokens_ = world_->split(mesh.members(me, {comm::Axis::kTokens, comm::Axis::kUlysses}).front());
     branches_ = world_->split(mesh.members(me, {comm::Axis::kCfg}).front());
   }

@@ -31,6 +31,10 @@ class Spread {
   [[nodiscard]] at::Tensor all_tokens(const at::Tensor& latents) {
     return gather_ ? (*gather_)(latents) : latents;
   }
+  /// Throws what an exchange has met; call it when the device's work is done and before its result is used.
+  void check() const {
+    if (world_) world_->check();
+  }
 
  private:
   std::optional<comm::Group> world_;

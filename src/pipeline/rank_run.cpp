@@ -193,6 +193,10 @@ void RankRun::make_pictures(const Networks& networks) {
     const double start = now_s();
     listener_.begin("decode", 0);
     const at::Tensor decoded = decoder.decode_scaled(latents.unsqueeze(0), spatial_).squeeze(0);
+    Marks done(device_);
+    done.add();
+    done.wait(0);
+    spread_.check();
     const at::Tensor image = finished_picture(decoded);
     report_.phases.push_back(phase("decode", start, now_s(), picture.index));
     listener_.finish();
@@ -231,6 +235,7 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& p
         // One step ahead of the device at most: progress
         // stays true and a stop takes effect.
         marks.wait(marks.count() - 2);
+        spread_.check();
         listener_.advance(step - 1);
       });
   for (std::size_t i = 1; i < marks.count(); ++i)
