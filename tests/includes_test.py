@@ -14,7 +14,7 @@ ALLOWED = {
     "config": {"core"},
     "schedulers": {"core"},
     "weights": {"core"},
-    "comm": {"core", "cuda/kernels.h"},
+    "comm": {"core", "cuda/peer_memory.h"},
     "output": {"core", "config", "weights"},
     "nn": {"core", "cuda/kernels.h"},
     "text": {"core", "nn", "weights"},

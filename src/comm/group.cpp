@@ -37,7 +37,7 @@ Group::Group(std::shared_ptr<PeerMemory> host, std::shared_ptr<PeerMemory> memor
 }
 
 Group Group::world(const std::shared_ptr<const Job>& job, int rank, std::chrono::nanoseconds timeout,
-                   const MakeMemory& make_memory) {
+                   std::shared_ptr<PeerMemory> memory) {
   const auto host = std::make_shared<HostMemory>(job, rank, timeout);
   const auto size = static_cast<std::size_t>(job->size());
   const std::int64_t bytes = static_cast<std::int64_t>(size * kShared);
@@ -57,7 +57,7 @@ Group Group::world(const std::shared_ptr<const Job>& job, int rank, std::chrono:
     host->await({&there, 1}, "rendezvous", nullptr);
     blocks[peer] = host->open(job->card(peer).handle, peer);
   }
-  Group group(host, make_memory ? make_memory(host) : host,
+  Group group(host, memory ? std::move(memory) : host,
               PeerBuffer(host, rank, members, std::vector<std::int64_t>(size, bytes), std::move(blocks)));
   group.finish();
   return group;
@@ -69,13 +69,14 @@ void Group::finish() {
   signals_ = allocate(0);
 }
 
-Group Group::split(int colour) {
+Group Group::split(int colour, std::shared_ptr<PeerMemory> host) {
   const std::vector<int> colours = share_values(*this, colour);
   Peers ranks;
   for (const int peer : everyone_) {
     if (colours[peer] == colour) ranks.push_back(peer);
   }
-  Group group(host_, memory_, connect(host_, ranks, static_cast<std::int64_t>(ranks.size() * kShared)));
+  if (!host) host = host_;
+  Group group(host, memory_, connect(host, ranks, static_cast<std::int64_t>(ranks.size() * kShared)));
   group.finish();
   return group;
 }

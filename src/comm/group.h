@@ -3,7 +3,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -19,18 +18,17 @@ namespace xdit::comm {
 /// Ranks that exchange bytes. Results land in a PeerBuffer of the group, where peers write them directly; the
 /// call is over, in the order of the stream, when this rank's result is there and its source may change.
 /// Collectives are called by every rank of the group in the same order. A group of one copies to itself.
-/// A wait throws Error(kRank) when the job is aborted or a peer is silent for the timeout; the group is dead
-/// then. For a second stream: a second group (split) or a second buffer.
+/// A wait throws Error(kRank) when the job is aborted or a peer is silent for the timeout (on a device's
+/// stream a later call does, or check()); the group is dead then. For a second stream: a second group (split)
+/// or a second buffer.
 class Group {
  public:
-  /// Makes the memory that the results lie in, given the host's.
-  using MakeMemory = std::function<std::shared_ptr<PeerMemory>(const std::shared_ptr<PeerMemory>& host)>;
-
-  /// All ranks of the job; returns when all are here.
+  /// All ranks of the job; returns when all are here. `memory`: that results lie in; null: the host's.
   static Group world(const std::shared_ptr<const Job>& job, int rank, std::chrono::nanoseconds timeout,
-                     const MakeMemory& make_memory = {});
+                     std::shared_ptr<PeerMemory> memory = nullptr);
   /// The ranks of this group that pass the same colour, in its order. Collective over this group.
-  [[nodiscard]] Group split(int colour);
+  /// `host`: in place of the host's memory, with other waits for share().
+  [[nodiscard]] Group split(int colour, std::shared_ptr<PeerMemory> host = nullptr);
 
   [[nodiscard]] int rank() const noexcept { return control_.rank_; }
   [[nodiscard]] int size() const noexcept { return static_cast<int>(members().size()); }
@@ -64,6 +62,8 @@ class Group {
            Stream stream = nullptr);
   /// What every rank had enqueued before it is done before what any of them enqueues after it.
   void barrier(Stream stream = nullptr);
+  /// See PeerMemory::check.
+  void check() const { memory_->check(); }
 
  private:
   Group(std::shared_ptr<PeerMemory> host, std::shared_ptr<PeerMemory> memory, PeerBuffer control);

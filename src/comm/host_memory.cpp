@@ -16,7 +16,7 @@
 #include <utility>
 
 #include "comm/shared_memory.h"
-#include "core/error.h"
+#include "comm/wait_error.h"
 
 namespace xdit::comm {
 namespace {
@@ -103,17 +103,8 @@ void HostMemory::await(const Flag& flag, const char* operation) const {
       std::this_thread::yield();
       continue;
     }
-    if (const auto failed = job_->aborted()) {
-      const std::string who = *failed < 0 ? "the job was ended" : fmt::format("rank {} failed", *failed);
-      throw Error(ExitCode::kRank, fmt::format("{} while rank {} waited for rank {}", who, rank_, flag.peer),
-                  operation);
-    }
-    if (waited >= timeout_) {
-      throw Error(ExitCode::kRank,
-                  fmt::format("rank {} heard nothing from rank {} for {} s", rank_, flag.peer,
-                              std::chrono::duration<double>(timeout_).count()),
-                  operation, "see what that rank said last, or raise runtime.timeout if it was only slow");
-    }
+    if (const auto failed = job_->aborted()) throw aborted_wait(*failed, rank_, flag.peer, operation);
+    if (waited >= timeout_) throw silent_peer(rank_, flag.peer, timeout_, operation);
     const auto start = std::chrono::steady_clock::now();
     const nanoseconds slice = std::min(kSlice, timeout_ - waited);
     futex_wait(flag.word, seen, slice);

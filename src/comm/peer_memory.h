@@ -57,10 +57,14 @@ class PeerMemory {
   virtual void copy(std::span<const Copy> copies, Stream stream) = 0;
   /// What was copied before is seen by whoever sees the flag.
   virtual void raise(std::span<const Flag> flags, Stream stream) = 0;
-  /// Error(kRank) naming `operation` and the peer when the job is aborted or the timeout has passed.
+  /// Error(kRank) naming `operation` (a literal) and the peer when the job is aborted or the timeout has
+  /// passed. On a device's stream it comes from a later call, or from check().
   virtual void await(std::span<const Flag> flags, const char* operation, Stream stream) = 0;
   /// to = ((terms[0] + terms[1]) + terms[2]) ..., each of `count` elements.
   virtual void sum(float* to, std::span<const float* const> terms, std::int64_t count, Stream stream) = 0;
+  /// Throws what a wait on a stream has met so far. Bytes that came over a stream are good when check()
+  /// returns after that stream was synchronised.
+  virtual void check() const {}
 };
 
 }  // namespace xdit::comm

@@ -6,7 +6,8 @@
 
 /// What goes over a Channel. Rank to launcher: {"begin": phase, "steps": n}, {"advance": done},
 /// {"finish": true}, {"picture": index}, {"warn": line}, {} (alive), and at the end {"report": ...} or
-/// {"error": ...}. Launcher to rank: {"stop": signal}.
+/// {"error": ...}, with {"after": rank} where it only follows from that rank's, which is told earlier.
+/// Launcher to rank: {"stop": signal}.
 namespace xdit::output {
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Phase, name, start_s, end_s, rank, picture, step)

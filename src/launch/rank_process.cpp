@@ -10,6 +10,7 @@
 #include <csignal>
 #include <mutex>
 #include <new>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -70,8 +71,12 @@ class Teller final : public pipeline::Listener {
   std::mutex sending_;
 };
 
-int report_failure(Teller& teller, const Error& error) {
-  teller.tell(error_message(error));
+int report_failure(const pipeline::RankJob& job, Teller& teller, const Error& error) {
+  json message = error_message(error);
+  const std::optional<int> first = job.peers ? job.peers->aborted() : std::nullopt;
+  if (first && *first != job.rank) message["after"] = *first;
+  teller.tell(message);
+  if (job.peers) job.peers->abort(static_cast<int>(job.rank));  // told before any peer can notice
   return static_cast<int>(error.code());
 }
 
@@ -82,11 +87,11 @@ int run_and_tell(const pipeline::RankJob& job, Teller& teller) {
     teller.tell(report_message(report));
     return 0;
   } catch (const Error& error) {
-    return report_failure(teller, error);
+    return report_failure(job, teller, error);
   } catch (const std::bad_alloc&) {
-    return report_failure(teller, Error(ExitCode::kMemory, "out of memory", {}, "a smaller --size"));
+    return report_failure(job, teller, Error(ExitCode::kMemory, "out of memory", {}, "a smaller --size"));
   } catch (const std::exception& error) {
-    return report_failure(teller,
+    return report_failure(job, teller,
                           Error(ExitCode::kInternal, fmt::format("internal error: {}", error.what())));
   }
 }

@@ -131,7 +131,8 @@ void Supervisor::hear(Child& child, const json& message, output::Report& report)
   } else if (const auto fault = message.find("error"); fault != message.end()) {
     child.ended = true;
     const auto code = static_cast<ExitCode>(fault->at("code").get<int>());
-    if (stop_.signal() != 0) return;  // the others end their steps too
+    if (stop_.signal() != 0) return;        // the others end their steps too
+    if (message.contains("after")) return;  // the cause lies in another channel already
     std::string what = fault->at("message").get<std::string>();
     if (children_.size() > 1) what = fmt::format("rank {} in {}: {}", child.rank, child.phase, what);
     throw Error(code, what, fault->at("where").get<std::string>(), fault->at("fix").get<std::string>());

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "comm/device_memory.h"
+#include "comm/host_memory.h"
+#include "core/error.h"
 #include "parallel/device_stream.h"
 #include "parallel/pipefusion.h"
 #include "parallel/ring_attention.h"
@@ -52,7 +55,13 @@ void Spread::make_groups(const Run& run) {
   const auto me = static_cast<int>(run.rank);
   const RankPlan& mine = run.plan.ranks.at(static_cast<std::size_t>(run.rank));
   const comm::Mesh mesh = run.plan.mesh.ranks();
-  world_ = comm::Group::world(run.peers, me, run.timeout);
+  const at::Device device = run.options.device();
+  world_ = comm::Group::world(
+      run.peers, me, run.timeout,
+      device.is_cuda() ? comm::device_memory(run.peers, me, device.index(), run.timeout) : nullptr);
+  // Files and prompts may take as long as they like: a rank that is there says so to the launcher.
+  patient_ =
+      world_->split(0, std::make_shared<comm::HostMemory>(run.peers, me, std::chrono::nanoseconds::max()));
   const auto axes = [&](std::initializer_list<Axis> of) -> std::optional<comm::Group> {
     const std::vector<int> members = mesh.members(me, of);
     if (members.size() == 1) return std::nullopt;
@@ -68,7 +77,7 @@ void Spread::make_groups(const Run& run) {
   if (run.plan.shard > 1) sharding_ = world_->split(mine.sharding.front());
   if (run.model.dummy) return;
   const auto among = [&](const std::vector<int>& ranks) {
-    return world_->split(ranks.empty() ? -1 - me : ranks.front());
+    return patient_->split(ranks.empty() ? -1 - me : ranks.front());
   };
   const auto readers = [&](const char* component) {
     const auto found = mine.readers.find(component);
@@ -122,7 +131,7 @@ Spread::Spread(const Run& run) {
 }
 
 void Spread::finish() {
-  if (world_) world_->barrier();
+  if (patient_) static_cast<void>(patient_->share({}));
 }
 
 }  // namespace xdit::parallel

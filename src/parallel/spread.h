@@ -52,13 +52,18 @@ class Spread {
     return gather_ ? (*gather_)(latents) : latents;
   }
   /// Groups of the plan's ranks; null where this rank is alone.
-  [[nodiscard]] comm::Group* world() { return get(world_); }
+  [[nodiscard]] comm::Group* world() { return get(patient_); }
   [[nodiscard]] comm::Group* sharding() { return get(sharding_); }  ///< RankPlan::sharding
   /// RankPlan::block_readers, and readers of the denoiser and of what every rank with pictures holds.
   [[nodiscard]] comm::Group* block_readers() { return get(block_readers_); }
   [[nodiscard]] comm::Group* outside_readers() { return get(outside_readers_); }
   [[nodiscard]] comm::Group* readers() { return get(readers_); }
-  void finish();  ///< returns when no rank reads this one's memory any more. Collective
+  /// Returns when no rank reads this one's memory any more. The device's work is done. Collective.
+  void finish();
+  /// Throws what an exchange has met; call it when the device's work is done and before its result is used.
+  void check() const {
+    if (world_) world_->check();
+  }
 
  private:
   [[nodiscard]] static comm::Group* get(std::optional<comm::Group>& group) {
@@ -67,6 +72,7 @@ class Spread {
   void make_groups(const Run& run);
 
   std::optional<comm::Group> world_;
+  std::optional<comm::Group> patient_;   ///< of all, too; waits for its members without end
   std::optional<comm::Group> tokens_;    ///< holds the tokens of a picture together
   std::optional<comm::Group> branches_;  ///< the two branches of a guided step
   std::optional<comm::Group> stages_;    ///< the blocks

@@ -100,6 +100,9 @@ void RankRun::run() {
     report_.phases.push_back(phase("load", loaded.start_s, loaded.end_s));
     listener_.finish();
     if (plan_.pictures.count > 0) make_pictures(loaded);
+    Marks done(device_);
+    done.add();
+    done.wait(0);
     spread_.finish();
   }
   if (plan_.decodes && plan_.pictures.count > 0)
@@ -243,6 +246,7 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& p
         // One step ahead of the device at most: progress
         // stays true and a stop takes effect.
         marks.wait(marks.count() - 2);
+        spread_.check();
         listener_.advance(step - 1);
       });
   for (std::size_t i = 1; i < marks.count(); ++i)
@@ -259,9 +263,11 @@ at::Tensor RankRun::decode(const models::VaeDecoder& decoder, const at::Tensor& 
   listener_.begin("decode", 0);
   const at::Tensor slab = latents.narrow(1, plan_.latent_rows.first, plan_.latent_rows.count).unsqueeze(0);
   const at::Tensor decoded = spread_.whole_picture(decoder.decode_scaled(slab, spread_.spatial()).squeeze(0));
-  const at::Tensor image = plan_.decodes ? finished_picture(decoded) : at::Tensor();
   Marks marks(device_);
   marks.add();
+  marks.wait(0);
+  spread_.check();
+  const at::Tensor image = plan_.decodes ? finished_picture(decoded) : at::Tensor();
   report_.phases.push_back(phase("decode", start, marks.at_s(0), picture));
   listener_.finish();
   return image;

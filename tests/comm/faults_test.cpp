@@ -12,6 +12,7 @@
 
 #include "comm/group.h"
 #include "tests/catch.h"
+#include "tests/comm/memory.h"
 #include "tests/comm/ranks.h"
 
 using namespace xdit::comm;
@@ -19,6 +20,11 @@ using namespace xdit::tests;
 using namespace std::chrono_literals;
 
 namespace {
+
+// Contexts on a GPU take their time to come and go.
+double soon() {
+  return on_gpu() ? 20 : 5;
+}
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -29,8 +35,11 @@ void gather_forever(Group& group) {
   PeerBuffer buffer = group.allocate(group.size());
   std::vector<Range> parts;
   for (const int peer : group.everyone()) parts.push_back({peer, 1});
-  const std::byte mine{1};
-  while (true) group.all_gather_v(&mine, parts, buffer);
+  const auto mine = hold(std::vector{std::byte{1}});
+  while (true) {
+    group.all_gather_v(mine.get(), parts, buffer);
+    settle(group);
+  }
 }
 
 void expect_fault(const std::string& fault, const std::string& text) {
@@ -86,11 +95,9 @@ class SharedStore : public Store {
 TEST_CASE("a killed rank is noticed at the timeout, by name") {
   const auto start = std::chrono::steady_clock::now();
   const auto body = [](Rank& self) {
-    if (self.group.rank() == 2) {
-      self.group.barrier();
-      ::raise(SIGKILL);
-    }
     self.group.barrier();
+    settle(self.group);
+    if (self.group.rank() == 2) ::raise(SIGKILL);
     gather_forever(self.group);
   };
   const Failures failures = run_ranks(4, body, {.timeout = 700ms});
@@ -103,7 +110,7 @@ TEST_CASE("a killed rank is noticed at the timeout, by name") {
     if (failures[rank].find("from rank 2 ") != std::string::npos) ++saw;
   }
   CHECK(saw >= 1);
-  CHECK(seconds_since(start) < 5);
+  CHECK(seconds_since(start) < soon());
 }
 
 TEST_CASE("a launcher that aborts the job frees the others at once, whatever the timeout") {
@@ -123,7 +130,7 @@ TEST_CASE("a launcher that aborts the job frees the others at once, whatever the
   for (const int rank : {0, 2, 3, 4, 5, 6, 7}) {
     expect_fault(failures[rank], fmt::format("rank 1 failed while rank {} waited for rank ", rank));
   }
-  CHECK(seconds_since(start) < 5);
+  CHECK(seconds_since(start) < soon());
 }
 
 TEST_CASE("a stopped rank is noticed at the timeout") {
@@ -154,6 +161,7 @@ TEST_CASE("time in which the waiting rank itself was stopped does not count") {
                 for (int i = 0; i < 30; ++i) ::usleep(10'000);
               }
               self.group.barrier();
+              settle(self.group);
             },
             launch) == kNone);
 }
@@ -162,21 +170,23 @@ TEST_CASE("an operation that waits is named") {
   const auto named = [](const std::function<void(Group&, PeerBuffer&)>& operation) {
     const auto body = [&](Rank& self) {
       PeerBuffer buffer = self.group.allocate(64);
-      if (self.group.rank() == 0) operation(self.group, buffer);
+      if (self.group.rank() != 0) return;
+      operation(self.group, buffer);
+      settle(self.group);
     };
     const Failures failures = run_ranks(2, body, {.timeout = 100ms});
     REQUIRE(failures.size() == 1);
     return failures[0].substr(0, failures[0].find(": rank 0 heard nothing from rank 1 for 0.1 s"));
   };
   const std::vector<Range> parts{{0, 1}, {1, 1}};
-  const float one = 1;
-  float out = 0;
   CHECK(named([](Group& group, PeerBuffer&) { group.barrier(); }) == "0: barrier");
-  CHECK(named([&](Group& group, PeerBuffer& to) { group.all_gather_v(&one, parts, to); }) == "0: all_gather");
+  CHECK(named([&](Group& group, PeerBuffer& to) { group.all_gather_v(to.data(), parts, to); }) ==
+        "0: all_gather");
   CHECK(named([](Group& group, PeerBuffer& to) { group.all_to_all_v({}, to); }) == "0: all_to_all");
   CHECK(named([](Group& group, PeerBuffer& to) { group.broadcast(nullptr, 1, 1, to); }) == "0: broadcast");
   CHECK(named([&](Group& group, PeerBuffer& to) {
-          group.sum(&one, {parts.data(), 2}, to, &out);
+          auto* const values = reinterpret_cast<float*>(to.data());
+          group.sum(values, {parts.data(), 2}, to, values);
         }) == "0: sum");
   CHECK(named([](Group& group, PeerBuffer&) { static_cast<void>(group.split(0)); }) == "0: share");
   CHECK(named([](Group&, PeerBuffer& to) { to.put({}, {1}); }) == "0: send");
@@ -227,6 +237,7 @@ TEST_CASE("another process's descriptor of the same number is refused") {
 }
 
 TEST_CASE("buffers and groups leave neither descriptors nor mappings nor names") {
+  if (on_gpu()) return;  // CUDA keeps both as it likes
   CHECK(run_ranks(3, [](Rank& self) {
           const std::int64_t descriptors = entries("/proc/self/fd");
           const auto round = [&] {

@@ -11,6 +11,8 @@
 #include <exception>
 #include <stdexcept>
 
+#include "tests/comm/memory.h"
+
 namespace xdit::tests {
 
 void expect(bool condition, const std::string& what) {
@@ -64,8 +66,12 @@ Failures run_processes(int size, const std::function<void(int)>& body,
 
 Failures run_ranks(int size, const std::function<void(Rank&)>& body, const Launch& launch) {
   const std::shared_ptr<Job> job = Job::create(size);
+  const std::shared_ptr<Job> start = Job::create(size);
   const auto one = [&](int rank) {
-    Group group = Group::world(job, rank, launch.timeout);
+    const std::shared_ptr<comm::PeerMemory> memory = tested_memory(job, rank, launch.timeout);
+    if (memory)
+      Group::world(start, rank, std::chrono::minutes(2));  // all GPUs are up before any timeout counts
+    Group group = Group::world(job, rank, launch.timeout, memory);
     Rank self{group, *job};
     body(self);
   };

@@ -251,6 +251,16 @@ TEST_CASE("an Error of a rank keeps its code and words, and says whose it is") {
     CHECK(error.code() == ExitCode::kOutput);
     CHECK_THAT(error.what(), ContainsSubstring("rank "));
   }
+  SECTION("write, of a picture that several ranks make: not what the others say of it") {
+    config::RunSpec spec = small_spec(folder.path(), 4);
+    spec.parallel.data = 1;
+    spec.parallel.gather = 4;
+    spec.output.path = (folder.path() / "out/{index}.png").string();
+    heard.at_begin = [&](std::string_view) { std::ofstream(folder.path() / "out") << "a file"; };
+    const Error error = failure(spec, open_tiny(), heard);
+    CHECK(error.code() == ExitCode::kOutput);
+    CHECK_THAT(error.what(), ContainsSubstring("rank 0 in "));
+  }
 }
 
 }  // namespace xdit::launch

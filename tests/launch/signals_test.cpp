@@ -137,6 +137,26 @@ TEST_CASE("a launcher that was stopped for longer than the timeout goes on") {
   CHECK(fs::exists(folder.path / "1.png"));
 }
 
+TEST_CASE("ranks that wait for one that failed learn of it even while the launcher is stopped") {
+  const cli::Folder folder;
+  const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+  const pid_t launcher = cli::start(
+      arguments(folder.path / "out", {"--steps", "10", "--count", "4", "--gpus", "2", "--gather", "2"}),
+      {"OMP_NUM_THREADS=1"}, null, null, null);
+  ::close(null);
+  double until = now_s() + 10;
+  while (test::children_of(launcher).size() < 2 && now_s() < until) ::usleep(10'000);
+  const std::vector<pid_t> ranks = test::children_of(launcher);
+  REQUIRE(ranks.size() == 2);
+  ::kill(launcher, SIGSTOP);
+  static_cast<void>(folder.write("out", "a file"));
+  until = now_s() + 30;  // half of runtime.timeout
+  while (!test::all_gone(ranks) && now_s() < until) ::usleep(10'000);
+  CHECK(test::all_gone(ranks));
+  ::kill(launcher, SIGCONT);
+  CHECK(cli::wait_for(launcher) == 8);
+}
+
 TEST_CASE("under torchrun: two processes are two ranks and start none") {
   const std::string torchrun = XDIT_SOURCE "/.venv/bin/torchrun";
   if (!fs::exists(torchrun)) return;

@@ -169,6 +169,19 @@ TEST_CASE("the first cause wins over what it causes") {
     ::_exit(70);
   };
   CHECK_THAT(supervise({notices, dies, notices}, heard).what, ContainsSubstring("rank 1 died in denoise"));
+
+  const auto follows = [](Channel& channel) {
+    json message = error_message(Error(ExitCode::kRank, "rank 1 failed while rank 0 waited"));
+    message["after"] = 1;
+    channel.send(message);
+    ::_exit(7);
+  };
+  const auto fails = [](Channel& channel) {
+    ::usleep(300'000);
+    channel.send(error_message(Error(ExitCode::kModel, "torn")));
+    ::_exit(4);
+  };
+  CHECK(supervise({follows, fails, follows}, heard).what == "rank 1 in start: torn");
 }
 
 TEST_CASE("a stopped rank is found by its silence, and one that ignores TERM is killed") {

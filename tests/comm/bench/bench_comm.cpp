@@ -1,0 +1,170 @@
+// bench_comm 0,1 (or 0,0 or cpu,cpu): a rank for each device runs every operation of a Group at FLUX.1's 1024
+// px sizes. Prints the time of one (out of a captured graph on GPUs; the slowest rank's) and the bytes that a
+// rank gets from others in it.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <cstring>
+#include <sstream>
+
+#include "comm/device_memory.h"
+#include "tests/comm/device/cuda.h"
+#include "tests/comm/memory.h"
+#include "tests/comm/ranks.h"
+
+using namespace xdit::comm;
+using namespace xdit::tests;
+
+namespace {
+
+using Enqueue = std::function<void(Stream)>;
+
+constexpr std::int64_t kTokens = 4608;
+constexpr std::int64_t kHeads = 24;
+constexpr std::int64_t kHeadBytes = 256;  // 128 channels of bf16
+constexpr std::int64_t kTokenBytes = kHeads * kHeadBytes;
+
+std::vector<Range> even(std::int64_t total, std::int64_t size) {
+  std::vector<Range> parts;
+  for (std::int64_t i = 0; i < size; ++i) {
+    const std::int64_t first = total * i / size;
+    parts.push_back({first, total * (i + 1) / size - first});
+  }
+  return parts;
+}
+
+double seconds_of_graph(Group& group, const Enqueue& enqueue) {
+  constexpr int kOperations = 10;  // in a graph
+  constexpr int kReplays = 10;
+  const Graph graph([&](Stream stream) {
+    for (int i = 0; i < kOperations; ++i) enqueue(stream);
+  });
+  std::array<cudaEvent_t, 2> events{};
+  for (cudaEvent_t& event : events) must(cudaEventCreate(&event));
+  for (int i = -2; i < kReplays; ++i) {
+    if (i == 0) must(cudaEventRecord(events[0], graph.stream()));
+    graph.launch();
+  }
+  must(cudaEventRecord(events[1], graph.stream()));
+  graph.synchronise();
+  group.check();
+  float ms = 0;
+  must(cudaEventElapsedTime(&ms, events[0], events[1]));
+  for (cudaEvent_t event : events) must(cudaEventDestroy(event));
+  return ms / 1e3 / (kOperations * kReplays);
+}
+
+double seconds_of_calls(const Enqueue& call) {
+  constexpr int kCalls = 20;
+  call(nullptr);
+  const auto start = std::chrono::steady_clock::now();
+  for (int i = 0; i < kCalls; ++i) call(nullptr);
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / kCalls;
+}
+
+void line(Group& group, const std::string& name, std::int64_t bytes, const Enqueue& enqueue) {
+  group.barrier();
+  settle(group);
+  const double mine = on_gpu() ? seconds_of_graph(group, enqueue) : seconds_of_calls(enqueue);
+  double seconds = 0;
+  for (const Group::Shared& theirs : group.share(std::as_bytes(std::span(&mine, 1)))) {
+    double value = 0;
+    std::memcpy(&value, theirs.data(), sizeof value);
+    seconds = std::max(seconds, value);
+  }
+  if (group.rank() != 0) return;
+  fmt::print("{:<44} {:>9.2f} MB {:>9.1f} us {:>7.1f} GB/s\n", name, static_cast<double>(bytes) / 1e6,
+             seconds * 1e6, static_cast<double>(bytes) / seconds / 1e9);
+  static_cast<void>(std::fflush(stdout));
+}
+
+void run_all(Group& group) {
+  const std::int64_t size = group.size();
+  const int rank = group.rank();
+  const auto source = hold(std::vector<std::byte>(kTokens * 3072 * 4));
+  const std::vector<Range> tokens = even(kTokens, size);
+  const std::vector<Range> heads = even(kHeads, size);
+  const Range mine = tokens[rank];
+  line(group, "barrier", 0, [&](Stream stream) { group.barrier(stream); });
+  {
+    PeerBuffer to = group.allocate(3 * kTokens * heads[rank].count * kHeadBytes);
+    std::vector<Put> puts;
+    for (const int peer : group.everyone())
+      for (std::int64_t plane = 0; plane < 3; ++plane) {
+        const std::int64_t row = heads[peer].count * kHeadBytes;
+        puts.push_back(
+            {.peer = peer,
+             .source = source.get() + plane * mine.count * kTokenBytes + heads[peer].first * kHeadBytes,
+             .rows = mine.count,
+             .row_bytes = row,
+             .source_stride = kTokenBytes,
+             .offset = (plane * kTokens + mine.first) * row,
+             .stride = row});
+      }
+    line(group, "all_to_all of q, k, v (Ulysses)",
+         3 * (kTokens - mine.count) * heads[rank].count * kHeadBytes,
+         [&](Stream stream) { group.all_to_all_v(puts, to, stream); });
+  }
+  {
+    PeerBuffer to = group.allocate(2 * kTokens * kTokenBytes);
+    const std::vector<Range> all(tokens.size(), Range{0, kTokens});
+    line(group, "gather_rows of k, v", 2 * (kTokens - mine.count) * kTokenBytes, [&](Stream stream) {
+      group.gather_rows({source.get(), 2, mine.count * kTokenBytes, kTokenBytes}, tokens, all, to, stream);
+    });
+  }
+  {
+    constexpr std::int64_t kRow = 1024 * 128 * 2;  // pixels, channels, bf16
+    const std::vector<Range> rows = even(128, size);
+    const std::vector<Range> wide = with_halo(rows, 1, 1);
+    PeerBuffer to = group.allocate(wide[rank].count * kRow);
+    std::byte* const slab = to.data() + (rows[rank].first - wide[rank].first) * kRow;  // in place
+    line(group, "gather_rows of the decoder's halos", (wide[rank].count - rows[rank].count) * kRow,
+         [&](Stream stream) {
+           group.gather_rows({slab, 1, 0, kRow}, rows, wide, to, stream);
+         });
+  }
+  {
+    constexpr std::int64_t kBytes = 4 << 20;
+    PeerBuffer to = group.allocate(kBytes);
+    line(group, "broadcast of prompt embeddings", kBytes,
+         [&](Stream stream) { group.broadcast(source.get(), kBytes, 0, to, stream); });
+  }
+  {
+    const std::vector<Range> parts = even(kTokens * 3072, size);
+    PeerBuffer staging = group.allocate(parts[rank].count * 4 * size);
+    const auto to = hold(std::vector<std::byte>(static_cast<std::size_t>(parts[rank].count) * 4));
+    line(group, "sum of activations in fp32 (reduce-scatter)", (size - 1) * parts[rank].count * 4,
+         [&](Stream stream) {
+           group.sum(reinterpret_cast<const float*>(source.get()), parts, staging,
+                     reinterpret_cast<float*>(to.get()), stream);
+         });
+  }
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  std::vector<std::string> devices;
+  std::istringstream list(count == 2 ? arguments[1] : "");
+  for (std::string device; std::getline(list, device, ',');) devices.push_back(device);
+  if (devices.empty()) {
+    fmt::print(stderr, "usage: bench_comm DEVICE,DEVICE...  (0,1 or 0,0 or cpu,cpu)\n");
+    return 2;
+  }
+  if (devices[0] != "cpu") ::setenv("XDIT_TEST_CUDA", "1", 1);
+  const auto size = static_cast<int>(devices.size());
+  const std::shared_ptr<Job> job = Job::create(size);
+  const Failures failures = run_processes(size, [&](int rank) {
+    constexpr std::chrono::seconds kTimeout{30};
+    Group group = Group::world(
+        job, rank, kTimeout,
+        on_gpu() ? device_memory(job, rank, std::atoi(devices[rank].c_str()), kTimeout) : nullptr);
+    run_all(group);
+    settle(group);
+    [[maybe_unused]] const auto all_are_done = group.share({});
+  });
+  for (const std::string& failure : failures) fmt::print(stderr, "rank {}\n", failure);
+  return failures.empty() ? 0 : 1;
+}
