@@ -71,8 +71,9 @@ void Spread::make_groups(const Run& run) {
   branches_ = axes({Axis::kCfg});
   stages_ = axes({Axis::kPipefusion});
   tensor_ = axes({Axis::kTensor});
-  const auto ranks = static_cast<int>(run.plan.mesh.size() / run.plan.mesh.data);  // data varies slowest
-  picture_ = world_->split(me / ranks);
+  const auto per_picture =
+      static_cast<int>(run.plan.mesh.size() / run.plan.mesh.data);  // data varies slowest
+  picture_ = world_->split(me / per_picture);
   slabs_ = slabs_of(run.plan, *picture_, run.model.shape, run.vae, run.options);
   if (run.plan.shard > 1) sharding_ = world_->split(mine.sharding.front());
   if (run.model.dummy) return;
