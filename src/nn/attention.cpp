@@ -42,6 +42,23 @@ at::Tensor scaled_dot_product(const at::Tensor& q, const at::Tensor& k, const at
   return at::scaled_dot_product_attention(q, k, v, mask, /*dropout_p=*/0.0, causal, scale);
 }
 
+AttentionPart partial_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale) {
+  const at::Tensor scores = at::matmul(q.to(at::kFloat), k.to(at::kFloat).transpose(2, 3)) * scale;
+  const at::Tensor sum = at::logsumexp(scores, {-1});
+  return {at::matmul(at::exp(scores - sum.unsqueeze(-1)), v.to(at::kFloat)), sum};
+}
+
+void merge(AttentionPart& into, const AttentionPart& part) {
+  if (!into.out.defined()) {
+    into = part;
+    return;
+  }
+  const at::Tensor sum = at::logaddexp(into.log_sum_exp, part.log_sum_exp);
+  into.out = into.out * at::exp(into.log_sum_exp - sum).unsqueeze(-1) +
+             part.out * at::exp(part.log_sum_exp - sum).unsqueeze(-1);
+  into.log_sum_exp = sum;
+}
+
 at::Tensor rotary_table(const at::Tensor& positions, std::span<const std::int64_t> dims, double theta) {
   std::vector<at::Tensor> angles;
   for (std::size_t axis = 0; axis < dims.size(); ++axis) {

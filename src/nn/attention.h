@@ -39,6 +39,16 @@ class LocalAttention final : public Attention {
 [[nodiscard]] at::Tensor scaled_dot_product(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                             double scale, const at::Tensor& bias = {}, bool causal = false);
 
+/// Attention over some of the keys, to be merged with that over others.
+struct AttentionPart {
+  at::Tensor out;          ///< [B, H, T, D] in float32
+  at::Tensor log_sum_exp;  ///< [B, H, T] in float32
+};
+[[nodiscard]] AttentionPart partial_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                              double scale);
+/// `into` gets what attention over both sets of keys gives; an undefined one becomes `part`.
+void merge(AttentionPart& into, const AttentionPart& part);
+
 /// Cosines and sines [T, D / 2, 2] of `positions` [T, axes] (float64) for axes of `dims` channels each, D in
 /// all. Rotary position embedding (Su et al. 2021) on several axes, as black-forest-labs/flux math.py `rope`.
 [[nodiscard]] at::Tensor rotary_table(const at::Tensor& positions, std::span<const std::int64_t> dims,

@@ -34,8 +34,11 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
   return x.is_cpu() ? tiles::linear(x, weight, bias) : at::linear(x, weight, bias);
 }
 
-std::unique_ptr<Linear> LocalLinears::make(const Weights& weights, const std::string& name, bool bias,
-                                           Split /*split*/) const {
+at::Tensor linear_partial(const at::Tensor& x, const at::Tensor& weight) {
+  return nn::linear(x.to(at::kFloat), weight.to(at::kFloat));
+}
+
+std::unique_ptr<Linear> LocalLinears::make(const Weights& weights, const std::string& name, bool bias) const {
   return std::make_unique<LocalLinear>(weights.get(name + ".weight"),
                                        bias ? weights.get(name + ".bias") : at::Tensor());
 }

@@ -124,7 +124,7 @@ TEST_CASE("linear with an activation is the linear, then the activation") {
     for (const Activation activation : {Activation::kGelu, Activation::kGeluTanh, Activation::kQuickGelu,
                                         Activation::kSilu, Activation::kRelu}) {
       const ResidentWeights weights({{"a.weight", randn({24, 16}, type)}, {"a.bias", randn({24}, type)}});
-      const auto linear = LocalLinears().make(weights, "a", true, Split::kNone);
+      const auto linear = LocalLinears().make(weights, "a", true);
       const at::Tensor x = randn({5, 16}, type);
       CAPTURE(at::toString(type), static_cast<int>(activation));
       const at::Tensor exact = activate(at::linear(x.to(at::kDouble), weights.get("a.weight").to(at::kDouble),
