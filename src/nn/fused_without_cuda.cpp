@@ -31,11 +31,12 @@ at::Tensor merge_rows(const at::Tensor& rows, std::int64_t row_elements) {
 void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& layer, bool silu,
                const at::Tensor& out) {
   reference::normalise(x, whole, layer, silu, out);
+}
 
-  at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, bool gelu_tanh,
-                    at::ScalarType result) {
-    const at::Tensor y = at::linear(x.to(result), weight.to(result), bias);
-    return gelu_tanh ? activate(y, Activation::kGeluTanh) : y;
-  }
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, bool gelu_tanh,
+                  at::ScalarType result) {
+  const at::Tensor y = at::linear(x.to(result), weight.to(result), bias);
+  return gelu_tanh ? activate(y, Activation::kGeluTanh) : y;
+}
 
 }  // namespace xdit::nn::fused

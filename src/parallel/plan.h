@@ -4,10 +4,10 @@
 #include <string>
 #include <vector>
 
-#include "comm/mesh.h"
 #include "comm/rows.h"
 #include "config/run_spec.h"
 #include "models/registry.h"
+#include "parallel/plan_mesh.h"
 
 /// Who holds and does what: computed from the run, the model's tables and the machine before any GPU or
 /// weight is touched. Plain data.
@@ -22,22 +22,6 @@ struct Machine {
   std::vector<Gpu> gpus;          ///< those that CUDA would show, in its order
   std::uint64_t host_memory = 0;  ///< bytes
   std::int64_t cores = 1;
-};
-
-/// Degrees of parallelism; the last varies fastest over ranks. ring and gather exclude each other.
-struct Mesh {
-  std::int64_t data = 1;
-  std::int64_t cfg = 1;
-  std::int64_t pipefusion = 1;
-  std::int64_t ring = 1;
-  std::int64_t gather = 1;
-  std::int64_t ulysses = 1;
-  std::int64_t tensor = 1;
-  [[nodiscard]] std::int64_t size() const {
-    return data * cfg * pipefusion * ring * gather * ulysses * tensor;
-  }
-  [[nodiscard]] comm::Mesh ranks() const;  ///< who stands where
-  [[nodiscard]] std::int64_t token_ranks() const { return ring * gather * ulysses; }
 };
 
 using comm::Range;
@@ -83,13 +67,6 @@ struct Plan {
   config::Allow grade = config::Allow::kExact;
   std::vector<std::string> notes;  ///< what the user should know of it, a line each
 };
-
-/// The mesh of `ranks`: the degrees that were asked for, the others chosen among exact modes. Error(kUsage)
-/// for degrees that fit neither each other nor the model.
-[[nodiscard]] Mesh choose_mesh(const config::RunSpec& spec, const models::Shape& shape, std::int64_t ranks);
-
-/// What the degrees do to the picture.
-[[nodiscard]] config::Allow grade_of(const Mesh& mesh, std::int64_t warmup, std::int64_t steps);
 
 /// Error(kUsage) for degrees that do not fit each other or the model, Error(kDevice) for GPUs that are not
 /// there, Error(kMemory) when the weights alone cannot fit; each names what would.

@@ -1,3 +1,5 @@
+#include "parallel/plan_mesh.h"
+
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -5,7 +7,6 @@
 #include <vector>
 
 #include "core/error.h"
-#include "parallel/plan.h"
 
 namespace xdit::parallel {
 namespace {

@@ -117,8 +117,8 @@ TEST_CASE("slabs lower the memory that decoding needs") {
   const Plan plan = make_plan(spec, flux_dev(), machine);
   CHECK(plan.ranks[0].peak_memory > slabs + 10 * kGb);
   CHECK(plan.ranks[1].peak_memory < plan.ranks[0].peak_memory);
-  CHECK_THAT(to_text(plan, machine, spec), ContainsSubstring("latent rows 0-511"));
-  CHECK_THAT(to_text(plan, machine, spec), ContainsSubstring("latent rows none"));
+  CHECK_THAT(to_text(plan, flux_dev(), machine, spec), ContainsSubstring("latent rows 0-511"));
+  CHECK_THAT(to_text(plan, flux_dev(), machine, spec), ContainsSubstring("latent rows none"));
 }
 
 TEST_CASE("what a machine or model does not have is an error that says what it has") {
