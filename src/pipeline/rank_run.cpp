@@ -241,7 +241,7 @@ at::Tensor RankRun::decode(const models::VaeDecoder& decoder, const at::Tensor& 
   listener_.begin("decode", 0);
   const at::Tensor slab = latents.narrow(1, plan_.latent_rows.first, plan_.latent_rows.count).unsqueeze(0);
   const at::Tensor decoded = spread_.whole_picture(decoder.decode_scaled(slab, spread_.spatial()).squeeze(0));
-  const at::Tensor image = plan_.decodes ? finished_picture(decoded) : at::Tensor();
+  at::Tensor image = plan_.decodes ? finished_picture(decoded) : at::Tensor();
   Marks marks(device_);
   marks.add();
   report_.phases.push_back(phase("decode", start, marks.at_s(0), picture));
