@@ -13,9 +13,21 @@ namespace xdit::nn {
 namespace {
 
 // Of cuDNN 9's plans for Hopper these give a row the same bits in every cut of a picture
-// (tests/nn/decoder_probe_test.cpp looks for them).
+// (tests/nn/decoder_probe_test.cpp looks for them): engine 41 adds a bias, engine 62 does not.
 bool is_exact(const std::string& name) {
-  return name.starts_with("eng62_") && (name + "_").find("_k25=1_") != std::string::npos;
+  return (name.starts_with("eng41_") || name.starts_with("eng62_")) &&
+         (name + "_").find("_k25=1_") != std::string::npos;
+}
+
+// These plans want channels in groups of 8: zeros fill the last one up.
+constexpr std::int64_t kChannels = 8;
+
+Convolution with_full_groups(const Convolution& layer) {
+  const std::int64_t missing = (kChannels - layer.weight.size(0) % kChannels) % kChannels;
+  if (missing == 0) return layer;
+  return {at::constant_pad_nd(layer.weight, {0, 0, 0, 0, 0, 0, 0, missing})
+              .contiguous(at::MemoryFormat::ChannelsLast),
+          at::constant_pad_nd(layer.bias, {0, missing})};
 }
 
 }  // namespace
@@ -32,7 +44,8 @@ const std::string& Convolutions::choose(const cudnn::Shape& shape) {
   return found->second;
 }
 
-at::Tensor Convolutions::by_plan(const at::Tensor& x, const Convolution& layer) {
+at::Tensor Convolutions::by_plan(const at::Tensor& x, const Convolution& asked) {
+  const Convolution layer = with_full_groups(asked);
   const cudnn::Shape shape{.inputs = x.size(1),
                            .outputs = layer.weight.size(0),
                            .kernel = layer.weight.size(2),
@@ -48,7 +61,8 @@ at::Tensor Convolutions::by_plan(const at::Tensor& x, const Convolution& layer) 
   if (!plan) throw Error(ExitCode::kInternal, name + " does not take every height: " + why, "cudnn");
   std::vector<at::Tensor> pictures;
   for (const at::Tensor& picture : x.split(1)) pictures.push_back((*plan)(picture, layer.weight, layer.bias));
-  return pictures.size() == 1 ? pictures.front() : at::cat(pictures);
+  const at::Tensor all = pictures.size() == 1 ? pictures.front() : at::cat(pictures);
+  return all.narrow(1, 0, asked.weight.size(0));
 }
 
 at::Tensor Convolutions::operator()(const at::Tensor& x, const Convolution& layer) {

@@ -22,7 +22,7 @@ struct Shape {
   std::int64_t columns = 0;
   at::ScalarType type = at::ScalarType::Undefined;
   Epilogue epilogue = Epilogue::kNone;
-  auto operator<=>(const Shape&) const = default;
+  auto operator<=>(const Shape&) const = default;  // NOLINT(modernize-use-nullptr): clang-tidy 14's own fault
 };
 
 /// Names of the plans that cuDNN's heuristics list for `rows` output rows on the current GPU, best first: an

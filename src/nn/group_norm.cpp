@@ -10,7 +10,7 @@ namespace reference {
 
 // Tiles of one row [G, C / G * W]: every row has the same shape, so the same order.
 at::Tensor row_moments(const at::Tensor& x, std::int64_t groups) {
-  const at::Tensor moments = at::empty({x.size(0), x.size(2), groups, 2}, x.options().dtype(at::kFloat));
+  at::Tensor moments = at::empty({x.size(0), x.size(2), groups, 2}, x.options().dtype(at::kFloat));
   tiles::for_each(x.size(0) * x.size(2), [&](std::int64_t index) {
     const std::int64_t picture = index / x.size(2), row = index % x.size(2);
     const at::Tensor values = x[picture].select(1, row).reshape({groups, -1}).to(at::kFloat);
@@ -37,7 +37,7 @@ at::Tensor merge_rows(const at::Tensor& rows, std::int64_t row_elements) {
         .add_(right.select(-1, 1))
         .add_(delta.square() * (share * static_cast<double>(stride * row_elements)));
   }
-  const at::Tensor whole = rows.select(1, 0).clone();
+  at::Tensor whole = rows.select(1, 0).clone();
   whole.select(-1, 1).div_(static_cast<double>(count * row_elements));
   return whole;
 }

@@ -43,6 +43,7 @@ std::unique_ptr<SplitSpatial> slabs_of(const Plan& plan, comm::Group& group, con
     rows += slab.count;
   }
   if (slabs.front().count == rows) return nullptr;
+  XDIT_ASSERT(rows > 0);
   const std::int64_t side = shape.pixels_per_token / shape.latent_scale;  // of a token, in latents
   const std::int64_t columns = plan.image_tokens * side * side / rows;
   return std::make_unique<SplitSpatial>(
