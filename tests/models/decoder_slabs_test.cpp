@@ -135,11 +135,9 @@ TEST_CASE("a slab of the decoder, given its halos, is the whole picture's") {
   at::globalContext().setDeterministicCuDNN(true);
   const models::Model model = models::open("FLUX.1-dev", {}, {}, true);
   const auto config = models::read_vae_config(model.files.components.at("vae").config, "vae");
-  const auto network = std::find_if(model.networks.begin(), model.networks.end(),
-                                    [](const models::Network& n) { return n.component == "vae"; });
   for (const at::ScalarType type : {at::kBFloat16, at::kHalf}) {
     CAPTURE(at::toString(type));
-    const nn::ResidentWeights weights(parallel::draw(*network, type, at::Device("cuda:0")));
+    const nn::ResidentWeights weights = load(model, "vae", type, at::Device("cuda:0"));
     const models::VaeDecoder decoder(config, weights);
     check_slabs(decoder, config, latents_of(config, 128, 128, at::Device("cuda:0"), type));
     check_slabs(decoder, config, latents_of(config, 45, 70, at::Device("cuda:0"), type));
