@@ -1,19 +1,20 @@
 #include <fmt/format.h>
 #include <sched.h>
 #include <signal.h>  // NOLINT: kill is POSIX's
-#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <atomic>
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 
 #include "comm/group.h"
+#include "core/file.h"
 #include "tests/catch.h"
 #include "tests/comm/memory.h"
 #include "tests/comm/ranks.h"
+#include "tests/scratch.h"
 
 using namespace xdit::comm;
 using namespace xdit::tests;
@@ -63,31 +64,26 @@ std::int64_t mappings() {
   return lines;
 }
 
-// What a TCPStore does, over memory that forked processes share.
-class SharedStore : public Store {
+// What a TCPStore does, over a folder.
+class FolderStore : public Store {
  public:
-  SharedStore()
-      : entry_(::mmap(nullptr, sizeof(Entry), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0)) {}
-  ~SharedStore() override { ::munmap(entry_, sizeof(Entry)); }
+  explicit FolderStore(std::filesystem::path folder) : folder_(std::move(folder)) {}
   void set(const std::string& key, const std::string& value) override {
-    key.copy(entry().key, sizeof entry().key - 1);
-    value.copy(entry().value, sizeof entry().value - 1);
-    std::atomic_ref(entry().ready).store(1);
+    const std::filesystem::path file = at(key);
+    std::ofstream(file.string() + ".new") << value;
+    std::filesystem::rename(file.string() + ".new", file);
   }
   std::string get(const std::string& key) override {
-    while (std::atomic_ref(entry().ready).load() == 0) ::usleep(1000);
-    expect(key == entry().key, "a key that was set");
-    return entry().value;
+    while (!std::filesystem::exists(at(key))) ::usleep(1000);
+    return xdit::read_file(at(key), xdit::ExitCode::kRank);
   }
 
  private:
-  struct Entry {
-    int ready;
-    char key[100];
-    char value[100];
-  };
-  [[nodiscard]] Entry& entry() const { return *static_cast<Entry*>(entry_); }
-  void* entry_;
+  [[nodiscard]] std::filesystem::path at(std::string key) const {
+    std::ranges::replace(key, '/', '-');
+    return folder_ / key;
+  }
+  std::filesystem::path folder_;
 };
 
 }  // namespace
@@ -204,7 +200,8 @@ TEST_CASE("a rank that never comes ends the rendezvous") {
 }
 
 TEST_CASE("ranks without a common parent meet through a store") {
-  SharedStore store;
+  const Scratch folder;
+  FolderStore store(folder.path());
   CHECK(run_processes(3, [&](int rank) {
           Group group = Group::world(Job::join(store, rank, 3), rank, 20s);
           PeerBuffer buffer = group.allocate(3);
