@@ -226,6 +226,7 @@ TEST_CASE("an Error of a rank keeps its code and words, and says whose it is") {
   }
   SECTION("write: a name that a file stands in the way of") {
     config::RunSpec spec = small_spec(folder.path(), 2);
+    spec.sampling.steps = 50;  // the file is there before the first picture
     spec.output.path = (folder.path() / "out/{index}.png").string();
     heard.at_begin = [&](std::string_view) { std::ofstream(folder.path() / "out") << "a file"; };
     const Error error = failure(spec, open_tiny(), heard);
@@ -236,6 +237,7 @@ TEST_CASE("an Error of a rank keeps its code and words, and says whose it is") {
     config::RunSpec spec = small_spec(folder.path(), 4);
     spec.parallel.data = 1;
     spec.parallel.gather = 4;
+    spec.sampling.steps = 50;  // the file is there before the first picture
     spec.output.path = (folder.path() / "out/{index}.png").string();
     heard.at_begin = [&](std::string_view) { std::ofstream(folder.path() / "out") << "a file"; };
     const Error error = failure(spec, open_tiny(), heard);
