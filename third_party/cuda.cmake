@@ -21,6 +21,11 @@ if(count GREATER 1)
   list(APPEND XDIT_GENCODE -gencode=arch=compute_${last},code=compute_${last})
 endif()
 
+# The NCCL that LibTorch loads.
+add_library(xdit_nccl INTERFACE)
+target_include_directories(xdit_nccl SYSTEM INTERFACE ${XDIT_NVIDIA}/nccl/include)
+target_link_libraries(xdit_nccl INTERFACE ${XDIT_NVIDIA}/nccl/lib/libnccl.so.2)
+
 # xdit_cuda_library(target source...): a static library of device code and its launchers.
 function(xdit_cuda_library target)
   set(objects "")

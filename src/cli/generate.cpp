@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <cstdlib>
 #include <ctime>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -9,6 +10,8 @@
 #include "cli/generate_options.h"
 #include "cli/layers.h"
 #include "config/values.h"
+#include "core/error.h"
+#include "launch/join.h"
 #include "launch/launch.h"
 #include "output/path_template.h"
 #include "parallel/plan.h"
@@ -60,7 +63,13 @@ ExitCode generate(const Arguments& arguments, const char* const* environment, co
   }
   stop.check();                // stdin may have waited for long
   std::random_device entropy;  // 32 bits: short enough to type again
-  const Prepared run = prepare(options, environment, [&] { return std::uint64_t{entropy()}; });
+  const Prepared run = prepare(options, environment, [&] {
+    const std::uint64_t seed = entropy();
+    if (launch::joined_place(&std::getenv))
+      throw Error(ExitCode::kUsage, "each of the processes that were started would draw its own", "--seed",
+                  fmt::format("-s {}", seed));
+    return seed;
+  });
   const config::RunSpec& spec = run.resolved.spec;
   const Paths paths = output::output_paths(spec.output.path, config::pictures(spec),
                                            output::local_date(std::time(nullptr)), spec.output.overwrite);

@@ -16,6 +16,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "comm/cuda_error.h"
 #include "comm/wait_error.h"
 #include "core/error.h"
 #include "cuda/peer_memory.h"
@@ -28,13 +29,6 @@ using std::chrono::nanoseconds;
 constexpr nanoseconds kSlice = std::chrono::milliseconds(20);  // how soon an abort is seen
 // CUDA shares whole pages with a peer: nothing else may lie on them.
 constexpr std::int64_t kPage = std::int64_t{2} << 20U;
-
-void check_cuda(cudaError_t error, const std::string& doing) {
-  if (error == cudaSuccess) return;
-  static_cast<void>(cudaGetLastError());  // nobody else is to find it
-  throw Error(error == cudaErrorMemoryAllocation ? ExitCode::kMemory : ExitCode::kDevice,
-              fmt::format("cannot {}: {}", doing, cudaGetErrorString(error)));
-}
 
 /// What a Handle holds.
 struct Exported {
@@ -232,9 +226,9 @@ class DeviceMemory final : public PeerMemory {
 
 }  // namespace
 
-std::shared_ptr<PeerMemory> device_memory(std::shared_ptr<const Job> job, int rank, int device,
+std::shared_ptr<PeerMemory> device_memory(const std::shared_ptr<const Job>& job, int rank, int device,
                                           nanoseconds timeout) {
-  return std::make_shared<DeviceMemory>(std::move(job), rank, device, timeout);
+  return std::make_shared<DeviceMemory>(job, rank, device, timeout);
 }
 
 }  // namespace xdit::comm

@@ -11,7 +11,7 @@ namespace xdit::comm {
 /// waits are kernels in the order of the stream and can be captured in a graph. `rank` waits at most
 /// `timeout` for one signal (time in which it was stopped itself does not count). Each call makes `device`
 /// the calling thread's. Error(kDevice) where GPUs do not reach each other, and in a build without CUDA.
-[[nodiscard]] std::shared_ptr<PeerMemory> device_memory(std::shared_ptr<const Job> job, int rank, int device,
-                                                        std::chrono::nanoseconds timeout);
+[[nodiscard]] std::shared_ptr<PeerMemory> device_memory(const std::shared_ptr<const Job>& job, int rank,
+                                                        int device, std::chrono::nanoseconds timeout);
 
 }  // namespace xdit::comm

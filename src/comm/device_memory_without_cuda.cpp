@@ -3,8 +3,8 @@
 
 namespace xdit::comm {
 
-std::shared_ptr<PeerMemory> device_memory(std::shared_ptr<const Job> /*job*/, int /*rank*/, int /*device*/,
-                                          std::chrono::nanoseconds /*timeout*/) {
+std::shared_ptr<PeerMemory> device_memory(const std::shared_ptr<const Job>& /*job*/, int /*rank*/,
+                                          int /*device*/, std::chrono::nanoseconds /*timeout*/) {
   throw Error(ExitCode::kDevice, "this build has no CUDA kernels, and ranks on GPUs exchange with them", {},
               "--gpus 1, or a build with -DXDIT_CUDA=ON");
 }

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstddef>
 #include <sstream>
+#include <string>
 #include <utility>
 
 #include "core/error.h"
@@ -18,7 +19,11 @@ struct Job::Header {
 namespace {
 
 constexpr std::uint64_t kMagic = 0x31626f6a74696478;  // "xditjob1"
-constexpr const char* kStoreKey = "xdit-gen/job";
+constexpr const char* kAddressKey = "job";
+
+std::string joined_key(int rank) {
+  return "joined/" + std::to_string(rank);
+}
 
 }  // namespace
 
@@ -57,15 +62,17 @@ std::shared_ptr<Job> Job::join(Store& store, int rank, int size) {
     const SharedMemory::Address address = job->memory_.address();
     std::ostringstream text;
     text << address.process << ' ' << address.descriptor << ' ' << address.inode << ' ' << address.bytes;
-    store.set(kStoreKey, text.str());
+    store.set(kAddressKey, text.str());
+    for (int peer = 1; peer < size; ++peer) static_cast<void>(store.get(joined_key(peer)));
     return job;
   }
   SharedMemory::Address address{};
-  std::istringstream text(store.get(kStoreKey));
+  std::istringstream text(store.get(kAddressKey));
   text >> address.process >> address.descriptor >> address.inode >> address.bytes;
   XDIT_ASSERT(!text.fail());
   std::shared_ptr<Job> job(new Job(SharedMemory::open(address, "rank 0")));
   XDIT_ASSERT(job->header().magic == kMagic && job->size() == size);
+  store.set(joined_key(rank), "1");
   return job;
 }
 

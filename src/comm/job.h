@@ -27,7 +27,8 @@ class Job {
   /// In the launcher: children inherit the mapping (fork) or descriptor() (exec; it is close-on-exec).
   static std::shared_ptr<Job> create(int size);
   static std::shared_ptr<Job> attach(int descriptor);  ///< takes the descriptor over
-  /// Under torchrun, srun or mpirun: rank 0 creates it, the others open it through /proc.
+  /// Under torchrun, srun or mpirun: rank 0 creates it, the others open it through /proc; it returns when all
+  /// have. `store` holds nothing of another job.
   static std::shared_ptr<Job> join(Store& store, int rank, int size);
 
   [[nodiscard]] int size() const noexcept;

@@ -56,6 +56,28 @@ std::optional<Place> joined_place(const std::function<const char*(const char*)>&
   return std::nullopt;
 }
 
+pipeline::Meeting meeting_place(const std::function<const char*(const char*)>& variable) {
+  const auto text = [&](const char* name) -> std::string {
+    const char* value = variable(name);
+    return value == nullptr ? "" : value;
+  };
+  pipeline::Meeting meeting{.host = text("MASTER_ADDR"),
+                            .port = 0,
+                            .served = text("TORCHELASTIC_USE_AGENT_STORE") == "True",
+                            .attempt = text("TORCHELASTIC_RESTART_COUNT")};
+  const std::string port = text("MASTER_PORT");
+  if (meeting.host.empty() || port.empty())
+    throw Error(ExitCode::kUsage, "ranks that share a picture meet there, and it is not set",
+                meeting.host.empty() ? "MASTER_ADDR" : "MASTER_PORT",
+                "export MASTER_ADDR=localhost MASTER_PORT=29500 (a free port), or whole pictures: --data");
+  const std::int64_t number_of_port = number("MASTER_PORT", port);
+  if (number_of_port == 0 || number_of_port > 65535)
+    throw Error(ExitCode::kUsage, fmt::format("{} is no port", port), "MASTER_PORT",
+                "29500 or another free one; torchrun: --standalone");
+  meeting.port = static_cast<std::uint16_t>(number_of_port);
+  return meeting;
+}
+
 config::RunSpec joined_spec(config::RunSpec spec, const Place& place, std::size_t visible) {
   std::string& gpus = spec.parallel.gpus;
   const std::string count = std::to_string(place.ranks);

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "config/run_spec.h"
+#include "pipeline/rank.h"
 
 namespace xdit::launch {
 
@@ -16,6 +17,9 @@ struct Place {
 /// From their variables, read with `variable` (as std::getenv); nothing when none started more than one.
 /// Error(kUsage) for values that make no sense and for ranks on several machines.
 [[nodiscard]] std::optional<Place> joined_place(const std::function<const char*(const char*)>& variable);
+
+/// Where they meet to exchange parts of a picture. Error(kUsage) where the variables do not say it.
+[[nodiscard]] pipeline::Meeting meeting_place(const std::function<const char*(const char*)>& variable);
 
 /// The run with a rank for each started process: --gpus 1 (unset) and all give way, another number is
 /// Error(kUsage). `visible`: GPUs that this process sees; a launcher that shows each process its own GPU

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <ctime>
+#include <optional>
 #include <utility>
 
 #include "core/error.h"
@@ -56,6 +57,7 @@ void spawn(const pipeline::RankJob& job, std::int64_t cores, pipeline::Listener&
                  .paths = job.paths,
                  .stop = own_stop,
                  .peers = job.peers,
+                 .meeting = job.meeting,
                  .started_s = job.started_s},
                 own_stop, std::move(channel), launcher, std::min(1.0, timeout_s / 4));
     });
@@ -92,12 +94,12 @@ Outcome run(const config::RunSpec& asked, const models::Model& model, pipeline::
 
   const parallel::Mesh& grid = outcome.plan.mesh;
   std::shared_ptr<const comm::Job> peers;  // made before the ranks are forked, which inherit it
+  std::optional<pipeline::Meeting> meeting;
   if (outcome.plan.exchanges()) {
     if (place)
-      throw Error(
-          ExitCode::kUsage, "under another launcher this version spreads whole pictures only", "parallel",
-          fmt::format("--data {}, or xdit-gen --gpus {} without that launcher", grid.size(), grid.size()));
-    peers = comm::Job::create(static_cast<int>(grid.size()));
+      meeting = meeting_place(&std::getenv);
+    else
+      peers = comm::Job::create(static_cast<int>(grid.size()));
   }
   const pipeline::RankJob job{.spec = spec,
                               .model = model,
@@ -107,6 +109,7 @@ Outcome run(const config::RunSpec& asked, const models::Model& model, pipeline::
                               .paths = outcome.paths,
                               .stop = stop,
                               .peers = peers,
+                              .meeting = meeting,
                               .started_s = started_s};
   if (!place) {
     spawn(job, machine.cores, listener, stop, report);

@@ -4,10 +4,34 @@
 #include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>
 
+#include <chrono>
+#include <cmath>
 #include <new>
 
 #include "core/error.h"
+#include "pipeline/meet.h"
 #include "pipeline/rank_run.h"
+
+namespace {
+
+// Ranks without a common launcher of ours tell each other of a failure themselves.
+void run_joined(xdit::pipeline::RankJob job, xdit::pipeline::Listener& listener,
+                xdit::output::Report& report) {
+  const auto rank = static_cast<int>(job.rank);
+  if (job.meeting)
+    job.peers = xdit::pipeline::meet(
+        *job.meeting, rank, static_cast<int>(job.plan.ranks.size()),
+        std::chrono::milliseconds(std::llround(job.spec.runtime.timeout_s * 1e3)), job.stop);
+  try {
+    xdit::pipeline::RankRun(job, listener, report).run();
+  } catch (...) {
+    if (job.meeting) job.peers->abort(rank);
+    job.stop.check();  // stopped too, but after a peer
+    throw;
+  }
+}
+
+}  // namespace
 
 // The rank library's one entry.
 extern "C" __attribute__((visibility("default"))) void xdit_run_rank(const xdit::pipeline::RankJob& job,
@@ -21,7 +45,7 @@ extern "C" __attribute__((visibility("default"))) void xdit_run_rank(const xdit:
     at::globalContext().setAllowTF32CuDNN(false);
     at::globalContext().setBenchmarkCuDNN(false);
     at::globalContext().setDeterministicCuDNN(true);
-    xdit::pipeline::RankRun(job, listener, report).run();
+    run_joined(job, listener, report);
   } catch (const c10::OutOfMemoryError& error) {
     throw Error(ExitCode::kMemory, error.what_without_backtrace(), {}, memory_fix);
   } catch (const c10::Error& error) {

@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,6 +32,14 @@ class Listener {
   virtual void warn(std::string_view line) = 0;
 };
 
+/// Where ranks meet that another launcher started.
+struct Meeting {
+  std::string host;
+  std::uint16_t port = 0;
+  bool served = false;  ///< by that launcher: c10d's TCPStore; else rank 0 serves one
+  std::string attempt;  ///< a launcher that starts them again after a failure counts it
+};
+
 struct RankJob {
   const config::RunSpec& spec;
   const models::Model& model;
@@ -40,6 +49,7 @@ struct RankJob {
   std::vector<std::filesystem::path> paths;  ///< of the pictures
   const StopToken& stop;
   std::shared_ptr<const comm::Job> peers;  ///< what the ranks share; null when they exchange nothing
+  std::optional<Meeting> meeting;          ///< where they come by it, when it is not here yet
   double started_s = 0;  ///< steady_clock's seconds at which the run began: time 0 of the report
 };
 

@@ -103,8 +103,8 @@ void RankRun::run() {
     Marks done(device_);
     done.add();
     done.wait(0);
-    spread_.finish();
   }
+  spread_.finish();
   if (plan_.decodes && plan_.pictures.count > 0)
     trace_.write(job_.spec.output.trace, job_.spec.output.overwrite);
   report_.ranks.push_back({.rank = job_.rank,

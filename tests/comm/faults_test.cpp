@@ -1,19 +1,22 @@
 #include <fmt/format.h>
 #include <sched.h>
 #include <signal.h>  // NOLINT: kill is POSIX's
-#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 
 #include "comm/group.h"
+#include "comm/shared_memory.h"
+#include "core/file.h"
 #include "tests/catch.h"
 #include "tests/comm/memory.h"
 #include "tests/comm/ranks.h"
+#include "tests/scratch.h"
 
 using namespace xdit::comm;
 using namespace xdit::tests;
@@ -30,8 +33,23 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+// Comes in a rank; its parent waits for it.
+class Moment {
+ public:
+  void come() const { word().store(1); }
+  void wait() const {
+    while (word().load() == 0) ::usleep(1'000);
+  }
+
+ private:
+  [[nodiscard]] std::atomic_ref<int> word() const {
+    return std::atomic_ref(*reinterpret_cast<int*>(memory_.data()));
+  }
+  SharedMemory memory_ = SharedMemory::create(sizeof(int));
+};
+
 // Gathers until something ends it.
-void gather_forever(Group& group) {
+void gather_forever(Group& group, const Moment& under_way) {
   PeerBuffer buffer = group.allocate(group.size());
   std::vector<Range> parts;
   for (const int peer : group.everyone()) parts.push_back({peer, 1});
@@ -39,6 +57,7 @@ void gather_forever(Group& group) {
   while (true) {
     group.all_gather_v(mine.get(), parts, buffer);
     settle(group);
+    under_way.come();
   }
 }
 
@@ -63,42 +82,38 @@ std::int64_t mappings() {
   return lines;
 }
 
-// What a TCPStore does, over memory that forked processes share.
-class SharedStore : public Store {
+// What a TCPStore does, over a folder.
+class FolderStore : public Store {
  public:
-  SharedStore()
-      : entry_(::mmap(nullptr, sizeof(Entry), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0)) {}
-  ~SharedStore() override { ::munmap(entry_, sizeof(Entry)); }
+  explicit FolderStore(std::filesystem::path folder) : folder_(std::move(folder)) {}
   void set(const std::string& key, const std::string& value) override {
-    key.copy(entry().key, sizeof entry().key - 1);
-    value.copy(entry().value, sizeof entry().value - 1);
-    std::atomic_ref(entry().ready).store(1);
+    const std::filesystem::path file = at(key);
+    std::ofstream(file.string() + ".new") << value;
+    std::filesystem::rename(file.string() + ".new", file);
   }
   std::string get(const std::string& key) override {
-    while (std::atomic_ref(entry().ready).load() == 0) ::usleep(1000);
-    expect(key == entry().key, "a key that was set");
-    return entry().value;
+    while (!std::filesystem::exists(at(key))) ::usleep(1000);
+    return xdit::read_file(at(key), xdit::ExitCode::kRank);
   }
 
  private:
-  struct Entry {
-    int ready;
-    char key[100];
-    char value[100];
-  };
-  [[nodiscard]] Entry& entry() const { return *static_cast<Entry*>(entry_); }
-  void* entry_;
+  [[nodiscard]] std::filesystem::path at(std::string key) const {
+    std::ranges::replace(key, '/', '-');
+    return folder_ / key;
+  }
+  std::filesystem::path folder_;
 };
 
 }  // namespace
 
 TEST_CASE("a killed rank is noticed at the timeout, by name") {
   const auto start = std::chrono::steady_clock::now();
-  const auto body = [](Rank& self) {
+  const Moment under_way;
+  const auto body = [&](Rank& self) {
     self.group.barrier();
     settle(self.group);
     if (self.group.rank() == 2) ::raise(SIGKILL);
-    gather_forever(self.group);
+    gather_forever(self.group, under_way);
   };
   const Failures failures = run_ranks(4, body, {.timeout = 700ms});
   REQUIRE(failures.size() == 4);
@@ -115,8 +130,9 @@ TEST_CASE("a killed rank is noticed at the timeout, by name") {
 
 TEST_CASE("a launcher that aborts the job frees the others at once, whatever the timeout") {
   const auto start = std::chrono::steady_clock::now();
-  const Launch launch{.timeout = 10min, .watch = [](const Job& job, const std::vector<pid_t>& processes) {
-                        ::usleep(200'000);
+  const Moment under_way;
+  const Launch launch{.timeout = 10min, .watch = [&](const Job& job, const std::vector<pid_t>& processes) {
+                        under_way.wait();
                         ::kill(processes[1], SIGKILL);
                         siginfo_t ended;
                         ::waitid(P_PID, static_cast<id_t>(processes[1]), &ended, WEXITED | WNOWAIT);
@@ -124,7 +140,7 @@ TEST_CASE("a launcher that aborts the job frees the others at once, whatever the
                         job.abort(-1);  // comes second: the first cause stays
                       }};
   const Failures failures = run_ranks(
-      8, [](Rank& self) { gather_forever(self.group); }, launch);
+      8, [&](Rank& self) { gather_forever(self.group, under_way); }, launch);
   REQUIRE(failures.size() == 8);
   CHECK(failures[1] == "1: signal 9");
   for (const int rank : {0, 2, 3, 4, 5, 6, 7}) {
@@ -134,21 +150,24 @@ TEST_CASE("a launcher that aborts the job frees the others at once, whatever the
 }
 
 TEST_CASE("a stopped rank is noticed at the timeout") {
-  const Launch launch{.timeout = 500ms, .watch = [](const Job& job, const std::vector<pid_t>& processes) {
-                        ::usleep(200'000);
+  const Moment under_way;
+  const Launch launch{.timeout = 500ms, .watch = [&](const Job& job, const std::vector<pid_t>& processes) {
+                        under_way.wait();
                         ::kill(processes[0], SIGSTOP);
                         ::usleep(1'000'000);
                         job.abort(0);
                         ::kill(processes[0], SIGCONT);
                       }};
   const Failures failures = run_ranks(
-      2, [](Rank& self) { gather_forever(self.group); }, launch);
+      2, [&](Rank& self) { gather_forever(self.group, under_way); }, launch);
   REQUIRE(failures.size() == 2);
   expect_fault(failures[1], "rank 1 heard nothing from rank 0 for 0.5 s");
 }
 
 TEST_CASE("time in which the waiting rank itself was stopped does not count") {
-  const Launch launch{.timeout = 1s, .watch = [](const Job&, const std::vector<pid_t>& processes) {
+  const Moment under_way;
+  const Launch launch{.timeout = 1s, .watch = [&](const Job&, const std::vector<pid_t>& processes) {
+                        under_way.wait();
                         ::usleep(100'000);
                         for (const pid_t process : processes) ::kill(process, SIGSTOP);
                         ::usleep(1'500'000);
@@ -156,8 +175,9 @@ TEST_CASE("time in which the waiting rank itself was stopped does not count") {
                       }};
   CHECK(run_ranks(
             2,
-            [](Rank& self) {
+            [&](Rank& self) {
               if (self.group.rank() == 0) {
+                under_way.come();
                 for (int i = 0; i < 30; ++i) ::usleep(10'000);
               }
               self.group.barrier();
@@ -167,16 +187,19 @@ TEST_CASE("time in which the waiting rank itself was stopped does not count") {
 }
 
 TEST_CASE("an operation that waits is named") {
-  const auto named = [](const std::function<void(Group&, PeerBuffer&)>& operation) {
+  const std::chrono::milliseconds timeout = on_gpu() ? 1000ms : 100ms;
+  const std::string silence =
+      fmt::format(": rank 0 heard nothing from rank 1 for {} s", on_gpu() ? "1" : "0.1");
+  const auto named = [&](const std::function<void(Group&, PeerBuffer&)>& operation) {
     const auto body = [&](Rank& self) {
       PeerBuffer buffer = self.group.allocate(64);
       if (self.group.rank() != 0) return;
       operation(self.group, buffer);
       settle(self.group);
     };
-    const Failures failures = run_ranks(2, body, {.timeout = 100ms});
+    const Failures failures = run_ranks(2, body, {.timeout = timeout});
     REQUIRE(failures.size() == 1);
-    return failures[0].substr(0, failures[0].find(": rank 0 heard nothing from rank 1 for 0.1 s"));
+    return failures[0].substr(0, failures[0].find(silence));
   };
   const std::vector<Range> parts{{0, 1}, {1, 1}};
   CHECK(named([](Group& group, PeerBuffer&) { group.barrier(); }) == "0: barrier");
@@ -204,7 +227,8 @@ TEST_CASE("a rank that never comes ends the rendezvous") {
 }
 
 TEST_CASE("ranks without a common parent meet through a store") {
-  SharedStore store;
+  const Scratch folder;
+  FolderStore store(folder.path());
   CHECK(run_processes(3, [&](int rank) {
           Group group = Group::world(Job::join(store, rank, 3), rank, 20s);
           PeerBuffer buffer = group.allocate(3);

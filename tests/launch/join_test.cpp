@@ -53,6 +53,31 @@ TEST_CASE("variables that make no sense are usage errors") {
     }
 }
 
+TEST_CASE("where joined ranks meet") {
+  const auto meet = [](const Variables& variables) {
+    return meeting_place([&](const char* name) {
+      const auto found = variables.find(name);
+      return found == variables.end() ? nullptr : found->second.c_str();
+    });
+  };
+  const pipeline::Meeting own = meet({{"MASTER_ADDR", "node"}, {"MASTER_PORT", "29500"}});
+  CHECK(own.host == "node");
+  CHECK(own.port == 29500);
+  CHECK_FALSE(own.served);
+  const pipeline::Meeting torchrun = meet({{"MASTER_ADDR", "node"},
+                                           {"MASTER_PORT", "1"},
+                                           {"TORCHELASTIC_USE_AGENT_STORE", "True"},
+                                           {"TORCHELASTIC_RESTART_COUNT", "2"}});
+  CHECK(torchrun.served);
+  CHECK(torchrun.attempt == "2");
+  for (const Variables& variables :
+       {Variables{}, Variables{{"MASTER_ADDR", "node"}}, Variables{{"MASTER_PORT", "29500"}},
+        Variables{{"MASTER_ADDR", "node"}, {"MASTER_PORT", "0"}},
+        Variables{{"MASTER_ADDR", "node"}, {"MASTER_PORT", "65536"}},
+        Variables{{"MASTER_ADDR", "node"}, {"MASTER_PORT", "x"}}})
+    CHECK_THROWS_AS(meet(variables), Error);
+}
+
 TEST_CASE("--gpus of a joined run") {
   const auto gpus = [](const std::string& asked, std::size_t visible) {
     config::RunSpec spec;

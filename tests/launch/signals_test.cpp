@@ -1,4 +1,4 @@
-// The executable as users start it, with signals from outside and under torchrun.
+// The executable as users start it, with signals from outside.
 #include <fcntl.h>
 #include <signal.h>  // NOLINT: kill is POSIX's
 #include <unistd.h>
@@ -6,33 +6,17 @@
 #include <array>
 #include <filesystem>
 
-#include "core/file.h"
 #include "launch/clock.h"
 #include "tests/catch.h"
 #include "tests/cli/process.h"
 #include "tests/launch/processes.h"
+#include "tests/launch/small_run.h"
 
 namespace xdit::launch {
 namespace {
 
 namespace fs = std::filesystem;
-using cli::data;
-
-std::vector<std::string> arguments(const fs::path& output, const std::vector<std::string>& more) {
-  std::vector<std::string> all{"-m",       data("flux/tiny-dev"),
-                               "--device", "cpu",
-                               "--dtype",  "fp32",
-                               "--size",   "32x48",
-                               "-p",       "a fox",
-                               "-s",       "1",
-                               "-o",       output / "{index}.png"};
-  all.insert(all.end(), more.begin(), more.end());
-  return all;
-}
-
-std::string contents(const fs::path& file) {
-  return read_file(file, ExitCode::kOutput);
-}
+using test::arguments;
 
 // xdit-gen with three ranks that make pictures for long, started and at work.
 struct Running {
@@ -155,26 +139,6 @@ TEST_CASE("ranks that wait for one that failed learn of it even while the launch
   CHECK(test::all_gone(ranks));
   ::kill(launcher, SIGCONT);
   CHECK(cli::wait_for(launcher) == 8);
-}
-
-TEST_CASE("under torchrun: two processes are two ranks and start none") {
-  const std::string torchrun = XDIT_SOURCE "/.venv/bin/torchrun";
-  if (!fs::exists(torchrun)) return;
-  const cli::Folder one;
-  const cli::Folder two;
-  const std::vector<std::string> run{"--steps", "2", "--count", "3"};
-  REQUIRE(cli::xdit_gen(arguments(one.path, run), {.environment = {"OMP_NUM_THREADS=1"}}).code == 0);
-  std::string command =
-      "OMP_NUM_THREADS=1 " + torchrun + " --no-python --nproc_per_node 2 --master_port 0 " XDIT_GEN;
-  for (const std::string& argument : arguments(two.path, run)) command += " '" + argument + "'";
-  command +=
-      " --report '" + (two.path / "report.json").string() + "' >'" + (two.path / "out").string() + "' 2>&1";
-  const int status = std::system(command.c_str());
-  INFO(contents(two.path / "out"));
-  CHECK(status == 0);
-  for (const char* name : {"0.png", "1.png", "2.png"})
-    CHECK((contents(two.path / name) == contents(one.path / name)));
-  CHECK_THAT(contents(two.path / "report.json"), ContainsSubstring("\"parallel.gpus\": \"2\""));
 }
 
 }  // namespace xdit::launch

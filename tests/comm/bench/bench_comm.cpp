@@ -7,9 +7,11 @@
 #include <array>
 #include <cstdlib>
 #include <cstring>
+#include <set>
 #include <sstream>
 
 #include "comm/device_memory.h"
+#include "comm/nccl.h"
 #include "tests/comm/device/cuda.h"
 #include "tests/comm/memory.h"
 #include "tests/comm/ranks.h"
@@ -64,7 +66,8 @@ double seconds_of_calls(const Enqueue& call) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / kCalls;
 }
 
-void line(Group& group, const std::string& name, std::int64_t bytes, const Enqueue& enqueue) {
+// Of the slowest rank.
+double seconds_of(Group& group, const Enqueue& enqueue) {
   group.barrier();
   settle(group);
   const double mine = on_gpu() ? seconds_of_graph(group, enqueue) : seconds_of_calls(enqueue);
@@ -74,23 +77,45 @@ void line(Group& group, const std::string& name, std::int64_t bytes, const Enque
     std::memcpy(&value, theirs.data(), sizeof value);
     seconds = std::max(seconds, value);
   }
-  if (group.rank() != 0) return;
-  fmt::print("{:<44} {:>9.2f} MB {:>9.1f} us {:>7.1f} GB/s\n", name, static_cast<double>(bytes) / 1e6,
-             seconds * 1e6, static_cast<double>(bytes) / seconds / 1e9);
-  static_cast<void>(std::fflush(stdout));
+  return seconds;
 }
 
-void run_all(Group& group) {
+struct Bench {
+  Group& group;
+  NcclGroup* nccl;  // null where NCCL cannot be
+
+  void line(const std::string& name, std::int64_t bytes, const Enqueue& enqueue,
+            const Enqueue& by_nccl) const {
+    const double seconds = seconds_of(group, enqueue);
+    double nccl_seconds = 0;
+    if (nccl != nullptr && by_nccl) {
+      by_nccl(nullptr);  // takes its staging memory
+      nccl_seconds = seconds_of(group, by_nccl);
+    }
+    if (group.rank() != 0) return;
+    const auto rate = [&](double s) { return static_cast<double>(bytes) / s / 1e9; };
+    fmt::print("{:<44} {:>8.2f} MB {:>9.1f} us {:>6.1f} GB/s", name, static_cast<double>(bytes) / 1e6,
+               seconds * 1e6, rate(seconds));
+    if (nccl_seconds > 0)
+      fmt::print("   NCCL {:>9.1f} us {:>6.1f} GB/s", nccl_seconds * 1e6, rate(nccl_seconds));
+    fmt::print("\n");
+    static_cast<void>(std::fflush(stdout));
+  }
+};
+
+void run_all(Group& group, NcclGroup* nccl) {
+  const Bench bench{group, nccl};
   const std::int64_t size = group.size();
   const int rank = group.rank();
   const auto source = hold(std::vector<std::byte>(kTokens * 3072 * 4));
   const std::vector<Range> tokens = even(kTokens, size);
   const std::vector<Range> heads = even(kHeads, size);
   const Range mine = tokens[rank];
-  line(group, "barrier", 0, [&](Stream stream) { group.barrier(stream); });
+  bench.line("barrier", 0, [&](Stream stream) { group.barrier(stream); }, {});
   {
     PeerBuffer to = group.allocate(3 * kTokens * heads[rank].count * kHeadBytes);
     std::vector<Put> puts;
+    std::vector<Put> takes;
     for (const int peer : group.everyone())
       for (std::int64_t plane = 0; plane < 3; ++plane) {
         const std::int64_t row = heads[peer].count * kHeadBytes;
@@ -102,44 +127,56 @@ void run_all(Group& group) {
              .source_stride = kTokenBytes,
              .offset = (plane * kTokens + mine.first) * row,
              .stride = row});
+        const std::int64_t own = heads[rank].count * kHeadBytes;
+        takes.push_back({.peer = peer,
+                         .rows = tokens[peer].count,
+                         .row_bytes = own,
+                         .offset = (plane * kTokens + tokens[peer].first) * own,
+                         .stride = own});
       }
-    line(group, "all_to_all of q, k, v (Ulysses)",
-         3 * (kTokens - mine.count) * heads[rank].count * kHeadBytes,
-         [&](Stream stream) { group.all_to_all_v(puts, to, stream); });
+    bench.line(
+        "all_to_all of q, k, v (Ulysses)", 3 * (kTokens - mine.count) * heads[rank].count * kHeadBytes,
+        [&](Stream stream) { group.all_to_all_v(puts, to, stream); },
+        [&](Stream stream) { nccl->all_to_all_v(puts, takes, to.data(), stream); });
   }
   {
     PeerBuffer to = group.allocate(2 * kTokens * kTokenBytes);
     const std::vector<Range> all(tokens.size(), Range{0, kTokens});
-    line(group, "gather_rows of k, v", 2 * (kTokens - mine.count) * kTokenBytes, [&](Stream stream) {
-      group.gather_rows({source.get(), 2, mine.count * kTokenBytes, kTokenBytes}, tokens, all, to, stream);
-    });
+    const Slab slab{source.get(), 2, mine.count * kTokenBytes, kTokenBytes};
+    bench.line(
+        "gather_rows of k, v", 2 * (kTokens - mine.count) * kTokenBytes,
+        [&](Stream stream) { group.gather_rows(slab, tokens, all, to, stream); },
+        [&](Stream stream) { nccl->gather_rows(slab, tokens, all, to.data(), stream); });
   }
   {
     constexpr std::int64_t kRow = 1024 * 128 * 2;  // pixels, channels, bf16
     const std::vector<Range> rows = even(128, size);
     const std::vector<Range> wide = with_halo(rows, 1, 1);
     PeerBuffer to = group.allocate(wide[rank].count * kRow);
-    std::byte* const slab = to.data() + (rows[rank].first - wide[rank].first) * kRow;  // in place
-    line(group, "gather_rows of the decoder's halos", (wide[rank].count - rows[rank].count) * kRow,
-         [&](Stream stream) {
-           group.gather_rows({slab, 1, 0, kRow}, rows, wide, to, stream);
-         });
+    const Slab slab{to.data() + (rows[rank].first - wide[rank].first) * kRow, 1, 0, kRow};  // in place
+    bench.line(
+        "gather_rows of the decoder's halos", (wide[rank].count - rows[rank].count) * kRow,
+        [&](Stream stream) { group.gather_rows(slab, rows, wide, to, stream); },
+        [&](Stream stream) { nccl->gather_rows(slab, rows, wide, to.data(), stream); });
   }
   {
     constexpr std::int64_t kBytes = 4 << 20;
     PeerBuffer to = group.allocate(kBytes);
-    line(group, "broadcast of prompt embeddings", kBytes,
-         [&](Stream stream) { group.broadcast(source.get(), kBytes, 0, to, stream); });
+    bench.line(
+        "broadcast of prompt embeddings", kBytes,
+        [&](Stream stream) { group.broadcast(source.get(), kBytes, 0, to, stream); },
+        [&](Stream stream) { nccl->broadcast(source.get(), kBytes, 0, to.data(), stream); });
   }
   {
     const std::vector<Range> parts = even(kTokens * 3072, size);
     PeerBuffer staging = group.allocate(parts[rank].count * 4 * size);
     const auto to = hold(std::vector<std::byte>(static_cast<std::size_t>(parts[rank].count) * 4));
-    line(group, "sum of activations in fp32 (reduce-scatter)", (size - 1) * parts[rank].count * 4,
-         [&](Stream stream) {
-           group.sum(reinterpret_cast<const float*>(source.get()), parts, staging,
-                     reinterpret_cast<float*>(to.get()), stream);
-         });
+    const auto* const terms = reinterpret_cast<const float*>(source.get());
+    auto* const result = reinterpret_cast<float*>(to.get());
+    bench.line(
+        "sum of activations in fp32 (reduce-scatter)", (size - 1) * parts[rank].count * 4,
+        [&](Stream stream) { group.sum(terms, parts, staging, result, stream); },
+        [&](Stream stream) { nccl->sum(terms, parts, staging.data(), result, stream); });
   }
 }
 
@@ -156,12 +193,16 @@ int main(int count, char** arguments) {
   if (devices[0] != "cpu") ::setenv("XDIT_TEST_CUDA", "1", 1);
   const auto size = static_cast<int>(devices.size());
   const std::shared_ptr<Job> job = Job::create(size);
+  const bool apart = std::set(devices.begin(), devices.end()).size() == devices.size();
   const Failures failures = run_processes(size, [&](int rank) {
     constexpr std::chrono::seconds kTimeout{30};
-    Group group = Group::world(
-        job, rank, kTimeout,
-        on_gpu() ? device_memory(job, rank, std::atoi(devices[rank].c_str()), kTimeout) : nullptr);
-    run_all(group);
+    const int device = std::atoi(devices[rank].c_str());
+    const std::shared_ptr<PeerMemory> memory =
+        on_gpu() ? device_memory(job, rank, device, kTimeout) : nullptr;
+    Group group = Group::world(job, rank, kTimeout, memory);
+    std::unique_ptr<NcclGroup> nccl;
+    if (on_gpu() && apart) nccl = std::make_unique<NcclGroup>(group, job, memory, device, kTimeout);
+    run_all(group, nccl.get());
     settle(group);
     [[maybe_unused]] const auto all_are_done = group.share({});
   });
