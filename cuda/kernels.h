@@ -37,4 +37,34 @@ struct NormAndRotate {
 /// RMS norm of q and k over head_dim, rotation by `rotary`, and a copy of v.
 cudaError_t norm_and_rotate(Type type, const NormAndRotate& arguments, cudaStream_t stream);
 
+/// Pictures [pictures, rows, columns, channels], each packed, at a stride of their own.
+struct Picture {
+  std::int64_t pictures;
+  std::int64_t rows;
+  std::int64_t columns;
+  std::int64_t channels;
+};
+/// moments [pictures, rows, groups, 2]: of each row's groups of neighbouring channels the mean and the sum of
+/// squared differences from it. Their bits depend neither on the number of rows nor on a row's place. At most
+/// 2048 channels a group.
+cudaError_t row_moments(Type type, const void* x, std::int64_t x_stride, const Picture& shape,
+                        std::int64_t groups, float* moments, cudaStream_t stream);
+/// whole [pictures, groups, 2]: mean and variance of all rows, merged in one binary tree over the rows, which
+/// overwrites them.
+cudaError_t merge_rows(float* moments, std::int64_t pictures, std::int64_t rows, std::int64_t groups,
+                       std::int64_t row_elements, float* whole, cudaStream_t stream);
+struct Normalise {
+  Picture shape;
+  std::int64_t x_stride;
+  std::int64_t y_stride;
+  const float* whole;  ///< [pictures, groups, 2]: mean and variance
+  std::int64_t groups;
+  const void* weight;  ///< [channels]
+  const void* bias;    ///< [channels]
+  float eps;
+  bool silu;
+};
+/// y = (x - mean) / sqrt(variance + eps) weight + bias, then SiLU if asked for. x and y do not overlap.
+cudaError_t normalise(Type type, const void* x, void* y, const Normalise& arguments, cudaStream_t stream);
+
 }  // namespace xdit::cuda

@@ -42,5 +42,12 @@ function(xdit_cuda_library target)
   add_library(${target} STATIC ${objects})
   set_target_properties(${target} PROPERTIES LINKER_LANGUAGE CXX)
   target_include_directories(${target} SYSTEM INTERFACE ${XDIT_NVIDIA}/cu13/include)
-  target_link_libraries(${target} INTERFACE ${XDIT_NVIDIA}/cu13/lib/libcudart.so.13)
+  target_link_libraries(${target} INTERFACE ${XDIT_NVIDIA}/cu13/lib/libcudart.so.13
+                                            ${XDIT_NVIDIA}/cu13/lib/libcublasLt.so.13)
 endfunction()
+
+# cuDNN: LibTorch's own copy, and NVIDIA's C++ frontend for it, headers alone out of PyPI's wheel.
+find_path(XDIT_CUDNN_FRONTEND cudnn_frontend.h HINTS ${XDIT_TORCH}/../include REQUIRED)
+add_library(xdit_cudnn INTERFACE)
+target_include_directories(xdit_cudnn SYSTEM INTERFACE ${XDIT_CUDNN_FRONTEND} ${XDIT_NVIDIA}/cudnn/include)
+target_link_libraries(xdit_cudnn INTERFACE ${XDIT_NVIDIA}/cudnn/lib/libcudnn.so.9)

@@ -15,7 +15,8 @@ if(NOT version MATCHES "'${XDIT_TORCH_VERSION}")
 endif()
 cmake_path(SET XDIT_NVIDIA NORMALIZE ${XDIT_TORCH}/../nvidia)  # the wheels that torch depends on
 
-set(CMAKE_INSTALL_RPATH $ORIGIN ${XDIT_TORCH}/lib ${XDIT_NVIDIA}/cu13/lib ${XDIT_NVIDIA}/nccl/lib)
+set(CMAKE_INSTALL_RPATH $ORIGIN ${XDIT_TORCH}/lib ${XDIT_NVIDIA}/cu13/lib ${XDIT_NVIDIA}/cudnn/lib
+    ${XDIT_NVIDIA}/nccl/lib)
 add_library(xdit_torch INTERFACE)
 target_include_directories(xdit_torch SYSTEM INTERFACE ${XDIT_TORCH}/include ${XDIT_NVIDIA}/cu13/include)
 set(lib ${XDIT_TORCH}/lib)

@@ -46,7 +46,8 @@ void dry_run(const GenerateOptions& options, const Prepared& run, const Paths& p
   const config::RunSpec& spec = run.resolved.spec;
   print(options.json ? as_json(spec, paths) : config::to_yaml(spec));
   const parallel::Machine machine = launch::this_machine();
-  const std::string plan = parallel::to_text(parallel::make_plan(spec, run.model, machine), machine, spec);
+  const std::string plan =
+      parallel::to_text(parallel::make_plan(spec, run.model, machine), run.model, machine, spec);
   if (options.json) return;
   print(as_comment(plan));
   for (const std::filesystem::path& path : paths) print(as_comment(path.string()));

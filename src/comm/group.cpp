@@ -69,13 +69,14 @@ void Group::finish() {
   signals_ = allocate(0);
 }
 
-Group Group::split(int colour) {
+Group Group::split(int colour, std::shared_ptr<PeerMemory> host) {
   const std::vector<int> colours = share_values(*this, colour);
   Peers ranks;
   for (const int peer : everyone_) {
     if (colours[peer] == colour) ranks.push_back(peer);
   }
-  Group group(host_, memory_, connect(host_, ranks, static_cast<std::int64_t>(ranks.size() * kShared)));
+  if (!host) host = host_;
+  Group group(host, memory_, connect(host, ranks, static_cast<std::int64_t>(ranks.size() * kShared)));
   group.finish();
   return group;
 }

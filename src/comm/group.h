@@ -27,7 +27,8 @@ class Group {
   static Group world(const std::shared_ptr<const Job>& job, int rank, std::chrono::nanoseconds timeout,
                      std::shared_ptr<PeerMemory> memory = nullptr);
   /// The ranks of this group that pass the same colour, in its order. Collective over this group.
-  [[nodiscard]] Group split(int colour);
+  /// `host`: in place of the host's memory, with other waits for share().
+  [[nodiscard]] Group split(int colour, std::shared_ptr<PeerMemory> host = nullptr);
 
   [[nodiscard]] int rank() const noexcept { return control_.rank_; }
   [[nodiscard]] int size() const noexcept { return static_cast<int>(members().size()); }

@@ -26,6 +26,8 @@ class PeerBuffer {
  public:
   [[nodiscard]] std::byte* data() const noexcept { return part(rank_); }  ///< this rank's part
   [[nodiscard]] std::int64_t bytes() const noexcept { return bytes_[rank_]; }
+  /// A peer's part, for reads that nothing here orders.
+  [[nodiscard]] const std::byte* peer(int rank) const noexcept { return part(rank); }
 
   void post(const Peers& from, Stream stream = nullptr);
   /// `puts` go to ranks of `to` only. A put onto its own source is left out.

@@ -44,9 +44,10 @@ struct RunSpec {
   struct Parallel {
     std::string gpus = "1";                      ///< "all", a count, or a list of device numbers with a comma
     using Degree = std::optional<std::int64_t>;  ///< unset ("auto"): the Plan chooses
-    Degree data, cfg, pipefusion, ulysses, ring, gather, tensor;
+    Degree data{}, cfg{}, pipefusion{}, ulysses{}, ring{}, gather{}, tensor{};
+    Degree vae{};  ///< row slabs of the decoder
+    std::int64_t pipefusion_warmup = 1;  ///< steps of whole pictures before bands follow each other
     std::string shard_weights = "auto";
-    std::string vae = "auto";  ///< row slabs of the decoder
     Allow allow = Allow::kExact;
     friend bool operator==(const Parallel&, const Parallel&) = default;
   };

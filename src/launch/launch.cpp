@@ -95,7 +95,7 @@ Outcome run(const config::RunSpec& asked, const models::Model& model, pipeline::
   const parallel::Mesh& grid = outcome.plan.mesh;
   std::shared_ptr<const comm::Job> peers;  // made before the ranks are forked, which inherit it
   std::optional<pipeline::Meeting> meeting;
-  if (grid.size() != grid.data) {
+  if (outcome.plan.exchanges()) {
     if (place)
       meeting = meeting_place(&std::getenv);
     else

@@ -17,10 +17,16 @@ struct PromptEmbedding {
   at::Tensor pooled;  ///< [P]
 };
 
-/// Tokens [first, first + count) of a sequence; unset: all of them.
+/// Tokens [first, first + count) of a sequence.
 struct TokenRange {
   std::int64_t first = 0;
-  std::int64_t count = -1;
+  std::int64_t count = 0;
+};
+/// Blocks of a denoiser, likewise.
+struct BlockRange {
+  std::int64_t first = 0;
+  std::int64_t count = 0;
+  [[nodiscard]] std::int64_t end() const { return first + count; }
 };
 
 /// What a picture's loop fixes beforehand.
@@ -29,8 +35,15 @@ struct LoopShape {
   double guidance = 0;
   std::int64_t latent_rows = 0;
   std::int64_t latent_columns = 0;
-  TokenRange text;   ///< that forwards compute; the attention sees to the others
-  TokenRange image;  ///< likewise: latents of the loop hold these
+  TokenRange text;                    ///< that forwards compute; the attention sees to the others
+  std::span<const TokenRange> image;  ///< likewise; the loop's latents hold these, one range after the other
+};
+
+/// The tokens of one forward among those of a branch: image tokens from `image_first` on, as many as the
+/// input holds, and all its text tokens (then image_first is 0) or none.
+struct ForwardPart {
+  bool text = true;
+  std::int64_t image_first = 0;
 };
 
 /// One prompt, prepared: everything that does not depend on the latents, for all steps.
@@ -52,17 +65,19 @@ class Denoiser {
   [[nodiscard]] virtual std::unique_ptr<Branch> prepare(const PromptEmbedding& prompt,
                                                         const LoopShape& shape) = 0;
   virtual void prepared_all() {}  ///< `prepare` will not be called again
-  /// Prediction at `latents` in step `step` (0-based), both in the layout of the loop.
-  [[nodiscard]] virtual at::Tensor predict(const Branch& branch, const at::Tensor& latents,
-                                           std::int64_t step) = 0;
+  /// Prediction at latents `input` in step `step` (0-based), both in the layout of the loop. A denoiser of
+  /// some blocks takes the state [tokens, width] of the one before (and may overwrite it), and gives its own.
+  [[nodiscard]] virtual at::Tensor predict(const Branch& branch, const at::Tensor& input, std::int64_t step,
+                                           const ForwardPart& part) = 0;
   /// [C, h, w] -> the layout of the loop, and back.
   [[nodiscard]] virtual at::Tensor pack(const at::Tensor& latents) const = 0;
   [[nodiscard]] virtual at::Tensor unpack(const at::Tensor& packed, std::int64_t rows,
                                           std::int64_t columns) const = 0;
 };
 
-/// The denoiser of the model's family; `weights` and `attention` outlive it.
-[[nodiscard]] std::unique_ptr<Denoiser> make_denoiser(const Model& model, nn::Weights& weights,
-                                                      const nn::Linears& linears, nn::Attention& attention);
+/// The denoiser of the model's family, or those of its blocks; `weights` and `attention` outlive it.
+[[nodiscard]] std::unique_ptr<Denoiser> make_denoiser(const Model& model, BlockRange blocks,
+                                                      nn::Weights& weights, const nn::Linears& linears,
+                                                      nn::Attention& attention);
 
 }  // namespace xdit::models

@@ -23,8 +23,9 @@ struct Network {
 struct Shape {
   std::int64_t pixels_per_token = 16;  ///< along a side; width and height are multiples of it
   std::int64_t latent_channels = 16;
-  std::int64_t latent_scale = 8;  ///< pixels along a side of a latent pixel
-  std::int64_t width = 0;         ///< channels of a token
+  std::int64_t latent_scale = 8;     ///< pixels along a side of a latent pixel
+  std::int64_t token_channels = 64;  ///< of a token of the loop's latents
+  std::int64_t width = 0;            ///< of a token between blocks
   std::int64_t heads = 0;
   std::int64_t blocks = 0;  ///< of the denoiser
 };

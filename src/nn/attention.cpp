@@ -3,12 +3,47 @@
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 
+#include <cmath>
+#include <limits>
+#include <tuple>
 #include <vector>
 
 #include "nn/ops.h"
 #include "nn/tiles.h"
 
 namespace xdit::nn {
+namespace {
+
+// Kernels whose result for a query row and head depends on no other row or head (tests/nn/rows_test.cpp):
+// FlashAttention-2 splits the keys by the number of queries and heads, and so does cuDNN for a single query.
+AttentionPart attend_on_gpu(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+                            double scale, bool causal, bool sums) {
+  constexpr std::int64_t kChannels = 8;  // what the kernels want a head to be a multiple of
+  constexpr std::int64_t kWidest = 128;  // head of cuDNN's kernel
+  const std::int64_t tokens = query.size(2), dim = query.size(3);
+  const std::int64_t channels = (kChannels - dim % kChannels) % kChannels;
+  const auto widened = [&](const at::Tensor& x, std::int64_t rows) {
+    if (channels > 0 || rows > 0) return at::constant_pad_nd(x, {0, channels, 0, rows});
+    return x.stride(3) == 1 ? x : x.contiguous();
+  };
+  const at::Tensor q = widened(query, tokens == 1 ? 1 : 0), k = widened(key, 0), v = widened(value, 0);
+  // cuDNN's kernel is the fastest on data-centre GPUs: 1.9x FlashAttention-2 on an H100.
+  const bool cudnn =
+      q.element_size() == 2 && q.size(3) <= kWidest && at::globalContext().userEnabledCuDNNSDP();
+  at::Tensor out, log_sum_exp;
+  if (cudnn)
+    std::tie(out, log_sum_exp, std::ignore, std::ignore, std::ignore, std::ignore, std::ignore, std::ignore,
+             std::ignore) =
+        at::_scaled_dot_product_cudnn_attention(q, k, v, /*attn_bias=*/std::nullopt, sums, /*dropout_p=*/0.0,
+                                                causal, /*return_debug_mask=*/false, scale);
+  else
+    std::tie(out, log_sum_exp, std::ignore, std::ignore) = at::_scaled_dot_product_efficient_attention(
+        q, k, v, /*attn_bias=*/std::nullopt, sums, /*dropout_p=*/0.0, causal, scale);
+  if (sums) log_sum_exp = log_sum_exp.reshape({q.size(0), q.size(1), -1}).narrow(2, 0, tokens);
+  return {out.narrow(2, 0, tokens).narrow(3, 0, dim), log_sum_exp};
+}
+
+}  // namespace
 
 void LocalAttention::attend(std::int64_t /*layer*/, std::span<const Stream> streams, const at::Tensor& rotary,
                             const at::Tensor& out) {
@@ -28,18 +63,33 @@ void LocalAttention::attend(std::int64_t /*layer*/, std::span<const Stream> stre
 
 at::Tensor scaled_dot_product(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale,
                               const at::Tensor& bias, bool causal) {
-  // cuDNN's kernel is the fastest on data-centre GPUs (1.9x FlashAttention-2 on an H100) and takes these
-  // shapes only.
-  const bool cudnn = q.is_cuda() && q.element_size() == 2 && !bias.defined() && q.size(3) % 8 == 0 &&
-                     q.size(3) <= 128 && at::globalContext().userEnabledCuDNNSDP();
-  if (cudnn)
-    return std::get<0>(at::_scaled_dot_product_cudnn_attention(q, k, v, std::nullopt,
-                                                               /*compute_log_sumexp=*/false,
-                                                               /*dropout_p=*/0.0, causal,
-                                                               /*return_debug_mask=*/false, scale));
+  if (q.numel() == 0) return at::empty(q.sizes(), q.options());
   if (q.is_cpu()) return tiles::attention(q, k, v, scale, bias, causal);
-  const std::optional<at::Tensor> mask = bias.defined() ? std::optional(bias) : std::nullopt;
-  return at::scaled_dot_product_attention(q, k, v, mask, /*dropout_p=*/0.0, causal, scale);
+  if (bias.defined())
+    return at::scaled_dot_product_attention(q, k, v, bias, /*dropout_p=*/0.0, causal, scale);
+  return attend_on_gpu(q, k, v, scale, causal, /*sums=*/false).out;
+}
+
+AttentionPart partial_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale) {
+  if (q.numel() == 0 || k.numel() == 0)
+    return {at::zeros(q.sizes(), q.options()),
+            at::full({q.size(0), q.size(1), q.size(2)}, -std::numeric_limits<float>::infinity(),
+                     q.options().dtype(at::kFloat))};
+  if (!q.is_cpu()) return attend_on_gpu(q, k, v, scale, /*causal=*/false, /*sums=*/true);
+  const auto [out, sums] = at::_scaled_dot_product_flash_attention_for_cpu(
+      q, k, v, /*dropout_p=*/0.0, /*is_causal=*/false, /*attn_mask=*/std::nullopt, scale);
+  return {out, sums};
+}
+
+void merge(AttentionPart& into, const AttentionPart& part) {
+  if (!into.out.defined()) {
+    into = part;
+    return;
+  }
+  // The part's share exp(b) / (exp(a) + exp(b)); two empty sets, whose difference is no number, share alike.
+  const at::Tensor share = at::sigmoid(at::nan_to_num(part.log_sum_exp - into.log_sum_exp));
+  into.out = at::lerp(into.out.to(at::kFloat), part.out.to(at::kFloat), share.unsqueeze(-1));
+  into.log_sum_exp = at::logaddexp(into.log_sum_exp, part.log_sum_exp);
 }
 
 at::Tensor rotary_table(const at::Tensor& positions, std::span<const std::int64_t> dims, double theta) {

@@ -35,9 +35,19 @@ class LocalAttention final : public Attention {
 };
 
 /// softmax(q k^T scale + bias) v on [B, H, T, D] tensors of any strides; `bias` [1, H, T, S] or undefined.
-/// The result is [B, H, T, D].
+/// The result is [B, H, T, D]. Without `bias` a query row's bits depend on no other row or head.
 [[nodiscard]] at::Tensor scaled_dot_product(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                             double scale, const at::Tensor& bias = {}, bool causal = false);
+
+/// Attention over some of the keys, perhaps none, to be merged with that over others.
+struct AttentionPart {
+  at::Tensor out;          ///< [B, H, T, D] in the dtype of q; once merged, in float32
+  at::Tensor log_sum_exp;  ///< natural, [B, H, T] in float32
+};
+[[nodiscard]] AttentionPart partial_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                              double scale);
+/// `into` gets what attention over both sets of keys gives; an undefined one becomes `part`.
+void merge(AttentionPart& into, const AttentionPart& part);
 
 /// Cosines and sines [T, D / 2, 2] of `positions` [T, axes] (float64) for axes of `dims` channels each, D in
 /// all. Rotary position embedding (Su et al. 2021) on several axes, as black-forest-labs/flux math.py `rope`.

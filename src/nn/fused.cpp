@@ -28,6 +28,12 @@ cudaStream_t stream_of(const at::Tensor& x) {
   return at::cuda::getCurrentCUDAStream(x.get_device());
 }
 
+// Of pictures [B, C, H, W] whose memory is [H, W, C] each.
+cuda::Picture shape_of(const at::Tensor& x) {
+  XDIT_ASSERT(x.dim() == 4 && x[0].permute({1, 2, 0}).is_contiguous());
+  return {.pictures = x.size(0), .rows = x.size(2), .columns = x.size(3), .channels = x.size(1)};
+}
+
 }  // namespace
 
 at::Tensor modulated_layer_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale,
@@ -69,6 +75,40 @@ void norm_and_rotate(const Stream& stream, const at::Tensor& rotary, const at::T
                                       .head_dim = qkv.size(3),
                                       .eps = static_cast<float>(eps)};
   C10_CUDA_CHECK(cuda::norm_and_rotate(type_of(qkv), arguments, stream_of(qkv)));
+}
+
+at::Tensor row_moments(const at::Tensor& x, std::int64_t groups) {
+  at::Tensor moments = at::empty({x.size(0), x.size(2), groups, 2}, x.options().dtype(at::kFloat));
+  C10_CUDA_CHECK(cuda::row_moments(type_of(x), x.const_data_ptr(), x.stride(0), shape_of(x), groups,
+                                   moments.mutable_data_ptr<float>(), stream_of(x)));
+  return moments;
+}
+
+at::Tensor merge_rows(const at::Tensor& rows, std::int64_t row_elements) {
+  XDIT_ASSERT(rows.is_contiguous() && rows.scalar_type() == at::kFloat);
+  at::Tensor whole = at::empty({rows.size(0), rows.size(2), 2}, rows.options());
+  C10_CUDA_CHECK(cuda::merge_rows(rows.mutable_data_ptr<float>(), rows.size(0), rows.size(1), rows.size(2),
+                                  row_elements, whole.mutable_data_ptr<float>(), stream_of(rows)));
+  return whole;
+}
+
+void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& layer, bool silu,
+               const at::Tensor& out) {
+  XDIT_ASSERT(out.sizes() == x.sizes() && out.scalar_type() == x.scalar_type() && whole.is_contiguous());
+  XDIT_ASSERT(layer.weight.is_contiguous() && layer.weight.scalar_type() == x.scalar_type() &&
+              layer.bias.is_contiguous() && layer.bias.scalar_type() == x.scalar_type());
+  static_cast<void>(shape_of(out));
+  const cuda::Normalise arguments{.shape = shape_of(x),
+                                  .x_stride = x.stride(0),
+                                  .y_stride = out.stride(0),
+                                  .whole = whole.const_data_ptr<float>(),
+                                  .groups = layer.groups,
+                                  .weight = layer.weight.const_data_ptr(),
+                                  .bias = layer.bias.const_data_ptr(),
+                                  .eps = static_cast<float>(layer.eps),
+                                  .silu = silu};
+  C10_CUDA_CHECK(
+      cuda::normalise(type_of(x), x.const_data_ptr(), out.mutable_data_ptr(), arguments, stream_of(x)));
 }
 
 }  // namespace xdit::nn::fused

@@ -2,8 +2,10 @@
 #include <ATen/core/Tensor.h>
 
 #include "nn/attention.h"
+#include "nn/group_norm.h"
 
-/// The CUDA kernels of nn/ops.h. A build without CUDA has fused_without_cuda.cpp in place of fused.cpp.
+/// The CUDA kernels of nn/ops.h and nn/group_norm.h and the products of nn/linear.h. A build without CUDA has
+/// fused_without_cuda.cpp in place of fused.cpp and gemm.cpp.
 namespace xdit::nn::fused {
 
 [[nodiscard]] at::Tensor modulated_layer_norm(const at::Tensor& x, const at::Tensor& shift,
@@ -11,5 +13,15 @@ namespace xdit::nn::fused {
 void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y);
 void norm_and_rotate(const Stream& stream, const at::Tensor& rotary, const at::Tensor& q, const at::Tensor& k,
                      const at::Tensor& v, double eps);
+/// gelu_tanh or nothing of x W^T + b, x [..., in], in `result`: the dtype of x, or float32 without bias and
+/// gelu. A row's bits do not depend on the other rows.
+[[nodiscard]] at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                                bool gelu_tanh, at::ScalarType result);
+
+/// Of channels-last pictures.
+[[nodiscard]] at::Tensor row_moments(const at::Tensor& x, std::int64_t groups);
+[[nodiscard]] at::Tensor merge_rows(const at::Tensor& rows, std::int64_t row_elements);
+void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& layer, bool silu,
+               const at::Tensor& out);
 
 }  // namespace xdit::nn::fused

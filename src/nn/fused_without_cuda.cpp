@@ -1,6 +1,7 @@
 #include "nn/fused.h"
 
 #include <ATen/ATen.h>
+
 #include "nn/ops.h"
 
 namespace xdit::nn::fused {
@@ -17,6 +18,25 @@ void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y)
 void norm_and_rotate(const Stream& stream, const at::Tensor& rotary, const at::Tensor& q, const at::Tensor& k,
                      const at::Tensor& v, double eps) {
   reference::norm_and_rotate(stream, rotary, q, k, v, eps);
+}
+
+at::Tensor row_moments(const at::Tensor& x, std::int64_t groups) {
+  return reference::row_moments(x, groups);
+}
+
+at::Tensor merge_rows(const at::Tensor& rows, std::int64_t row_elements) {
+  return reference::merge_rows(rows, row_elements);
+}
+
+void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& layer, bool silu,
+               const at::Tensor& out) {
+  reference::normalise(x, whole, layer, silu, out);
+}
+
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, bool gelu_tanh,
+                  at::ScalarType result) {
+  const at::Tensor y = at::linear(x.to(result), weight.to(result), bias);
+  return gelu_tanh ? activate(y, Activation::kGeluTanh) : y;
 }
 
 }  // namespace xdit::nn::fused

@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "nn/fused.h"
 #include "nn/tiles.h"
 
 namespace xdit::nn {
@@ -16,9 +17,8 @@ class LocalLinear final : public Linear {
   at::Tensor operator()(const at::Tensor& x) const override { return linear(x, weight_, bias_); }
 
   at::Tensor operator()(const at::Tensor& x, Activation activation) const override {
-    // cuBLASLt computes this pair in the epilogue of the product.
-    const bool fused = activation == Activation::kGeluTanh && x.is_cuda() && x.dim() == 2 && bias_.defined();
-    if (fused) return at::_addmm_activation(bias_, x, weight_.t(), 1, 1, /*use_gelu=*/true);
+    if (x.is_cuda() && activation == Activation::kGeluTanh)
+      return fused::linear(x, weight_, bias_, /*gelu_tanh=*/true, x.scalar_type());
     if (x.is_cpu()) return tiles::linear(x, weight_, bias_, &activation);
     return activate((*this)(x), activation);
   }
@@ -31,11 +31,16 @@ class LocalLinear final : public Linear {
 }  // namespace
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  return x.is_cpu() ? tiles::linear(x, weight, bias) : at::linear(x, weight, bias);
+  return x.is_cpu() ? tiles::linear(x, weight, bias)
+                    : fused::linear(x, weight, bias, /*gelu_tanh=*/false, x.scalar_type());
 }
 
-std::unique_ptr<Linear> LocalLinears::make(const Weights& weights, const std::string& name, bool bias,
-                                           Split /*split*/) const {
+at::Tensor linear_partial(const at::Tensor& x, const at::Tensor& weight) {
+  return x.is_cpu() ? tiles::linear(x.to(at::kFloat), weight.to(at::kFloat), {})
+                    : fused::linear(x, weight, {}, /*gelu_tanh=*/false, at::kFloat);
+}
+
+std::unique_ptr<Linear> LocalLinears::make(const Weights& weights, const std::string& name, bool bias) const {
   return std::make_unique<LocalLinear>(weights.get(name + ".weight"),
                                        bias ? weights.get(name + ".bias") : at::Tensor());
 }

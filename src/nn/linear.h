@@ -12,6 +12,9 @@ namespace xdit::nn {
 /// x W^T + b: [..., in] -> [..., out]; `bias` may be undefined. A row's bits do not depend on the other rows.
 [[nodiscard]] at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias = {});
 
+/// x W^T in float32, for products of which others add their part before they are rounded.
+[[nodiscard]] at::Tensor linear_partial(const at::Tensor& x, const at::Tensor& weight);
+
 /// y = act(x W^T + b): [..., in] -> [..., out].
 class Linear {
  public:
@@ -23,10 +26,6 @@ class Linear {
   [[nodiscard]] virtual at::Tensor operator()(const at::Tensor& x, Activation activation) const = 0;
 };
 
-/// Which dimension of W tensor parallelism may cut: a column-split linear's outputs feed a row-split one's
-/// inputs.
-enum class Split : std::uint8_t { kNone, kColumn, kRow };
-
 /// Makes a network's linears from `name`.weight and, where the network has it, `name`.bias.
 class Linears {
  public:
@@ -35,14 +34,14 @@ class Linears {
   Linears& operator=(const Linears&) = delete;
   virtual ~Linears() = default;
   [[nodiscard]] virtual std::unique_ptr<Linear> make(const Weights& weights, const std::string& name,
-                                                     bool bias, Split split) const = 0;
+                                                     bool bias) const = 0;
 };
 
 /// The whole of W on this rank.
 class LocalLinears final : public Linears {
  public:
-  [[nodiscard]] std::unique_ptr<Linear> make(const Weights& weights, const std::string& name, bool bias,
-                                             Split split) const override;
+  [[nodiscard]] std::unique_ptr<Linear> make(const Weights& weights, const std::string& name,
+                                             bool bias) const override;
 };
 
 }  // namespace xdit::nn

@@ -11,22 +11,6 @@
 namespace xdit::nn::tiles {
 namespace {
 
-// f(i) for each tile, on one thread each.
-void for_each(std::int64_t tiles, const std::function<void(std::int64_t)>& f) {
-  const int threads = at::get_num_threads();
-  const bool inference = c10::InferenceMode::is_enabled();  // is of the thread
-  const auto run = [&](std::int64_t first, std::int64_t last) {
-    const c10::InferenceMode mode(inference);
-    for (std::int64_t i = first; i < last; ++i) f(i);
-  };
-  if (tiles > 1 && threads > 1) {
-    at::parallel_for(0, tiles, 1, run);
-    return;
-  }
-  const OneThread alone;  // outside a parallel region the libraries would use them all
-  run(0, tiles);
-}
-
 std::int64_t count(std::int64_t rows) {
   return (rows + kRows - 1) / kRows;
 }
@@ -70,6 +54,21 @@ OneThread::OneThread() : threads_(at::get_num_threads()) {
 }
 OneThread::~OneThread() {
   at::set_num_threads(threads_);
+}
+
+void for_each(std::int64_t tiles, const std::function<void(std::int64_t)>& f) {
+  const int threads = at::get_num_threads();
+  const bool inference = c10::InferenceMode::is_enabled();  // is of the thread
+  const auto run = [&](std::int64_t first, std::int64_t last) {
+    const c10::InferenceMode mode(inference);
+    for (std::int64_t i = first; i < last; ++i) f(i);
+  };
+  if (tiles > 1 && threads > 1) {
+    at::parallel_for(0, tiles, 1, run);
+    return;
+  }
+  const OneThread alone;  // outside a parallel region the libraries would use them all
+  run(0, tiles);
 }
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,

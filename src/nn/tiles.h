@@ -25,6 +25,9 @@ class OneThread {
   int threads_;
 };
 
+/// f(0), ..., f(tiles - 1), each on one thread.
+void for_each(std::int64_t tiles, const std::function<void(std::int64_t)>& f);
+
 /// act(x W^T + b), x [..., in].
 [[nodiscard]] at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                                 const Activation* activation = nullptr);

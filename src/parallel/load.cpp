@@ -48,22 +48,33 @@ struct Cast {
 // Pieces are added until their casts would need too much memory, then read together.
 class Batch {
  public:
-  Batch(const std::vector<std::filesystem::path>& files,
-        std::span<const std::unique_ptr<weights::Destination>> threads, const LoadingStream& stream,
-        std::uint64_t& bytes_read)
-      : files_(files), threads_(threads), stream_(stream), bytes_read_(bytes_read) {}
+  Batch(const Loading& loading, std::uint64_t& bytes_read)
+      : files_(loading.model.files.components.at(loading.network.component).table.files),
+        stream_(loading.device),
+        bytes_read_(bytes_read) {
+    for (std::int64_t i = 0; i < loading.threads; ++i)
+      threads_.push_back(loading.device.is_cuda() ? device_destination(loading.device)
+                                                  : weights::host_destination());
+  }
 
-  void add(const weights::Piece& piece, const at::Tensor& parameter) {
-    at::Tensor to = parameter.view({-1}).narrow(0, piece.first_element, piece.elements);
+  // `memory` holds elements from `first` on of the parameter that the piece is of.
+  void add(const weights::Piece& piece, const at::Tensor& memory, std::int64_t first) {
+    at::Tensor to = memory.narrow(0, piece.first_element - first, piece.elements);
     const at::ScalarType type = torch_type(piece.dtype);
-    if (type != parameter.scalar_type()) {
+    if (type != memory.scalar_type()) {
       if (cast_bytes_ > 0 && cast_bytes_ + static_cast<std::int64_t>(piece.bytes) > kCastBytes) flush();
       cast_bytes_ += static_cast<std::int64_t>(piece.bytes);
       casts_.push_back({at::empty({piece.elements}, to.options().dtype(type)), to});
       to = casts_.back().from;
+      ++memories_;
     }
-    reads_.push_back({.file = piece.file, .offset = piece.offset, .bytes = piece.bytes, .to = bytes_of(to)});
+    reads_.push_back({.file = piece.file,
+                      .offset = piece.offset,
+                      .bytes = piece.bytes,
+                      .to = bytes_of(to),
+                      .memory = memories_});
   }
+  void next_memory() { ++memories_; }
 
   void flush() {
     weights::read_all(files_, reads_, threads_);
@@ -77,52 +88,123 @@ class Batch {
 
  private:
   const std::vector<std::filesystem::path>& files_;
-  std::span<const std::unique_ptr<weights::Destination>> threads_;
-  const LoadingStream& stream_;
+  LoadingStream stream_;
+  std::vector<std::unique_ptr<weights::Destination>> threads_;
   std::uint64_t& bytes_read_;
   std::vector<weights::Read> reads_;
   std::vector<Cast> casts_;
   std::int64_t cast_bytes_ = 0;
+  std::int32_t memories_ = 0;
 };
+
+// The held elements of a whole parameter.
+at::Tensor taken(const at::Tensor& whole, const HeldParameter& held) {
+  const at::Tensor part = at::empty({held.elements()}, whole.options());
+  for (const Rectangle& r : held.rectangles) {
+    const auto view = [&](const at::Tensor& of, std::int64_t first, std::int64_t stride) {
+      return of.as_strided({r.rows, r.count}, {r.rows == 1 ? r.count : stride, 1}, first);
+    };
+    view(part, r.to, r.to_stride).copy_(view(whole, r.source, r.source_stride));
+  }
+  return part;
+}
+
+void draw_into(const at::Tensor& whole, const weights::Parameter& parameter, at::Generator& generator) {
+  const bool vector = parameter.shape.size() == 1;
+  const bool scale = vector && parameter.name.ends_with("weight");
+  const std::int64_t fan_in = vector ? 1
+                                     : std::reduce(parameter.shape.begin() + 1, parameter.shape.end(),
+                                                   std::int64_t{1}, std::multiplies<>());
+  const bool table = parameter.name.ends_with("embedding.weight") || parameter.name == "shared.weight";
+  const double deviation = vector ? 0.02 : table ? 1.0 : 1 / std::sqrt(static_cast<double>(fan_in));
+  whole.normal_(scale ? 1.0 : 0.0, deviation, generator);
+}
 
 }  // namespace
 
-Tensors load(const models::Network& network, const weights::ModelFiles& files, at::ScalarType dtype,
-             at::Device device, std::int64_t threads, std::uint64_t& bytes_read) {
-  std::vector<std::unique_ptr<weights::Destination>> destinations;
-  for (std::int64_t i = 0; i < threads; ++i)
-    destinations.push_back(device.is_cuda() ? device_destination(device) : weights::host_destination());
-
-  const LoadingStream stream(device);
-  Tensors tensors;
-  Batch batch(files.components.at(network.component).table.files, destinations, stream, bytes_read);
-  for (const weights::Placed& placed : network.placed) {
-    const at::Tensor parameter = at::empty(placed.shape, at::TensorOptions().dtype(dtype).device(device));
-    for (const weights::Piece& piece : placed.pieces) batch.add(piece, parameter);
-    tensors.emplace(placed.name, parameter);
+std::vector<std::pair<std::int64_t, at::Tensor>> WeightMemory::parts(Range range) const {
+  std::vector<std::pair<std::int64_t, at::Tensor>> result;
+  const std::int64_t end = range.first + range.count;
+  auto at = tensors_.upper_bound(range.first);
+  if (at != tensors_.begin()) --at;
+  for (; at != tensors_.end() && at->first < end; ++at) {
+    const std::int64_t first = std::max(range.first, at->first);
+    const std::int64_t count = std::min(end, at->first + at->second.numel()) - first;
+    if (count > 0) result.emplace_back(first, at->second.narrow(0, first - at->first, count));
   }
+  return result;
+}
+
+std::vector<Range> WeightMemory::ranges() const {
+  std::vector<Range> all;
+  for (const auto& [first, tensor] : tensors_) all.push_back({first, tensor.numel()});
+  return all;
+}
+
+void read(const Loading& loading, const std::vector<Range>& ranges, const WeightMemory& memory,
+          std::uint64_t& bytes_read) {
+  std::map<std::string, const weights::Placed*> placed;
+  for (const weights::Placed& one : loading.network.placed) placed[one.name] = &one;
+  Batch batch(loading, bytes_read);
+  for (const Range& range : ranges)
+    for (const HeldParameter& held : loading.held)
+      for (const auto& [first, tensor] : memory.parts(comm::overlap(range, {held.offset, held.elements()}))) {
+        batch.next_memory();
+        const Range part{first - held.offset, tensor.numel()};
+        for (const weights::Piece& piece : pieces_of(held, *placed.at(held.name), part))
+          batch.add(piece, tensor, part.first);
+      }
   batch.flush();
+}
+
+void draw(const Loading& loading, const WeightMemory& memory) {
+  const LoadingStream stream(loading.device);
+  const at::TensorOptions options = at::TensorOptions().dtype(loading.dtype).device(loading.device);
+  at::Generator generator = at::globalContext().defaultGenerator(loading.device).clone();
+  generator.set_current_seed(0);
+  auto held = loading.held.begin();
+  for (const weights::Parameter& parameter : loading.network.parameters) {
+    const std::int64_t elements =
+        std::reduce(parameter.shape.begin(), parameter.shape.end(), std::int64_t{1}, std::multiplies<>());
+    const bool is_held = held != loading.held.end() && held->name == parameter.name;
+    const auto parts =
+        is_held ? memory.parts({held->offset, held->elements()}) : decltype(memory.parts({})){};
+    const bool in_place = parts.size() == 1 && parts[0].second.numel() == elements;
+    const at::Tensor whole = in_place ? parts[0].second : at::empty({elements}, options);
+    draw_into(whole, parameter, generator);  // also what is not held: the next ones follow in the generator
+    if (is_held && !in_place) {
+      const at::Tensor part = taken(whole, *held);
+      for (const auto& [first, tensor] : parts)
+        tensor.copy_(part.narrow(0, first - held->offset, tensor.numel()));
+    }
+    if (is_held) ++held;
+  }
+  stream.synchronise();
+}
+
+Tensors allocate(const Loading& loading, bool blocks, WeightMemory& memory) {
+  const LoadingStream stream(loading.device);
+  Tensors tensors;
+  for (const HeldParameter& held : loading.held) {
+    if (!blocks && held.block != weights::kNoBlock) continue;
+    const at::Tensor tensor =
+        at::empty(held.shape, at::TensorOptions().dtype(loading.dtype).device(loading.device));
+    memory.add(held.offset, tensor);
+    tensors.emplace(held.name, tensor);
+  }
   return tensors;
 }
 
-Tensors draw(const models::Network& network, at::ScalarType dtype, at::Device device) {
-  const LoadingStream stream(device);
-  Tensors tensors;
-  at::Generator generator = at::globalContext().defaultGenerator(device).clone();
-  generator.set_current_seed(0);
-  for (const weights::Parameter& parameter : network.parameters) {
-    const bool vector = parameter.shape.size() == 1;
-    const bool scale = vector && parameter.name.ends_with("weight");
-    const std::int64_t fan_in = vector ? 1
-                                       : std::reduce(parameter.shape.begin() + 1, parameter.shape.end(),
-                                                     std::int64_t{1}, std::multiplies<>());
-    const bool table = parameter.name.ends_with("embedding.weight") || parameter.name == "shared.weight";
-    const double deviation = vector ? 0.02 : table ? 1.0 : 1 / std::sqrt(static_cast<double>(fan_in));
-    at::Tensor tensor = at::empty(parameter.shape, at::TensorOptions().dtype(dtype).device(device));
-    tensor.normal_(scale ? 1.0 : 0.0, deviation, generator);
-    tensors.emplace(parameter.name, tensor);
-  }
-  stream.synchronise();
+Tensors load_whole(const models::Model& model, const models::Network& network, at::ScalarType dtype,
+                   at::Device device, std::int64_t threads, std::uint64_t& bytes_read) {
+  const std::vector<HeldParameter> held = held_parameters(network, kAllBlocks, 1, 0);
+  const Loading loading{model, network, held, dtype, device, threads};
+  WeightMemory memory;
+  Tensors tensors = allocate(loading, true, memory);
+  if (model.dummy)
+    draw(loading, memory);
+  else
+    read(loading, memory.ranges(), memory, bytes_read);
   return tensors;
 }
 

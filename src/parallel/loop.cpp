@@ -8,11 +8,13 @@ at::Tensor guided(const at::Tensor& positive, const at::Tensor& negative, double
   return negative + (positive - negative) * scale;
 }
 
-at::Tensor LocalGuide::predict(models::Denoiser& denoiser, const Guidance& guidance,
-                               const at::Tensor& latents, std::int64_t step) {
-  at::Tensor positive = denoiser.predict(*guidance.positive, latents, step);
-  if (guidance.scale <= 1) return positive;
-  return guided(positive, denoiser.predict(*guidance.negative, latents, step), guidance.scale);
+std::vector<const models::Branch*> LocalGuide::branches(const Guidance& guidance) const {
+  if (guidance.scale <= 1) return {guidance.positive};
+  return {guidance.positive, guidance.negative};
+}
+
+at::Tensor LocalGuide::combine(std::span<const at::Tensor> predictions, const Guidance& guidance) {
+  return predictions.size() == 1 ? predictions[0] : guided(predictions[0], predictions[1], guidance.scale);
 }
 
 at::Tensor SerialLoop::run(models::Denoiser& denoiser, const schedulers::Sampler& sampler, Guide& guide,
@@ -21,7 +23,10 @@ at::Tensor SerialLoop::run(models::Denoiser& denoiser, const schedulers::Sampler
   schedulers::History history;
   const auto steps = static_cast<std::int64_t>(sampler.timesteps().size());
   for (std::int64_t i = 0; i < steps; ++i) {
-    latents = sampler.step(i, latents, guide.predict(denoiser, guidance, latents, i), history);
+    std::vector<at::Tensor> predictions;
+    for (const models::Branch* branch : guide.branches(guidance))
+      predictions.push_back(denoiser.predict(*branch, latents, i, {}));
+    latents = sampler.step(i, latents, guide.combine(predictions, guidance), history);
     on_step(i + 1, latents);
   }
   return latents;

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
+#include <vector>
 
 #include "models/denoiser.h"
 #include "schedulers/sampler.h"
@@ -24,22 +26,26 @@ class Guide {
   Guide(const Guide&) = delete;
   Guide& operator=(const Guide&) = delete;
   virtual ~Guide() = default;
-  /// The guided prediction at `latents` in step `step`.
-  [[nodiscard]] virtual at::Tensor predict(models::Denoiser& denoiser, const Guidance& guidance,
-                                           const at::Tensor& latents, std::int64_t step) = 0;
+  /// The branches that this rank computes, in order.
+  [[nodiscard]] virtual std::vector<const models::Branch*> branches(const Guidance& guidance) const = 0;
+  /// The guided prediction from theirs.
+  [[nodiscard]] virtual at::Tensor combine(std::span<const at::Tensor> predictions,
+                                           const Guidance& guidance) = 0;
 };
 
 /// Both branches on this rank, one after the other.
 class LocalGuide final : public Guide {
  public:
-  [[nodiscard]] at::Tensor predict(models::Denoiser& denoiser, const Guidance& guidance,
-                                   const at::Tensor& latents, std::int64_t step) override;
+  [[nodiscard]] std::vector<const models::Branch*> branches(const Guidance& guidance) const override;
+  [[nodiscard]] at::Tensor combine(std::span<const at::Tensor> predictions,
+                                   const Guidance& guidance) override;
 };
 
 /// negative + scale (positive - negative).
 [[nodiscard]] at::Tensor guided(const at::Tensor& positive, const at::Tensor& negative, double scale);
 
-/// Called after each step with its number (1-based) and the latents.
+/// Called after each step with its number (1-based) and the latents; undefined where the rank does not hold
+/// them.
 using OnStep = std::function<void(std::int64_t step, const at::Tensor& latents)>;
 
 /// Which tokens and which blocks run when.

@@ -7,11 +7,11 @@
 #include <numeric>
 
 #include "core/error.h"
+#include "parallel/plan_parameters.h"
+#include "parallel/plan_weights.h"
 
 namespace xdit::parallel {
 namespace {
-
-constexpr std::uint64_t kContextBytes = std::uint64_t{1} << 30U;  // CUDA context, cuBLAS and cuDNN workspaces
 
 // Device numbers of "all", a count, or a list with a comma.
 std::vector<std::int64_t> devices_of(const std::string& gpus, std::int64_t available, bool on_cpu) {
@@ -44,10 +44,17 @@ void require_devices(const std::vector<std::int64_t>& devices, const Machine& ma
                   fmt::format("--gpus {}", count));
 }
 
-// Part `index` of `count` things cut in `parts`: the first ones take one more.
-Range part_of(std::int64_t count, std::int64_t parts, std::int64_t index) {
-  const std::int64_t more = count % parts;
-  return {count / parts * index + std::min(index, more), count / parts + (index < more ? 1 : 0)};
+// Slabs of the decoder: the first ranks of every picture, as many as asked for (all of them), share its rows.
+void cut_slabs(Plan& plan, const config::RunSpec& spec, std::int64_t rows) {
+  const std::int64_t ranks = plan.mesh.size() / plan.mesh.data;  // that make a picture
+  const std::int64_t degree = spec.parallel.vae.value_or(ranks);
+  if (degree > ranks)
+    throw Error(ExitCode::kUsage,
+                fmt::format("vae {}: {} rank{} a picture", degree, ranks, ranks == 1 ? " makes" : "s make"),
+                "--vae-parallel", fmt::format("--vae-parallel {}", ranks));
+  for (RankPlan& rank : plan.ranks)
+    if (rank.pictures.count > 0 && rank.rank % ranks < degree)
+      rank.latent_rows = part_of(rows, degree, rank.rank % ranks);
 }
 
 std::string idle_note(std::int64_t pictures, std::int64_t data) {
@@ -57,53 +64,63 @@ std::string idle_note(std::int64_t pictures, std::int64_t data) {
       data - pictures == 1 ? "has nothing" : "have nothing");
 }
 
-std::uint64_t product(const std::vector<std::int64_t>& shape) {
-  return static_cast<std::uint64_t>(
-      std::reduce(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>()));
+std::string grade_note(const Plan& plan) {
+  if (plan.grade == config::Allow::kRounding)
+    return "this grid rounds differently: the picture is close to that of one GPU, not byte for byte the "
+           "same";
+  return fmt::format(
+      "pipefusion {} approximates: after {} step{} it uses keys that are one step old; "
+      "--pipefusion-warmup with all steps is exact",
+      plan.mesh.pipefusion, plan.warmup, plan.warmup == 1 ? "" : "s");
 }
 
-NetworkBytes bytes_of(const models::Network& network, DType dtype) {
-  NetworkBytes bytes;
-  for (const weights::Parameter& parameter : network.parameters)
-    bytes.memory += product(parameter.shape) * static_cast<std::uint64_t>(size_of(dtype));
-  for (const weights::Placed& placed : network.placed)
-    for (const weights::Piece& piece : placed.pieces) bytes.file += piece.bytes;
-  return bytes;
+// Blocks of a stage: cut so that the dearest stage costs least (double blocks of FLUX have twice the
+// weights).
+std::vector<Range> stages_of(const models::Model& model, std::int64_t stages) {
+  const std::vector<std::int64_t> costs = block_costs(model);
+  const std::int64_t all = std::reduce(costs.begin(), costs.end());
+  std::vector<Range> ranges;
+  std::int64_t first = 0;
+  std::int64_t spent = 0;
+  const auto blocks = static_cast<std::int64_t>(costs.size());
+  for (std::int64_t stage = 0; stage < stages; ++stage) {
+    std::int64_t end = first;
+    const std::int64_t most = blocks - (stages - stage - 1);  // the others get one each at least
+    while (end < most && (end == first || 2 * spent + costs[static_cast<std::size_t>(end)] <=
+                                              2 * all * (stage + 1) / stages)) {
+      spent += costs[static_cast<std::size_t>(end)];
+      ++end;
+    }
+    if (stage + 1 == stages) end = blocks;
+    ranges.push_back({first, end - first});
+    first = end;
+  }
+  return ranges;
 }
 
-// Text encoders go before the denoiser runs; the decoder's largest buffers are four pictures of its first
-// level.
-void predict_memory(RankPlan& rank, const config::RunSpec& spec, const models::Model& model,
-                    std::uint64_t device_memory, std::int64_t sharing) {
-  const std::uint64_t capacity = device_memory / static_cast<std::uint64_t>(sharing);
-  const auto element = static_cast<std::uint64_t>(size_of(spec.model.dtype));
-  const auto tokens = static_cast<std::uint64_t>(rank.text_tokens.count + rank.image_tokens.count);
-  const std::uint64_t activations = tokens * static_cast<std::uint64_t>(model.shape.width) * element * 24;
-  const std::uint64_t pixels =
-      static_cast<std::uint64_t>(spec.image.width) * static_cast<std::uint64_t>(spec.image.height);
-  const std::uint64_t decoding = pixels * 256 * element * 4;
-  std::uint64_t encoders = 0;
-  std::uint64_t denoising = 0;
-  for (const auto& [name, bytes] : rank.networks)
-    (name.starts_with("text_encoder") ? encoders : denoising) += bytes.memory;
-  const std::uint64_t later = denoising + std::max(activations, decoding);
-  rank.overlap_loading = kContextBytes + encoders + later <= capacity;
-  rank.peak_memory = kContextBytes + (rank.overlap_loading ? encoders + later : std::max(encoders, later));
-  if (rank.peak_memory > capacity) {
-    const bool halves = spec.model.dtype == DType::kF32;
-    throw Error(
-        ExitCode::kMemory,
-        fmt::format(
-            "needs {:.1f} GB on the device, which has {:.1f} GB{}: encoders {:.1f}, denoiser and decoder "
-            "{:.1f}, activations {:.1f}",
-            static_cast<double>(rank.peak_memory) / 1e9, static_cast<double>(capacity) / 1e9,
-            sharing == 1 ? "" : fmt::format(" for each of {} ranks", sharing),
-            static_cast<double>(encoders) / 1e9, static_cast<double>(denoising) / 1e9,
-            static_cast<double>(std::max(activations, decoding)) / 1e9),
-        {},
-        sharing > 1 ? "fewer --gpus"
-        : halves    ? "--dtype bf16"
-                    : "a smaller --size, or --device cpu");
+// Places, pictures, tokens and blocks of every rank.
+void place_ranks(Plan& plan, const models::Model& model, std::int64_t pictures) {
+  const comm::Mesh mesh = plan.mesh.ranks();
+  const std::vector<Range> stages = stages_of(model, plan.mesh.pipefusion);
+  const std::int64_t token_ranks = plan.mesh.token_ranks();
+  const std::int64_t bands = plan.mesh.pipefusion;
+  for (RankPlan& rank : plan.ranks) {
+    const comm::Coordinates at = mesh.coordinates(static_cast<int>(rank.rank));
+    const auto along = [&](comm::Axis axis) { return at[static_cast<std::size_t>(axis)]; };
+    const std::int64_t token_rank =
+        along(comm::Axis::kTokens) * plan.mesh.ulysses + along(comm::Axis::kUlysses);
+    rank.pictures = part_of(pictures, plan.mesh.data, along(comm::Axis::kData));
+    rank.decodes = token_rank == 0 && along(comm::Axis::kCfg) == 0 && along(comm::Axis::kPipefusion) == 0 &&
+                   along(comm::Axis::kTensor) == 0;
+    rank.encodes = rank.rank == 0;
+    rank.blocks = stages[static_cast<std::size_t>(along(comm::Axis::kPipefusion))];
+    if (rank.pictures.count == 0) continue;
+    rank.text_tokens = part_of(plan.text_tokens, token_ranks, token_rank);
+    for (std::int64_t band = 0; band < bands; ++band) {
+      const Range all = part_of(plan.image_tokens, bands, band);
+      const Range mine = part_of(all.count, token_ranks, token_rank);
+      rank.image_tokens.push_back({all.first + mine.first, mine.count});
+    }
   }
 }
 
@@ -124,81 +141,26 @@ Plan make_plan(const config::RunSpec& spec, const models::Model& model, const Ma
   if (!on_cpu) require_devices(devices, machine);
 
   Plan plan;
-  plan.mesh = choose_mesh(spec, model.shape.heads, static_cast<std::int64_t>(devices.size()));
-  if (!on_cpu && plan.mesh.size() != plan.mesh.data)
-    throw Error(ExitCode::kUsage,
-                "this version spreads whole pictures over GPUs; parts of one over CPU ranks only", "parallel",
-                fmt::format("--data {}", devices.size()));
-  const comm::Mesh mesh = plan.mesh.ranks();
+  plan.mesh = choose_mesh(spec, model.shape, static_cast<std::int64_t>(devices.size()));
+  plan.warmup = std::min(spec.parallel.pipefusion_warmup, spec.sampling.steps);
+  plan.grade = grade_of(plan.mesh, plan.warmup, spec.sampling.steps);
   plan.text_tokens = spec.sampling.max_sequence_length;
   plan.image_tokens = spec.image.width / multiple * (spec.image.height / multiple);
   const auto pictures = static_cast<std::int64_t>(config::pictures(spec).size());
   if (pictures < plan.mesh.data) plan.notes.push_back(idle_note(pictures, plan.mesh.data));
+  if (plan.grade != config::Allow::kExact) plan.notes.push_back(grade_note(plan));
   if (!spec.output.trace.empty() && std::min(pictures, plan.mesh.data) > 1)
     throw Error(ExitCode::kUsage, "pictures of several ranks do not go into one file", "--trace", "--gpus 1");
   for (std::size_t i = 0; i < devices.size(); ++i) {
     RankPlan rank;
     rank.rank = static_cast<std::int64_t>(i);
     rank.device = on_cpu ? 0 : devices[i];
-    const comm::Coordinates at = mesh.coordinates(static_cast<int>(i));
-    const auto along = [&](comm::Axis axis) { return at[static_cast<std::size_t>(axis)]; };
-    const std::int64_t token_rank =
-        along(comm::Axis::kTokens) * plan.mesh.ulysses + along(comm::Axis::kUlysses);
-    const std::int64_t token_ranks = plan.mesh.ring * plan.mesh.gather * plan.mesh.ulysses;
-    rank.pictures = part_of(pictures, plan.mesh.data, along(comm::Axis::kData));
-    rank.decodes = token_rank == 0 && along(comm::Axis::kCfg) == 0;
-    if (rank.pictures.count > 0) {
-      rank.text_tokens = part_of(plan.text_tokens, token_ranks, token_rank);
-      rank.image_tokens = part_of(plan.image_tokens, token_ranks, token_rank);
-    }
     plan.ranks.push_back(rank);
   }
-  for (RankPlan& rank : plan.ranks) {
-    if (rank.pictures.count == 0) continue;
-    rank.blocks = {0, model.shape.blocks};
-    if (rank.decodes) rank.latent_rows = {0, spec.image.height / model.shape.latent_scale};
-    for (const models::Network& network : model.networks)
-      rank.networks[network.component] = bytes_of(network, spec.model.dtype);
-    const auto sharing = std::count_if(plan.ranks.begin(), plan.ranks.end(), [&](const RankPlan& other) {
-      return other.device == rank.device && other.pictures.count > 0;
-    });
-    predict_memory(rank, spec, model,
-                   on_cpu ? machine.host_memory : machine.gpus[static_cast<std::size_t>(rank.device)].memory,
-                   sharing);
-  }
+  place_ranks(plan, model, pictures);
+  cut_slabs(plan, spec, spec.image.height / model.shape.latent_scale);
+  spread_weights(plan, spec, model, machine);
   return plan;
-}
-
-std::string to_text(const Plan& plan, const Machine& machine, const config::RunSpec& spec) {
-  const auto range = [](const Range& r) {
-    return r.count == 0 ? std::string("none") : fmt::format("{}-{}", r.first, r.first + r.count - 1);
-  };
-  const Mesh& m = plan.mesh;
-  std::string text = fmt::format(
-      "mesh: data {} x cfg {} x pipefusion {} x ring {} x gather {} x ulysses {} x tensor {} = {} rank{}\n"
-      "tokens: {} text + {} image\n",
-      m.data, m.cfg, m.pipefusion, m.ring, m.gather, m.ulysses, m.tensor, m.size(), m.size() == 1 ? "" : "s",
-      plan.text_tokens, plan.image_tokens);
-  for (const std::string& note : plan.notes) text += note + "\n";
-  for (const RankPlan& rank : plan.ranks) {
-    const bool on_cpu = spec.runtime.device == config::Device::kCpu;
-    text += fmt::format("rank {} on {}:\n", rank.rank,
-                        on_cpu ? "cpu"
-                               : fmt::format("GPU {} ({})", rank.device,
-                                             machine.gpus[static_cast<std::size_t>(rank.device)].name));
-    if (rank.pictures.count == 0) {
-      text += "  idle\n";
-      continue;
-    }
-    text += fmt::format("  pictures {}, text tokens {}, image tokens {}, blocks {}, latent rows {}\n",
-                        range(rank.pictures), range(rank.text_tokens), range(rank.image_tokens),
-                        range(rank.blocks), range(rank.latent_rows));
-    for (const auto& [name, bytes] : rank.networks)
-      text += fmt::format("  {}: reads {:.3f} GB, holds {:.3f} GB\n", name,
-                          static_cast<double>(bytes.file) / 1e9, static_cast<double>(bytes.memory) / 1e9);
-    text += fmt::format("  predicted peak {:.2f} GB\n", static_cast<double>(rank.peak_memory) / 1e9);
-  }
-  return text;
 }
 
 }  // namespace xdit::parallel

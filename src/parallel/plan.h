@@ -4,9 +4,10 @@
 #include <string>
 #include <vector>
 
-#include "comm/mesh.h"
+#include "comm/rows.h"
 #include "config/run_spec.h"
 #include "models/registry.h"
+#include "parallel/plan_mesh.h"
 
 /// Who holds and does what: computed from the run, the model's tables and the machine before any GPU or
 /// weight is touched. Plain data.
@@ -23,25 +24,7 @@ struct Machine {
   std::int64_t cores = 1;
 };
 
-/// Degrees of parallelism; the last varies fastest over ranks. ring and gather exclude each other.
-struct Mesh {
-  std::int64_t data = 1;
-  std::int64_t cfg = 1;
-  std::int64_t pipefusion = 1;
-  std::int64_t ring = 1;
-  std::int64_t gather = 1;
-  std::int64_t ulysses = 1;
-  std::int64_t tensor = 1;
-  [[nodiscard]] std::int64_t size() const {
-    return data * cfg * pipefusion * ring * gather * ulysses * tensor;
-  }
-  [[nodiscard]] comm::Mesh ranks() const;  ///< who stands where
-};
-
-struct Range {
-  std::int64_t first = 0;
-  std::int64_t count = 0;
-};
+using comm::Range;
 
 /// What one network costs a rank.
 struct NetworkBytes {
@@ -49,15 +32,25 @@ struct NetworkBytes {
   std::uint64_t memory = 0;  ///< bytes of its weights in the run's dtype
 };
 
+/// Ranks that hold the same bytes of a network's weights: each reads its share of them and gets the others'.
+struct Readers {
+  std::vector<int> ranks;            ///< ascending
+  std::vector<std::int64_t> shares;  ///< by rank, in proportion
+};
+
 struct RankPlan {
   std::int64_t rank = 0;
   std::int64_t device = 0;  ///< index among the machine's GPUs; 0 on the CPU
   Range pictures;           ///< of the run; none: the rank is idle
-  bool decodes = true;      ///< and writes; the others that hold its pictures hand it their latents
+  bool decodes = true;      ///< and writes; the others that make its pictures hand it their rows
+  bool encodes = false;     ///< prompts, for all
   Range text_tokens;
-  Range image_tokens;
-  Range blocks;
-  Range latent_rows;                             ///< of the VAE's input
+  std::vector<Range> image_tokens;  ///< by band; one but with pipefusion
+  Range blocks;                     ///< of the denoiser
+  std::vector<int> sharding;        ///< ranks that store a share of each block; this one alone: all of it
+  Readers block_readers;            ///< of its part of the blocks; nobody where it holds none
+  std::map<std::string, Readers> readers;  ///< of what belongs to no block, for each network that it holds
+  Range latent_rows;                       ///< its slab of the VAE's input
   std::map<std::string, NetworkBytes> networks;  ///< by component
   std::uint64_t peak_memory = 0;                 ///< predicted bytes on the device
   bool overlap_loading = true;                   ///< text encoders and denoiser fit beside each other
@@ -67,20 +60,20 @@ struct Plan {
   Mesh mesh;
   std::int64_t text_tokens = 0;
   std::int64_t image_tokens = 0;
+  std::int64_t warmup = 0;  ///< steps of whole pictures that pipefusion begins with
+  std::int64_t shard = 1;   ///< ranks over which every block's weights are spread
   std::vector<RankPlan> ranks;
+  [[nodiscard]] bool exchanges() const { return ranks.size() > 1; }
   config::Allow grade = config::Allow::kExact;
   std::vector<std::string> notes;  ///< what the user should know of it, a line each
 };
-
-/// The exact mesh of `ranks`: the degrees that were asked for, the others chosen. Error(kUsage) for degrees
-/// that fit neither each other nor the model's heads.
-[[nodiscard]] Mesh choose_mesh(const config::RunSpec& spec, std::int64_t heads, std::int64_t ranks);
 
 /// Error(kUsage) for degrees that do not fit each other or the model, Error(kDevice) for GPUs that are not
 /// there, Error(kMemory) when the weights alone cannot fit; each names what would.
 [[nodiscard]] Plan make_plan(const config::RunSpec& spec, const models::Model& model, const Machine& machine);
 
 /// For people (`--dry-run`).
-[[nodiscard]] std::string to_text(const Plan& plan, const Machine& machine, const config::RunSpec& spec);
+[[nodiscard]] std::string to_text(const Plan& plan, const models::Model& model, const Machine& machine,
+                                  const config::RunSpec& spec);
 
 }  // namespace xdit::parallel

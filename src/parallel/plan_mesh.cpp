@@ -1,3 +1,5 @@
+#include "parallel/plan_mesh.h"
+
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -5,7 +7,6 @@
 #include <vector>
 
 #include "core/error.h"
-#include "parallel/plan.h"
 
 namespace xdit::parallel {
 namespace {
@@ -28,24 +29,31 @@ void choose(const std::optional<std::int64_t>& asked, std::int64_t& degree, std:
   left /= degree;
 }
 
-void refuse_unsupported(const Mesh& mesh) {
-  for (const auto& [name, degree] :
-       {std::pair{"pipefusion", mesh.pipefusion}, {"ring", mesh.ring}, {"tensor", mesh.tensor}})
-    if (degree > 1)
-      throw Error(ExitCode::kUsage,
-                  fmt::format("{} {}: this version has data, cfg, gather and ulysses", name, degree), kWhere,
-                  fmt::format("--{} 1", name));
+[[noreturn]] void refuse(const std::string& what, const std::string& where, const std::string& fix) {
+  throw Error(ExitCode::kUsage, what, where, fix);
 }
 
-void refuse_heads(const Mesh& mesh, std::int64_t heads) {
-  if (heads % mesh.ulysses == 0) return;
+void refuse_misfits(const Mesh& mesh, const models::Shape& shape, bool guided) {
+  if (mesh.cfg > 2 || (mesh.cfg == 2 && !guided))
+    refuse(fmt::format("cfg {}: there are {} prompt branches", mesh.cfg, guided ? 2 : 1), "--cfg-parallel",
+           guided ? "--cfg-parallel 2" : "--cfg-parallel 1, or --cfg-scale above 1");
+  if (mesh.ring > 1 && mesh.gather > 1)
+    refuse(fmt::format("ring {} and gather {} are two ways to do one thing", mesh.ring, mesh.gather), kWhere,
+           fmt::format("--gather {}, which is exact", mesh.ring * mesh.gather));
+  if (mesh.ring > 1 && mesh.pipefusion > 1)
+    refuse("pipefusion keeps all keys on every rank, and a ring does not", "--ring",
+           fmt::format("--gather {}", mesh.ring));
+  if (mesh.pipefusion > shape.blocks)
+    refuse(fmt::format("pipefusion {}: the model has {} blocks", mesh.pipefusion, shape.blocks),
+           "--pipefusion", fmt::format("--pipefusion {}", shape.blocks));
+  const std::int64_t parts = mesh.ulysses * mesh.tensor;
+  if (shape.heads % parts == 0) return;
   std::vector<std::int64_t> fitting;
-  for (std::int64_t d = 1; d <= heads; ++d)
-    if (heads % d == 0) fitting.push_back(d);
-  throw Error(ExitCode::kUsage,
-              fmt::format("ulysses {} does not divide the model's {} heads; {} do", mesh.ulysses, heads,
-                          fmt::join(fitting, ", ")),
-              "--ulysses", "--gather, which takes any degree");
+  for (std::int64_t d = 1; d <= shape.heads; ++d)
+    if (shape.heads % d == 0) fitting.push_back(d);
+  refuse(fmt::format("ulysses {} x tensor {} does not divide the model's {} heads; {} do", mesh.ulysses,
+                     mesh.tensor, shape.heads, fmt::join(fitting, ", ")),
+         mesh.tensor > 1 ? "--tensor" : "--ulysses", "--gather, which takes any degree");
 }
 
 }  // namespace
@@ -56,7 +64,7 @@ comm::Mesh Mesh::ranks() const {
                      narrow(tensor)});
 }
 
-Mesh choose_mesh(const config::RunSpec& spec, std::int64_t heads, std::int64_t ranks) {
+Mesh choose_mesh(const config::RunSpec& spec, const models::Shape& shape, std::int64_t ranks) {
   const config::RunSpec::Parallel& asked = spec.parallel;
   const auto degree = [](const std::optional<std::int64_t>& value) { return value.value_or(1); };
   Mesh mesh{.data = degree(asked.data),
@@ -66,31 +74,30 @@ Mesh choose_mesh(const config::RunSpec& spec, std::int64_t heads, std::int64_t r
             .gather = degree(asked.gather),
             .ulysses = degree(asked.ulysses),
             .tensor = degree(asked.tensor)};
-  refuse_unsupported(mesh);
   const bool guided = spec.sampling.cfg_scale > 1;
-  if (mesh.cfg > 2 || (mesh.cfg == 2 && !guided))
-    throw Error(ExitCode::kUsage,
-                fmt::format("cfg {}: there are {} prompt branches", mesh.cfg, guided ? 2 : 1),
-                "--cfg-parallel", guided ? "--cfg-parallel 2" : "--cfg-parallel 1, or --cfg-scale above 1");
 
   // Whole pictures cost no exchange, branches one a step, heads two a layer; a gather takes any number.
   if (ranks % mesh.size() == 0) {
     std::int64_t left = ranks / mesh.size();
     const auto pictures = static_cast<std::int64_t>(config::pictures(spec).size());
-    const bool exchanges =
-        spec.runtime.device == config::Device::kCpu;  // GPUs do not yet: idle ones are said to be
-    choose(asked.data, mesh.data, left, [&](std::int64_t d) { return d <= pictures || !exchanges; });
+    choose(asked.data, mesh.data, left, [&](std::int64_t d) { return d <= pictures; });
     choose(asked.cfg, mesh.cfg, left, [&](std::int64_t d) { return d <= 2 && guided; });
-    choose(asked.ulysses, mesh.ulysses, left, [&](std::int64_t d) { return heads % d == 0; });
-    choose(asked.gather, mesh.gather, left, [](std::int64_t) { return true; });
+    choose(asked.ulysses, mesh.ulysses, left,
+           [&](std::int64_t d) { return shape.heads % (d * mesh.tensor) == 0; });
+    choose(asked.gather, mesh.gather, left, [&](std::int64_t) { return mesh.ring == 1; });
   }
   if (mesh.size() != ranks)
     throw Error(ExitCode::kUsage,
                 fmt::format("the degrees multiply to {}, but --gpus gives {} rank{}", mesh.size(), ranks,
                             ranks == 1 ? "" : "s"),
                 kWhere, fmt::format("--gpus {}, or degrees of 1", mesh.size()));
-  refuse_heads(mesh, heads);
+  refuse_misfits(mesh, shape, guided);
   return mesh;
+}
+
+config::Allow grade_of(const Mesh& mesh, std::int64_t warmup, std::int64_t steps) {
+  if (mesh.pipefusion > 1 && warmup < steps) return config::Allow::kApproximate;
+  return mesh.ring > 1 || mesh.tensor > 1 ? config::Allow::kRounding : config::Allow::kExact;
 }
 
 }  // namespace xdit::parallel

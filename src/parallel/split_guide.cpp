@@ -7,10 +7,12 @@
 
 namespace xdit::parallel {
 
-at::Tensor SplitGuide::predict(models::Denoiser& denoiser, const Guidance& guidance,
-                               const at::Tensor& latents, std::int64_t step) {
-  const models::Branch* mine = group_.rank() == 0 ? guidance.positive : guidance.negative;
-  const at::Tensor output = denoiser.predict(*mine, latents, step).contiguous();
+std::vector<const models::Branch*> SplitGuide::branches(const Guidance& guidance) const {
+  return {group_.rank() == 0 ? guidance.positive : guidance.negative};
+}
+
+at::Tensor SplitGuide::combine(std::span<const at::Tensor> predictions, const Guidance& guidance) {
+  const at::Tensor output = predictions[0].contiguous();
   const auto bytes = static_cast<std::int64_t>(output.nbytes());
   if (!outputs_) outputs_ = group_.allocate(2 * bytes);
   const std::array<comm::Range, 2> parts{comm::Range{0, bytes}, comm::Range{bytes, bytes}};
@@ -23,12 +25,21 @@ at::Tensor SplitGuide::predict(models::Denoiser& denoiser, const Guidance& guida
 at::Tensor TokenGather::operator()(const at::Tensor& rows) {
   const at::Tensor mine = rows.contiguous();
   const auto row_bytes = mine.size(1) * static_cast<std::int64_t>(mine.element_size());
-  std::vector<comm::Range> parts;
-  for (const comm::Range& range : ranges_)
-    parts.push_back({range.first * row_bytes, range.count * row_bytes});
-  const std::int64_t tokens = ranges_.back().end();
+  const std::int64_t tokens = split_.all_tokens() - split_.text_tokens();
+  const auto* source = static_cast<const std::byte*>(mine.const_data_ptr());
+  std::vector<comm::Put> puts;
+  for (const Range& range : split_.image.at(static_cast<std::size_t>(group_.rank()))) {
+    for (const int peer : group_.everyone())
+      puts.push_back({.peer = peer,
+                      .source = source,
+                      .rows = 1,
+                      .row_bytes = range.count * row_bytes,
+                      .source_stride = 0,
+                      .offset = range.first * row_bytes});
+    source += range.count * row_bytes;
+  }
   if (!all_) all_ = group_.allocate(tokens * row_bytes);
-  group_.all_gather_v(mine.const_data_ptr(), parts, *all_, current_stream(mine.device()));
+  group_.all_to_all_v(puts, *all_, current_stream(mine.device()));
   return at::from_blob(all_->data(), {tokens, mine.size(1)}, mine.options()).clone();
 }
 

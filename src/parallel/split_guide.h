@@ -3,6 +3,7 @@
 
 #include "comm/group.h"
 #include "parallel/loop.h"
+#include "parallel/token_split.h"
 
 namespace xdit::parallel {
 
@@ -11,25 +12,26 @@ namespace xdit::parallel {
 class SplitGuide final : public Guide {
  public:
   explicit SplitGuide(comm::Group& group) : group_(group) {}
-  [[nodiscard]] at::Tensor predict(models::Denoiser& denoiser, const Guidance& guidance,
-                                   const at::Tensor& latents, std::int64_t step) override;
+  [[nodiscard]] std::vector<const models::Branch*> branches(const Guidance& guidance) const override;
+  /// The first prediction is the largest.
+  [[nodiscard]] at::Tensor combine(std::span<const at::Tensor> predictions,
+                                   const Guidance& guidance) override;
 
  private:
   comm::Group& group_;
   std::optional<comm::PeerBuffer> outputs_;  ///< [2, local latents]
 };
 
-/// Rows [T, C] of all ranks of a token group in the order of tokens, on every one of them: `rows` holds those
-/// of ranges[rank]. One use at a time.
+/// Rows [T, C] of all ranks of a token group in the order of tokens, on every one of them: each holds those
+/// of its image tokens. One use at a time.
 class TokenGather {
  public:
-  TokenGather(comm::Group& group, std::vector<comm::Range> ranges)
-      : group_(group), ranges_(std::move(ranges)) {}
+  TokenGather(comm::Group& group, TokenSplit split) : group_(group), split_(std::move(split)) {}
   [[nodiscard]] at::Tensor operator()(const at::Tensor& rows);
 
  private:
   comm::Group& group_;
-  std::vector<comm::Range> ranges_;
+  TokenSplit split_;
   std::optional<comm::PeerBuffer> all_;
 };
 

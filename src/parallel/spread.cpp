@@ -1,48 +1,138 @@
 #include "parallel/spread.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "comm/device_memory.h"
+#include "comm/host_memory.h"
+#include "core/error.h"
+#include "parallel/device_stream.h"
+#include "parallel/pipefusion.h"
+#include "parallel/ring_attention.h"
 #include "parallel/split_attention.h"
+#include "parallel/tensor_linear.h"
 
 namespace xdit::parallel {
 namespace {
 
+using comm::Axis;
+
 TokenSplit split_of(const Plan& plan, const std::vector<int>& members) {
-  TokenSplit split{.text = {}, .image = {}, .ulysses = plan.mesh.ulysses};
+  TokenSplit split{.ulysses = plan.mesh.ulysses, .text = {}, .image = {}};
   for (const int member : members) {
     const RankPlan& rank = plan.ranks.at(static_cast<std::size_t>(member));
-    split.text.push_back({rank.text_tokens.first, rank.text_tokens.count});
-    split.image.push_back({rank.image_tokens.first, rank.image_tokens.count});
+    split.text.push_back(rank.text_tokens);
+    split.image.push_back(rank.image_tokens);
   }
   return split;
 }
 
+const models::Network& denoiser_of(const models::Model& model) {
+  return *std::find_if(model.networks.begin(), model.networks.end(),
+                       [](const models::Network& network) { return network.component == "transformer"; });
+}
+
+// Null where one rank decodes the picture by itself.
+std::unique_ptr<SplitSpatial> slabs_of(const Plan& plan, comm::Group& group, const models::Shape& shape,
+                                       const models::VaeConfig& vae, const at::TensorOptions& options) {
+  std::vector<comm::Range> slabs;
+  std::int64_t rows = 0;
+  for (const int member : group.members()) {
+    const Range& slab = plan.ranks.at(static_cast<std::size_t>(member)).latent_rows;
+    slabs.push_back({slab.first, slab.count});
+    rows += slab.count;
+  }
+  if (slabs.front().count == rows) return nullptr;
+  const std::int64_t side = shape.pixels_per_token / shape.latent_scale;  // of a token, in latents
+  const std::int64_t columns = plan.image_tokens * side * side / rows;
+  return std::make_unique<SplitSpatial>(
+      group, slabs, slab_bytes(vae, rows, columns, static_cast<std::int64_t>(options.dtype().itemsize())));
+}
+
 }  // namespace
 
-Spread::Spread(const Plan& plan, std::int64_t rank, const models::Shape& shape,
-               const std::shared_ptr<const comm::Job>& peers, std::chrono::nanoseconds timeout,
-               const at::TensorOptions& options) {
-  const comm::Mesh mesh = plan.mesh.ranks();
-  const auto me = static_cast<int>(rank);
-  if (peers) {
-    const at::Device device = options.device();
-    world_ = comm::Group::world(
-        peers, me, timeout,
-        device.is_cuda() ? comm::device_memory(peers, me, device.index(), timeout) : nullptr);
-    tokens_ = world_->split(mesh.members(me, {comm::Axis::kTokens, comm::Axis::kUlysses}).front());
-    branches_ = world_->split(mesh.members(me, {comm::Axis::kCfg}).front());
+void Spread::make_groups(const Run& run) {
+  const auto me = static_cast<int>(run.rank);
+  const RankPlan& mine = run.plan.ranks.at(static_cast<std::size_t>(run.rank));
+  const comm::Mesh mesh = run.plan.mesh.ranks();
+  const at::Device device = run.options.device();
+  world_ = comm::Group::world(
+      run.peers, me, run.timeout,
+      device.is_cuda() ? comm::device_memory(run.peers, me, device.index(), run.timeout) : nullptr);
+  // Files and prompts may take as long as they like: a rank that is there says so to the launcher.
+  patient_ =
+      world_->split(0, std::make_shared<comm::HostMemory>(run.peers, me, std::chrono::nanoseconds::max()));
+  const auto axes = [&](std::initializer_list<Axis> of) -> std::optional<comm::Group> {
+    const std::vector<int> members = mesh.members(me, of);
+    if (members.size() == 1) return std::nullopt;
+    return world_->split(members.front());
+  };
+  tokens_ = axes({Axis::kTokens, Axis::kUlysses});
+  branches_ = axes({Axis::kCfg});
+  stages_ = axes({Axis::kPipefusion});
+  tensor_ = axes({Axis::kTensor});
+  const auto per_picture =
+      static_cast<int>(run.plan.mesh.size() / run.plan.mesh.data);  // data varies slowest
+  picture_ = world_->split(me / per_picture);
+  slabs_ = slabs_of(run.plan, *picture_, run.model.shape, run.vae, run.options);
+  if (run.plan.shard > 1) sharding_ = world_->split(mine.sharding.front());
+  if (run.model.dummy) return;
+  const auto among = [&](const std::vector<int>& ranks) {
+    return patient_->split(ranks.empty() ? -1 - me : ranks.front());
+  };
+  const auto readers = [&](const char* component) {
+    const auto found = mine.readers.find(component);
+    return among(found == mine.readers.end() ? std::vector<int>{} : found->second.ranks);
+  };
+  block_readers_ = among(mine.block_readers.ranks);
+  outside_readers_ = readers("transformer");
+  readers_ = readers("vae");
+}
+
+Spread::Spread(const Run& run) {
+  if (run.peers) make_groups(run);
+  const RankPlan& mine = run.plan.ranks.at(static_cast<std::size_t>(run.rank));
+  const Mesh& mesh = run.plan.mesh;
+  const models::Shape& shape = run.model.shape;
+  linears_ = std::make_unique<nn::LocalLinears>();
+  attention_ = std::make_unique<nn::LocalAttention>();
+  guide_ = std::make_unique<LocalGuide>();
+  loop_ = std::make_unique<SerialLoop>();
+  if (mine.pictures.count == 0) return;  // so are all ranks of these groups
+
+  const bool staged = mesh.pipefusion > 1;
+  if (staged && !tokens_) tokens_ = stages_->split(stages_->rank());  // each stage holds all tokens
+  if (tokens_) {
+    const TokenSplit split = split_of(run.plan, tokens_->members());
+    const std::int64_t heads = shape.heads / mesh.tensor;
+    const std::int64_t head_dim = shape.width / shape.heads;
+    const std::int64_t branches = run.branches / mesh.cfg;
+    if (mesh.ring > 1) {
+      attention_ = std::make_unique<RingAttention>(*tokens_, split, heads, head_dim, run.options);
+    } else {
+      const KeptKeys kept = staged ? KeptKeys{mine.blocks, branches} : KeptKeys{};
+      auto attention = std::make_unique<SplitAttention>(*tokens_, split, heads, head_dim, run.options, kept);
+      if (staged)
+        loop_ = std::make_unique<PipefusionLoop>(*stages_, split, tokens_->rank(), *attention,
+                                                 PipefusionLoop::Shape{.width = shape.width,
+                                                                       .channels = shape.token_channels,
+                                                                       .branches = branches,
+                                                                       .warmup = run.plan.warmup},
+                                                 run.options);
+      attention_ = std::move(attention);
+    }
+    if (tokens_->size() > 1 || staged) gather_.emplace(*tokens_, split);
   }
-  if (tokens_ && tokens_->size() > 1) {
-    const TokenSplit split = split_of(plan, tokens_->members());
-    attention_ =
-        std::make_unique<SplitAttention>(*tokens_, split, shape.heads, shape.width / shape.heads, options);
-    gather_.emplace(*tokens_, split.image);
-  } else {
-    attention_ = std::make_unique<nn::LocalAttention>();
+  if (tensor_) {
+    std::int64_t rows = mine.text_tokens.count;
+    for (const Range& band : mine.image_tokens) rows += band.count;
+    linears_ = std::make_unique<TensorLinears>(*tensor_, denoiser_of(run.model), rows, run.options);
   }
-  if (branches_ && branches_->size() > 1)
-    guide_ = std::make_unique<SplitGuide>(*branches_);
-  else
-    guide_ = std::make_unique<LocalGuide>();
+  if (branches_) guide_ = std::make_unique<SplitGuide>(*branches_);
+}
+
+void Spread::finish() {
+  if (patient_) static_cast<void>(patient_->share({}));
 }
 
 }  // namespace xdit::parallel

@@ -81,11 +81,11 @@ std::map<std::string, PromptIds> tokenise(const models::Model& model, const std:
   return ids;
 }
 
-std::map<std::string, models::PromptEmbedding> encode(
-    const models::Model& model, const std::map<std::string, std::map<std::string, at::Tensor>>& tensors,
-    const std::map<std::string, PromptIds>& prompts, at::Device device) {
-  const nn::ResidentWeights clip_weights(tensors.at("text_encoder"));
-  const nn::ResidentWeights t5_weights(tensors.at("text_encoder_2"));
+std::map<std::string, models::PromptEmbedding> encode(const models::Model& model,
+                                                      const nn::Weights& clip_weights,
+                                                      const nn::Weights& t5_weights,
+                                                      const std::map<std::string, PromptIds>& prompts,
+                                                      at::Device device) {
   const text::ClipEncoder clip(clip_config(model), clip_weights);
   const text::T5Encoder t5(t5_config(model), t5_weights);
   std::map<std::string, models::PromptEmbedding> embeddings;

@@ -10,6 +10,7 @@
 
 #include "models/denoiser.h"
 #include "models/registry.h"
+#include "nn/weights.h"
 
 namespace xdit::pipeline {
 
@@ -26,10 +27,9 @@ struct PromptIds {
                                                         std::int64_t t5_length,
                                                         const std::function<void(std::string_view)>& warn);
 
-/// Encodes them: CLIP's pooled embedding and T5's token embeddings. `tensors` holds each encoder's, by
-/// component.
+/// Encodes them: CLIP's pooled embedding and T5's token embeddings.
 [[nodiscard]] std::map<std::string, models::PromptEmbedding> encode(
-    const models::Model& model, const std::map<std::string, std::map<std::string, at::Tensor>>& tensors,
+    const models::Model& model, const nn::Weights& clip, const nn::Weights& t5,
     const std::map<std::string, PromptIds>& prompts, at::Device device);
 
 }  // namespace xdit::pipeline

@@ -12,7 +12,6 @@
 
 #include "core/error.h"
 #include "core/file.h"
-#include "models/vae/decoder.h"
 #include "output/metadata.h"
 #include "output/png.h"
 #include "parallel/loop.h"
@@ -57,16 +56,27 @@ RankRun::RankRun(const RankJob& job, Listener& listener, output::Report& report)
       dtype_(torch_type(job.spec.model.dtype)),
       guided_(job.spec.sampling.cfg_scale > 1),
       trace_(!job.spec.output.trace.empty()),
-      spread_(job.plan, job.rank, job.model.shape, job.peers,
-              std::chrono::duration_cast<std::chrono::nanoseconds>(
-                  std::chrono::duration<double>(job.spec.runtime.timeout_s)),
-              at::TensorOptions().dtype(dtype_).device(device_)),
+      vae_(models::read_vae_config(job.model.files.components.at("vae").config, "vae/config.json")),
+      spread_({.plan = job.plan,
+               .rank = job.rank,
+               .model = job.model,
+               .vae = vae_,
+               .branches = guided_ ? 2 : 1,
+               .peers = job.peers,
+               .timeout = std::chrono::duration_cast<std::chrono::nanoseconds>(
+                   std::chrono::duration<double>(job.spec.runtime.timeout_s)),
+               .options = at::TensorOptions().dtype(dtype_).device(device_)}),
+      loader_(job.plan, plan_, job.model, spread_, at::TensorOptions().dtype(dtype_).device(device_)),
+      pictures_(config::pictures(job.spec)),
       sampler_(schedulers::make_sampler({.name = job.spec.sampling.scheduler,
                                          .steps = job.spec.sampling.steps,
                                          .image_tokens = job.plan.image_tokens,
                                          .shift = job.spec.sampling.shift},
                                         job.model.files.scheduler_config)) {
   for (const float timestep : sampler_->timesteps()) times_.push_back(timestep / 1000);
+  for (const parallel::Range& band : plan_.image_tokens) image_.push_back({band.first, band.count});
+  for (const config::Picture& picture : pictures_) prompts_.insert(picture.prompt);
+  if (guided_) prompts_.insert(job.spec.negative_prompt);
 }
 
 output::Phase RankRun::phase(const std::string& name, double start_s, double end_s, std::int64_t picture,
@@ -75,82 +85,91 @@ output::Phase RankRun::phase(const std::string& name, double start_s, double end
 }
 
 void RankRun::run() {
-  if (plan_.pictures.count > 0) make_all();
+  std::future<Networks> networks;
+  const auto begin_loading = [&] {
+    networks = std::async(std::launch::async, [this] { return load_networks(); });
+  };
+  const bool loads = !plan_.networks.empty();
+  if (loads && plan_.overlap_loading) begin_loading();
+  if (plan_.encodes) encode_prompts();
+  share_prompts();
+  if (loads) {
+    if (!plan_.overlap_loading) begin_loading();
+    listener_.begin("load", 0);
+    const Networks loaded = networks.get();
+    report_.phases.push_back(phase("load", loaded.start_s, loaded.end_s));
+    listener_.finish();
+    if (plan_.pictures.count > 0) make_pictures(loaded);
+    Marks done(device_);
+    done.add();
+    done.wait(0);
+    spread_.finish();
+  }
+  if (plan_.decodes && plan_.pictures.count > 0)
+    trace_.write(job_.spec.output.trace, job_.spec.output.overwrite);
   report_.ranks.push_back({.rank = job_.rank,
                            .device = {},
                            .device_id = {},
                            .held_s = now_s() - job_.started_s,
-                           .peak_device_bytes = plan_.pictures.count > 0 ? peak_device_bytes(device_) : 0,
+                           .peak_device_bytes = loads ? peak_device_bytes(device_) : 0,
                            .peak_host_bytes = peak_host_bytes(),
                            .bytes_read = bytes_read_,
                            .bytes_sent = 0});
 }
 
-void RankRun::make_all() {
-  const std::vector<config::Picture> pictures = config::pictures(job_.spec);
-  std::set<std::string> prompts;
-  for (std::int64_t i = 0; i < plan_.pictures.count; ++i)
-    prompts.insert(pictures.at(static_cast<std::size_t>(plan_.pictures.first + i)).prompt);
-  if (guided_) prompts.insert(job_.spec.negative_prompt);
-  ids_ = tokenise(job_.model, {prompts.begin(), prompts.end()}, job_.spec.sampling.max_sequence_length,
-                  [this](std::string_view line) { listener_.warn(line); });
-
-  std::future<Networks> networks;
-  const auto begin_loading = [&] {
-    networks = std::async(std::launch::async, [this] { return load_networks(); });
-  };
-  if (plan_.overlap_loading) begin_loading();
-  encode_prompts();
-  if (!plan_.overlap_loading) begin_loading();
-  listener_.begin("load", 0);
-  const Networks loaded = networks.get();
-  report_.phases.push_back(phase("load", loaded.start_s, loaded.end_s));
-  listener_.finish();
-  make_pictures(loaded);
-  if (plan_.decodes) trace_.write(job_.spec.output.trace, job_.spec.output.overwrite);
-}
-
-parallel::Tensors RankRun::load(const std::string& component) {
-  const auto& networks = job_.model.networks;
-  const auto network = std::find_if(networks.begin(), networks.end(),
-                                    [&](const models::Network& n) { return n.component == component; });
-  XDIT_ASSERT(network != networks.end());
+std::unique_ptr<nn::Weights> RankRun::load(const std::string& component) {
   job_.stop.check();
-  if (job_.model.dummy) return parallel::draw(*network, dtype_, device_);
-  constexpr std::int64_t kThreads = 16;  // page cache to GPU: 6 GB/s with one thread, 39 GB/s with 16
   std::uint64_t bytes = 0;
-  parallel::Tensors tensors = parallel::load(*network, job_.model.files, dtype_, device_, kThreads, bytes);
+  std::unique_ptr<nn::Weights> weights = loader_.load(component, bytes);
   bytes_read_ += bytes;
-  return tensors;
+  return weights;
 }
 
 RankRun::Networks RankRun::load_networks() {
   const c10::InferenceMode no_gradients;  // counts for one thread
   Networks networks;
   networks.start_s = now_s();
-  networks.transformer = std::make_unique<nn::ResidentWeights>(load("transformer"));
-  networks.vae = std::make_unique<nn::ResidentWeights>(load("vae"));
+  networks.transformer = load("transformer");
+  if (plan_.pictures.count > 0) networks.vae = load("vae");
   networks.end_s = now_s();
   return networks;
 }
 
 void RankRun::encode_prompts() {
+  ids_ = tokenise(job_.model, {prompts_.begin(), prompts_.end()}, job_.spec.sampling.max_sequence_length,
+                  [this](std::string_view line) { listener_.warn(line); });
   const double start = now_s();
   listener_.begin("load", 0);
-  std::map<std::string, parallel::Tensors> tensors;
-  for (const char* component : {"text_encoder", "text_encoder_2"}) tensors[component] = load(component);
+  std::map<std::string, std::unique_ptr<nn::Weights>> weights;
+  for (const char* component : {"text_encoder", "text_encoder_2"}) weights[component] = load(component);
   listener_.finish();
   const double loaded = now_s();
   report_.phases.push_back(phase("load_encoders", start, loaded));
 
   listener_.begin("text_encode", 0);
-  embeddings_ = encode(job_.model, tensors, ids_, device_);
+  embeddings_ = encode(job_.model, *weights["text_encoder"], *weights["text_encoder_2"], ids_, device_);
   Marks marks(device_);
   marks.add();
   report_.phases.push_back(phase("text_encode", loaded, marks.at_s(0)));
-  tensors.clear();  // encoders leave the device before the denoiser runs
+  weights.clear();  // encoders leave the device before the denoiser runs
   release_cached_memory(device_);
   listener_.finish();
+}
+
+void RankRun::share_prompts() {
+  std::set<std::string> mine;
+  for (std::int64_t i = 0; i < plan_.pictures.count; ++i)
+    mine.insert(pictures_.at(static_cast<std::size_t>(plan_.pictures.first + i)).prompt);
+  if (guided_) mine.insert(job_.spec.negative_prompt);
+  if (comm::Group* world = spread_.world()) {
+    parallel::TensorBroadcast broadcast(*world, at::TensorOptions().dtype(dtype_).device(device_));
+    for (const std::string& prompt : prompts_) {
+      models::PromptEmbedding& embedding = embeddings_[prompt];
+      embedding.tokens = broadcast(embedding.tokens);
+      embedding.pooled = broadcast(embedding.pooled);
+      if (!mine.contains(prompt)) embeddings_.erase(prompt);
+    }
+  }
 }
 
 const models::Branch& RankRun::branch(models::Denoiser& denoiser, const std::string& prompt) {
@@ -162,16 +181,14 @@ const models::Branch& RankRun::branch(models::Denoiser& denoiser, const std::str
                                  .latent_rows = job_.spec.image.height / job_.model.shape.latent_scale,
                                  .latent_columns = job_.spec.image.width / job_.model.shape.latent_scale,
                                  .text = {plan_.text_tokens.first, plan_.text_tokens.count},
-                                 .image = {plan_.image_tokens.first, plan_.image_tokens.count}});
+                                 .image = image_});
   return *prepared;
 }
 
 void RankRun::make_pictures(const Networks& networks) {
-  const auto denoiser =
-      models::make_denoiser(job_.model, *networks.transformer, linears_, spread_.attention());
-  const models::VaeDecoder decoder(
-      models::read_vae_config(job_.model.files.components.at("vae").config, "vae/config.json"),
-      *networks.vae);
+  const auto denoiser = models::make_denoiser(job_.model, {plan_.blocks.first, plan_.blocks.count},
+                                              *networks.transformer, spread_.linears(), spread_.attention());
+  const models::VaeDecoder decoder(vae_, *networks.vae);
   if (embeddings_.size() <= kPreparedPrompts) {
     for (const auto& [prompt, embedding] : embeddings_) static_cast<void>(branch(*denoiser, prompt));
     denoiser->prepared_all();
@@ -183,23 +200,14 @@ void RankRun::make_pictures(const Networks& networks) {
     report_.phases.push_back(writing.get());
     listener_.picture(report_.phases.back().picture);
   };
-  const std::vector<config::Picture> pictures = config::pictures(job_.spec);
   for (std::int64_t i = 0; i < plan_.pictures.count; ++i) {
-    const config::Picture& picture = pictures.at(static_cast<std::size_t>(plan_.pictures.first + i));
+    const config::Picture& picture = pictures_.at(static_cast<std::size_t>(plan_.pictures.first + i));
     job_.stop.check();
     if (embeddings_.size() > kPreparedPrompts) branches_.clear();
     const at::Tensor latents = denoise(*denoiser, picture);
+    if (plan_.latent_rows.count == 0) continue;
+    const at::Tensor image = decode(decoder, latents, picture.index);
     if (!plan_.decodes) continue;
-    const double start = now_s();
-    listener_.begin("decode", 0);
-    const at::Tensor decoded = decoder.decode_scaled(latents.unsqueeze(0), spatial_).squeeze(0);
-    Marks done(device_);
-    done.add();
-    done.wait(0);
-    spread_.check();
-    const at::Tensor image = finished_picture(decoded);
-    report_.phases.push_back(phase("decode", start, now_s(), picture.index));
-    listener_.finish();
     trace_.add("image", image);
     collect();
     writing = std::async(std::launch::async, [this, &picture, image] { return write(picture, image); });
@@ -215,8 +223,10 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& p
   const at::Tensor drawn = draw_noise(picture.seed, shape.latent_channels, rows, columns,
                                       torch_type(spec.sampling.rng_dtype.value_or(spec.model.dtype)));
   const at::Tensor all_noise = denoiser.pack(drawn).to(device_, dtype_);
-  const at::Tensor noise =
-      all_noise.narrow(0, plan_.image_tokens.first, plan_.image_tokens.count).contiguous();
+  std::vector<at::Tensor> mine;
+  for (const models::TokenRange& range : image_)
+    mine.push_back(all_noise.narrow(0, range.first, range.count));
+  const at::Tensor noise = at::cat(mine);
   const parallel::Guidance guidance{.positive = &branch(denoiser, picture.prompt),
                                     .negative = guided_ ? &branch(denoiser, spec.negative_prompt) : nullptr,
                                     .scale = spec.sampling.cfg_scale};
@@ -227,11 +237,12 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& p
   listener_.begin("denoise", spec.sampling.steps);
   Marks marks(device_);
   marks.add();
-  const at::Tensor latents = parallel::SerialLoop().run(
+  const at::Tensor latents = spread_.loop().run(
       denoiser, *sampler_, spread_.guide(), guidance, noise, [&](std::int64_t step, const at::Tensor& now) {
         job_.stop.check();
         marks.add();
-        if (trace_.enabled()) trace_.add("latents." + std::to_string(step), spread_.all_tokens(now));
+        if (trace_.enabled() && now.defined())
+          trace_.add("latents." + std::to_string(step), spread_.all_tokens(now));
         // One step ahead of the device at most: progress
         // stays true and a stop takes effect.
         marks.wait(marks.count() - 2);
@@ -246,8 +257,24 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& p
   return denoiser.unpack(spread_.all_tokens(latents), rows, columns);
 }
 
+at::Tensor RankRun::decode(const models::VaeDecoder& decoder, const at::Tensor& latents,
+                           std::int64_t picture) {
+  const double start = now_s();
+  listener_.begin("decode", 0);
+  const at::Tensor slab = latents.narrow(1, plan_.latent_rows.first, plan_.latent_rows.count).unsqueeze(0);
+  const at::Tensor decoded = spread_.whole_picture(decoder.decode_scaled(slab, spread_.spatial()).squeeze(0));
+  Marks marks(device_);
+  marks.add();
+  marks.wait(0);
+  spread_.check();
+  const at::Tensor image = plan_.decodes ? finished_picture(decoded) : at::Tensor();
+  report_.phases.push_back(phase("decode", start, marks.at_s(0), picture));
+  listener_.finish();
+  return image;
+}
+
 void RankRun::trace_prompt(const std::string& prompt, const std::string& prefix) {
-  if (!trace_.enabled()) return;
+  if (!trace_.enabled() || !plan_.decodes) return;
   trace_.add(prefix + "prompt_embeds", embeddings_.at(prompt).tokens);
   trace_.add(prefix + "pooled_prompt_embeds", embeddings_.at(prompt).pooled);
   if (!prefix.empty()) return;
@@ -255,12 +282,25 @@ void RankRun::trace_prompt(const std::string& prompt, const std::string& prefix)
   trace_.add("t5_ids", ids_.at(prompt).t5);
 }
 
+output::PictureRecord RankRun::record_of(const config::Picture& picture) const {
+  output::PictureRecord record =
+      output::record_of(job_.spec, picture, job_.model.files.name, job_.model_hash);
+  record.mode = job_.plan.grade;
+  if (record.mode == config::Allow::kExact) return record;
+  const parallel::Mesh& mesh = job_.plan.mesh;
+  for (const auto& [name, degree] : {std::pair{"pipefusion", mesh.pipefusion},
+                                     {"pipefusion_warmup", mesh.pipefusion > 1 ? job_.plan.warmup : 1},
+                                     {"ring", mesh.ring},
+                                     {"tensor", mesh.tensor}})
+    if (degree > 1) record.grid[name] = std::to_string(degree);
+  return record;
+}
+
 output::Phase RankRun::write(const config::Picture& picture, const at::Tensor& image) const {
   const double start = now_s();
   const config::RunSpec& spec = job_.spec;
   std::vector<output::TextChunk> text;
-  if (spec.output.metadata)
-    text = output::text_chunks(output::record_of(spec, picture, job_.model.files.name, job_.model_hash));
+  if (spec.output.metadata) text = output::text_chunks(record_of(picture));
   const std::string png = output::encode_png(to_rgb(image), spec.image.width, spec.image.height, text);
   write_file_atomically(job_.paths.at(static_cast<std::size_t>(picture.index)), png, spec.output.overwrite);
   return phase("write", start, now_s(), picture.index);

@@ -108,9 +108,15 @@ std::string and_more(std::size_t count) {
 
 }  // namespace
 
-Parameter parameter(std::string name, Shape shape) {
+std::int64_t Parameter::block() const {
+  const bool one = std::all_of(parts.begin(), parts.end(),
+                               [&](const Wanted& part) { return part.block == parts.front().block; });
+  return one && !parts.empty() ? parts.front().block : kNoBlock;
+}
+
+Parameter parameter(std::string name, Shape shape, std::int64_t block) {
   Parameter one{name, shape, {}};
-  one.parts.push_back({std::move(name), std::move(shape)});
+  one.parts.push_back({std::move(name), std::move(shape), block});
   return one;
 }
 

@@ -9,20 +9,31 @@
 
 namespace xdit::weights {
 
+inline constexpr std::int64_t kNoBlock = -1;  ///< needed outside the network's list of blocks
+
 /// A tensor that a network wants, under its canonical (diffusers) name.
 struct Wanted {
   std::string name;
   std::vector<std::int64_t> shape;
+  std::int64_t block = kNoBlock;  ///< the block that needs it
 };
+
+/// The dimension in which tensor parallelism cuts a parameter (Shoeybi et al. 2019): a linear's outputs,
+/// each part's for itself, and the inputs of the linear that takes them.
+enum class Cut : std::uint8_t { kNone, kOutputs, kInputs };
 
 /// A tensor that a network holds: one wanted tensor, or several stacked along dimension 0 (fused q, k, v).
 struct Parameter {
   std::string name;  ///< the network's own name for it
   std::vector<std::int64_t> shape;
   std::vector<Wanted> parts;
+  Cut cut = Cut::kNone;
+  std::vector<std::int64_t> inputs{};  ///< with kInputs: widths that stand side by side, each cut for itself
+  [[nodiscard]] std::int64_t block() const;  ///< that of all its parts, or kNoBlock
 };
-[[nodiscard]] Parameter parameter(std::string name,
-                                  std::vector<std::int64_t> shape);  ///< one part of that name
+/// One part of that name.
+[[nodiscard]] Parameter parameter(std::string name, std::vector<std::int64_t> shape,
+                                  std::int64_t block = kNoBlock);
 [[nodiscard]] Parameter stacked(std::string name, std::vector<Wanted> parts);
 
 /// Rows [first_row, first_row + rows) of dimension 0 of a tensor in a file. A tensor without dimensions has

@@ -11,16 +11,21 @@ namespace xdit::weights {
 struct StackedPart {
   std::string name;
   std::int64_t outputs;
+  std::int64_t block = kNoBlock;
 };
 
 /// Writes down a network's parameters layer by layer.
 class ParameterList {
  public:
+  void block(std::int64_t index) { block_ = index; }  ///< what follows is of this block, or of kNoBlock
   void tensor(const std::string& name, std::vector<std::int64_t> shape);
   void linear(const std::string& name, std::int64_t inputs, std::int64_t outputs, bool bias = true);
+  /// One that tensor parallelism cuts: its outputs, or its inputs, which stand side by side.
+  void cut_outputs(const std::string& name, std::int64_t inputs, std::int64_t outputs);
+  void cut_inputs(const std::string& name, const std::vector<std::int64_t>& inputs, std::int64_t outputs);
   /// Linears of the same inputs as one: their weights and biases one after the other.
   void stacked(const std::string& name, const std::vector<StackedPart>& parts, std::int64_t inputs,
-               bool bias = true);
+               bool bias = true, Cut cut = Cut::kNone);
   void norm(const std::string& name, std::int64_t width, bool bias);
   void convolution(const std::string& name, std::int64_t inputs, std::int64_t outputs, std::int64_t kernel);
 
@@ -28,6 +33,7 @@ class ParameterList {
 
  private:
   std::vector<Parameter> parameters_;
+  std::int64_t block_ = kNoBlock;
 };
 
 }  // namespace xdit::weights

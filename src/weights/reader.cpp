@@ -43,10 +43,29 @@ std::vector<Read> chunks_of(std::span<const Read> reads) {
   return chunks;
 }
 
+/// Neighbours in the file that are neighbours in memory, up to kChunkBytes: where each group of chunks
+/// begins.
+std::vector<std::size_t> groups_of(std::span<const Read> chunks) {
+  std::vector<std::size_t> begins;
+  std::uint64_t bytes = 0;
+  for (std::size_t i = 0; i < chunks.size(); ++i) {
+    const bool joins =
+        i > 0 && chunks[i].file == chunks[i - 1].file && chunks[i].memory == chunks[i - 1].memory &&
+        chunks[i].to == chunks[i - 1].to + chunks[i - 1].bytes && bytes + chunks[i].bytes <= kChunkBytes;
+    if (!joins) {
+      begins.push_back(i);
+      bytes = 0;
+    }
+    bytes += chunks[i].bytes;
+  }
+  begins.push_back(chunks.size());
+  return begins;
+}
+
 class Reader {
  public:
   Reader(std::span<const fs::path> paths, std::span<const Read> reads)
-      : paths_(paths), chunks_(chunks_of(reads)) {
+      : paths_(paths), chunks_(chunks_of(reads)), groups_(groups_of(chunks_)) {
     for (const fs::path& path : paths) {
       files_.push_back(File::open_read(path, ExitCode::kModel));
       ::posix_fadvise(files_.back().descriptor(), 0, 0, POSIX_FADV_SEQUENTIAL);
@@ -62,14 +81,16 @@ class Reader {
   }
 
  private:
-  /// Chunks are handed out in order, so that all threads together read a file from its start to its end.
+  /// Groups are handed out in order, so that all threads together read a file from its start to its end.
   void run_one(Destination& destination) noexcept {
     try {
-      for (std::size_t i = next_++; i < chunks_.size() && !stop_; i = next_++) {
-        const Read& chunk = chunks_[i];
-        std::byte* const to = destination.stage(chunk.to, chunk.bytes);
-        read(chunk, to);
-        destination.commit(chunk.to, chunk.bytes);
+      for (std::size_t i = next_++; i + 1 < groups_.size() && !stop_; i = next_++) {
+        const std::span<const Read> group(&chunks_[groups_[i]], groups_[i + 1] - groups_[i]);
+        std::byte* const to = group.front().to;
+        const auto bytes = static_cast<std::size_t>(group.back().to - to) + group.back().bytes;
+        std::byte* const staged = destination.stage(to, bytes);
+        for (const Read& chunk : group) read(chunk, staged + (chunk.to - to));
+        destination.commit(to, bytes);
       }
       if (!stop_) destination.finish();
     } catch (...) {
@@ -91,6 +112,7 @@ class Reader {
 
   std::span<const fs::path> paths_;
   std::vector<Read> chunks_;
+  std::vector<std::size_t> groups_;
   std::vector<File> files_;
   std::atomic<std::size_t> next_{0};
   std::atomic<bool> stop_{false};

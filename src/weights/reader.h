@@ -14,6 +14,7 @@ struct Read {
   std::uint64_t offset = 0;
   std::uint64_t bytes = 0;
   std::byte* to = nullptr;
+  std::int32_t memory = 0;  ///< reads of one number go to one allocation: small neighbours move together
 };
 
 /// One reading thread's way to the destination memory. `stage` returns where to put `bytes` bytes meant for

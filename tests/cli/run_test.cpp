@@ -98,7 +98,7 @@ TEST_CASE("flags reach their keys as they were typed") {
                                  "9",
                                  "--no_metadata",
                                  "--overwrite",
-                                 "--shard-weights",
+                                 "--no-shard-weights",
                                  "--cfg_scale",
                                  "2",
                                  "--guidance",
@@ -119,7 +119,7 @@ TEST_CASE("flags reach their keys as they were typed") {
   CHECK(settings.at("sampling.seed") == "3,5-6,9");
   CHECK(settings.at("output.metadata") == false);
   CHECK(settings.at("output.overwrite") == true);
-  CHECK(settings.at("parallel.shard_weights") == true);
+  CHECK(settings.at("parallel.shard_weights") == false);
   CHECK(settings.at("parallel.gpus") == "1,");
   CHECK(json::parse(result.out).at("pictures").size() == 16);
 }

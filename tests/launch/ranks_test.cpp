@@ -130,6 +130,25 @@ TEST_CASE("a picture does not depend on the number of ranks that make it") {
   }
 }
 
+TEST_CASE("nor on how many of them decode it, more of them than it has rows among the cases") {
+  const models::Model model = open_tiny();
+  const auto picture = [&](std::int64_t ranks, std::optional<std::int64_t> decoding) {
+    const tests::Scratch folder;
+    Heard heard;
+    config::RunSpec spec = small_spec(folder.path(), ranks);
+    spec.image = {.width = 48, .height = 16, .count = 2};  // 2 rows of latents
+    spec.parallel.data = 1;
+    spec.parallel.vae = decoding;
+    static_cast<void>(run(spec, model, heard, heard.stop));
+    return pngs(folder.path());
+  };
+  const auto alone = picture(1, {});
+  CHECK(alone.size() == 4);
+  CHECK((picture(3, {}) == alone));
+  CHECK((picture(3, 1) == alone));
+  CHECK((picture(3, 2) == alone));
+}
+
 TEST_CASE("more ranks than pictures: the others are idle, read nothing, and it is said") {
   const tests::Scratch folder;
   Heard heard;

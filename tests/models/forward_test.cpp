@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 #include <functional>
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "core/json.h"
@@ -32,7 +33,7 @@ at::Tensor transformer(const models::Model& model, const Json& inputs, std::uint
   nn::ResidentWeights weights = load(model, "transformer", dtype, device());
   const models::FluxConfig config =
       models::read_flux_config(model.files.components.at("transformer").config, "transformer");
-  const models::Flux flux(config, weights, nn::LocalLinears());
+  const models::Flux flux(config, {0, config.blocks()}, weights, nn::LocalLinears());
   nn::LocalAttention attention;
   const auto batch = inputs.at("transformer_batch").get<std::int64_t>();
   const auto rows = inputs.at("image_tokens")[0].get<std::int64_t>();
@@ -44,6 +45,7 @@ at::Tensor transformer(const models::Model& model, const Json& inputs, std::uint
   const at::Tensor hidden = at::randn({batch, rows * columns, config.in_channels}, draw).to(device(), dtype);
   const at::Tensor text = at::randn({batch, text_tokens, config.text_width}, draw).to(device(), dtype);
   const at::Tensor pooled = at::randn({batch, config.pooled_width}, draw).to(device(), dtype);
+  const std::array all{models::TokenRange{0, rows * columns}};
   std::vector<at::Tensor> outputs;
   for (std::int64_t i = 0; i < batch; ++i) {
     const auto at = static_cast<std::size_t>(i);
@@ -53,9 +55,8 @@ at::Tensor transformer(const models::Model& model, const Json& inputs, std::uint
                                                                 .guidance = guidance[at],
                                                                 .rows = rows,
                                                                 .columns = columns,
-                                                                .image_first = 0,
-                                                                .image_count = rows * columns});
-    outputs.push_back(flux.forward(hidden[i], conditioning, 0, attention));
+                                                                .image = all});
+    outputs.push_back(flux.forward(hidden[i], conditioning, 0, {}, attention));
   }
   return at::stack(outputs);
 }

@@ -19,7 +19,7 @@ inline nn::ResidentWeights load(const models::Model& model, const std::string& c
   const auto network = std::find_if(model.networks.begin(), model.networks.end(),
                                     [&](const models::Network& n) { return n.component == component; });
   std::uint64_t bytes = 0;
-  return nn::ResidentWeights(parallel::load(*network, model.files, dtype, device, 2, bytes));
+  return nn::ResidentWeights(parallel::load_whole(model, *network, dtype, device, 2, bytes));
 }
 
 }  // namespace xdit::test

@@ -5,32 +5,22 @@
 #include <ATen/ATen.h>
 
 #include <array>
-#include <cstdlib>
 
 #include "nn/activation.h"
 #include "nn/linear.h"
 #include "tests/catch.h"
+#include "tests/nn/device.h"
 #include "tests/tensors.h"
 
 namespace xdit::nn {
 namespace {
 
+using test::device;
+using test::randn;
 using test::relative_error;
-
-at::Device device() {
-  return std::getenv("XDIT_TEST_CUDA") != nullptr ? at::Device("cuda:0") : at::Device("cpu");
-}
-
-// A rounding of the result costs at most half a unit in the last place; sums in float32 cost less.
-double tolerance(at::ScalarType type) {
-  return type == at::kFloat ? 1e-6 : type == at::kHalf ? 5e-4 : 4e-3;
-}
+using test::tolerance;
 
 constexpr std::array kTypes{at::kFloat, at::kHalf, at::kBFloat16};
-
-at::Tensor randn(at::IntArrayRef shape, at::ScalarType type) {
-  return at::randn(shape, at::kFloat).to(device(), type);
-}
 
 TEST_CASE("modulated layer norm") {
   at::manual_seed(1);
@@ -124,7 +114,7 @@ TEST_CASE("linear with an activation is the linear, then the activation") {
     for (const Activation activation : {Activation::kGelu, Activation::kGeluTanh, Activation::kQuickGelu,
                                         Activation::kSilu, Activation::kRelu}) {
       const ResidentWeights weights({{"a.weight", randn({24, 16}, type)}, {"a.bias", randn({24}, type)}});
-      const auto linear = LocalLinears().make(weights, "a", true, Split::kNone);
+      const auto linear = LocalLinears().make(weights, "a", true);
       const at::Tensor x = randn({5, 16}, type);
       CAPTURE(at::toString(type), static_cast<int>(activation));
       const at::Tensor exact = activate(at::linear(x.to(at::kDouble), weights.get("a.weight").to(at::kDouble),

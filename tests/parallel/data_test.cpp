@@ -73,7 +73,7 @@ TEST_CASE("idle ranks hold nothing, and the plan says so") {
   CHECK(plan.ranks[2].networks.empty());
   CHECK(plan.ranks[3].peak_memory == 0);
   CHECK(plan.notes == std::vector<std::string>{"2 pictures for 4 ranks: ranks 2 to 3 have nothing to do"});
-  CHECK_THAT(to_text(plan, machine_of(0), spec), ContainsSubstring("rank 3 on cpu:\n  idle"));
+  CHECK_THAT(to_text(plan, flux_dev(), machine_of(0), spec), ContainsSubstring("rank 3 on cpu:\n  idle"));
   spec = spec_of(1, "2");
   spec.parallel.data = 2;
   CHECK(make_plan(spec, flux_dev(), machine_of(0)).notes ==
@@ -101,10 +101,12 @@ TEST_CASE("ranks on one device share its memory") {
   const Plan two = make_plan(spec, flux_dev(), machine_of(1));
   CHECK(two.ranks[0].peak_memory <= 40 * kGb);
   spec.parallel.gpus = "0,0,0";
+  spec.parallel.shard_weights = "false";
   const std::string refused = refusal(spec, machine_of(1), ExitCode::kMemory);
   CHECK_THAT(refused, ContainsSubstring("26.7 GB for each of 3 ranks"));
-  CHECK_THAT(refused, ContainsSubstring("fewer --gpus"));
-  spec.image.count = 1;  // the other two are idle
+  CHECK_THAT(refused, ContainsSubstring("--shard-weights"));
+  spec.image.count = 1;
+  spec.parallel.data = 3;  // two are idle
   CHECK(make_plan(spec, flux_dev(), machine_of(1)).ranks.size() == 3);
 }
 

@@ -16,15 +16,19 @@ config::RunSpec spec_of(std::int64_t pictures, double cfg_scale) {
   return spec;
 }
 
+models::Shape shape_of(std::int64_t heads) {
+  return {.width = 8 * heads, .heads = heads, .blocks = 5};
+}
+
 std::vector<std::int64_t> degrees(const config::RunSpec& spec, std::int64_t heads, std::int64_t ranks) {
-  const Mesh mesh = choose_mesh(spec, heads, ranks);
+  const Mesh mesh = choose_mesh(spec, shape_of(heads), ranks);
   CHECK(mesh.size() == ranks);
   return {mesh.data, mesh.cfg, mesh.gather, mesh.ulysses};
 }
 
 std::string refusal(const config::RunSpec& spec, std::int64_t heads, std::int64_t ranks) {
   try {
-    static_cast<void>(choose_mesh(spec, heads, ranks));
+    static_cast<void>(choose_mesh(spec, shape_of(heads), ranks));
   } catch (const Error& error) {
     CHECK(error.code() == ExitCode::kUsage);
     return error.what();
@@ -50,7 +54,7 @@ TEST_CASE("every count of ranks has a mesh") {
     for (const std::int64_t pictures : {1, 2, 3, 9})
       for (const double cfg_scale : {1.0, 2.0})
         for (const std::int64_t heads : {1, 3, 4, 24})
-          CHECK(choose_mesh(spec_of(pictures, cfg_scale), heads, ranks).size() == ranks);
+          CHECK(choose_mesh(spec_of(pictures, cfg_scale), shape_of(heads), ranks).size() == ranks);
 }
 
 TEST_CASE("what is asked for is kept, and the rest is chosen around it") {
@@ -71,7 +75,27 @@ TEST_CASE("degrees that cannot be are refused with those that can") {
   CHECK_THAT(refusal(spec, 24, 2), ContainsSubstring("--cfg-scale"));
   spec = spec_of(1, 1);
   spec.parallel.tensor = 2;
-  CHECK_THAT(refusal(spec, 24, 2), ContainsSubstring("tensor 2"));
+  spec.parallel.ulysses = 3;
+  CHECK_THAT(refusal(spec, 4, 6), ContainsSubstring("1, 2, 4"));
+  spec = spec_of(1, 1);
+  spec.parallel.ring = spec.parallel.gather = 2;
+  CHECK_THAT(refusal(spec, 24, 4), ContainsSubstring("--gather 4"));
+  spec.parallel.gather = {};
+  spec.parallel.pipefusion = 2;
+  CHECK_THAT(refusal(spec, 24, 4), ContainsSubstring("--gather 2"));
+  spec = spec_of(1, 1);
+  spec.parallel.pipefusion = 6;
+  CHECK_THAT(refusal(spec, 24, 6), ContainsSubstring("has 5 blocks"));
+}
+
+TEST_CASE("only exact modes are chosen, and the others say what they do") {
+  config::RunSpec spec = spec_of(1, 1);
+  for (std::int64_t ranks = 1; ranks <= 8; ++ranks)
+    CHECK(grade_of(choose_mesh(spec, shape_of(24), ranks), 1, 28) == config::Allow::kExact);
+  CHECK(grade_of({.ring = 2}, 1, 28) == config::Allow::kRounding);
+  CHECK(grade_of({.tensor = 2}, 1, 28) == config::Allow::kRounding);
+  CHECK(grade_of({.pipefusion = 2}, 1, 28) == config::Allow::kApproximate);
+  CHECK(grade_of({.pipefusion = 2}, 28, 28) == config::Allow::kExact);
 }
 
 TEST_CASE("the tokens of a picture are all held, once, and one rank decodes it") {
@@ -84,7 +108,7 @@ TEST_CASE("the tokens of a picture are all held, once, and one rank decodes it")
     std::int64_t text = 0, image = 0, decoding = 0;
     for (const RankPlan& rank : plan.ranks) {
       text += rank.text_tokens.count;
-      image += rank.image_tokens.count;
+      for (const Range& band : rank.image_tokens) image += band.count;
       decoding += rank.decodes ? 1 : 0;
     }
     CAPTURE(ranks);

@@ -65,7 +65,60 @@ TEST_CASE("the plan counts pictures and takes the device that was named") {
   const Plan plan = make_plan(spec, flux_dev(), machine_of(2, 80 * kGb));
   CHECK(plan.ranks[0].device == 1);
   CHECK(plan.ranks[0].pictures.count == 12);
-  CHECK_THAT(to_text(plan, machine_of(2, 80 * kGb), spec), ContainsSubstring("rank 0 on GPU 1 (H100)"));
+  CHECK_THAT(to_text(plan, flux_dev(), machine_of(2, 80 * kGb), spec),
+             ContainsSubstring("rank 0 on GPU 1 (H100)"));
+}
+
+TEST_CASE("the ranks of a picture share its rows, evenly and without holes; the first writes it") {
+  config::RunSpec spec = spec_on("1");
+  spec.runtime.device = config::Device::kCpu;
+  spec.sampling.cfg_scale = 2;
+  spec.parallel.cfg = 2;
+  spec.image.height = 1040;  // 130 rows of latents
+  Machine machine = machine_of(0, 0);
+  machine.host_memory = 640 * kGb;
+  for (const std::int64_t data : {1, 2})
+    for (std::int64_t gather = 1; gather <= 5; ++gather)
+      for (const std::int64_t degree : {0, 1, 3}) {  // 0: not said
+        const std::int64_t ranks = 2 * gather;       // of a picture
+        if (degree > ranks) continue;
+        CAPTURE(data, ranks, degree);
+        spec.parallel.gpus = std::to_string(data * ranks);
+        spec.image.count = data;
+        spec.parallel.data = data;
+        spec.parallel.gather = gather;
+        spec.parallel.vae = degree == 0 ? std::nullopt : std::optional(degree);
+        const Plan plan = make_plan(spec, flux_dev(), machine);
+        for (std::int64_t picture = 0; picture < data; ++picture) {
+          std::int64_t next = 0;
+          for (std::int64_t i = 0; i < ranks; ++i) {
+            const RankPlan& rank = plan.ranks.at(static_cast<std::size_t>(picture * ranks + i));
+            const std::int64_t sharing = degree == 0 ? ranks : degree;
+            CHECK(rank.decodes == (i == 0));
+            CHECK((rank.latent_rows.count > 0) == (i < sharing));
+            if (rank.latent_rows.count == 0) continue;
+            CHECK(rank.latent_rows.first == next);
+            CHECK(std::abs(rank.latent_rows.count * sharing - 130) < sharing);
+            next += rank.latent_rows.count;
+          }
+          CHECK(next == 130);
+        }
+      }
+}
+
+TEST_CASE("slabs lower the memory that decoding needs") {
+  config::RunSpec spec = spec_on("4");
+  spec.runtime.device = config::Device::kCpu;
+  spec.image = {.width = 4096, .height = 4096, .count = 1};
+  Machine machine = machine_of(0, 0);
+  machine.host_memory = 640 * kGb;
+  const std::uint64_t slabs = make_plan(spec, flux_dev(), machine).ranks[0].peak_memory;
+  spec.parallel.vae = 1;
+  const Plan plan = make_plan(spec, flux_dev(), machine);
+  CHECK(plan.ranks[0].peak_memory > slabs + 10 * kGb);
+  CHECK(plan.ranks[1].peak_memory < plan.ranks[0].peak_memory);
+  CHECK_THAT(to_text(plan, flux_dev(), machine, spec), ContainsSubstring("latent rows 0-511"));
+  CHECK_THAT(to_text(plan, flux_dev(), machine, spec), ContainsSubstring("latent rows none"));
 }
 
 TEST_CASE("what a machine or model does not have is an error that says what it has") {
@@ -84,6 +137,10 @@ TEST_CASE("what a machine or model does not have is an error that says what it h
   config::RunSpec spec = spec_on("1");
   spec.parallel.ulysses = 2;
   CHECK_THAT(message(spec, machine_of(1, 80 * kGb), ExitCode::kUsage), ContainsSubstring("multiply to 2"));
+  spec.parallel.ulysses = {};
+  spec.parallel.vae = 2;
+  CHECK_THAT(message(spec, machine_of(1, 80 * kGb), ExitCode::kUsage),
+             ContainsSubstring("1 rank makes a picture"));
 }
 
 }  // namespace

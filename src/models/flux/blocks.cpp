@@ -9,31 +9,33 @@
 
 namespace xdit::models {
 
-using nn::Split;
-
 FluxEmbedder::FluxEmbedder(const nn::Weights& weights, const nn::Linears& linears, const std::string& name)
-    : in_(linears.make(weights, name + ".linear_1", true, Split::kNone)),
-      out_(linears.make(weights, name + ".linear_2", true, Split::kNone)) {}
+    : in_(linears.make(weights, name + ".linear_1", true)),
+      out_(linears.make(weights, name + ".linear_2", true)) {}
 
 FluxDoubleBlock::FluxDoubleBlock(const FluxConfig& config, const nn::Weights& weights,
                                  const nn::Linears& linears, std::int64_t index)
-    : index_(index), heads_(config.heads) {
+    : index_(index), head_dim_(config.head_dim) {
   const std::string at = fmt::format("transformer_blocks.{}.", index);
-  const auto linear = [&](const char* name, Split split) {
-    return linears.make(weights, at + name, true, split);
-  };
-  image_ = {linear("attn.qkv", Split::kColumn),      linear("attn.to_out.0", Split::kRow),
-            linear("ff.net.0.proj", Split::kColumn), linear("ff.net.2", Split::kRow),
-            weights.get(at + "attn.norm_q.weight"),  weights.get(at + "attn.norm_k.weight")};
-  text_ = {linear("attn.add_qkv", Split::kColumn),          linear("attn.to_add_out", Split::kRow),
-           linear("ff_context.net.0.proj", Split::kColumn), linear("ff_context.net.2", Split::kRow),
-           weights.get(at + "attn.norm_added_q.weight"),    weights.get(at + "attn.norm_added_k.weight")};
+  const auto linear = [&](const char* name) { return linears.make(weights, at + name, true); };
+  image_ = {linear("attn.qkv"),
+            linear("attn.to_out.0"),
+            linear("ff.net.0.proj"),
+            linear("ff.net.2"),
+            weights.get(at + "attn.norm_q.weight"),
+            weights.get(at + "attn.norm_k.weight")};
+  text_ = {linear("attn.add_qkv"),
+           linear("attn.to_add_out"),
+           linear("ff_context.net.0.proj"),
+           linear("ff_context.net.2"),
+           weights.get(at + "attn.norm_added_q.weight"),
+           weights.get(at + "attn.norm_added_k.weight")};
 }
 
 nn::Stream FluxDoubleBlock::project(const Half& half, const at::Tensor& x,
                                     const FluxModulation& modulation) const {
   const at::Tensor qkv = (*half.qkv)(nn::modulated_layer_norm(x, modulation.shift, modulation.scale));
-  return {qkv.unflatten(1, {3, heads_, -1}), half.query_norm, half.key_norm};  // [T, 3, H, D]
+  return {qkv.unflatten(1, {3, -1, head_dim_}), half.query_norm, half.key_norm};  // [T, 3, H, D]
 }
 
 void FluxDoubleBlock::forward(const at::Tensor& text, const at::Tensor& image, FluxModulations& modulations,
@@ -41,7 +43,8 @@ void FluxDoubleBlock::forward(const at::Tensor& text, const at::Tensor& image, F
   const FluxModulation image1(modulations), image2(modulations), text1(modulations), text2(modulations);
 
   const std::array streams{project(text_, text, text1), project(image_, image, image1)};
-  const at::Tensor attended = at::empty({text.size(0) + image.size(0), text.size(1)}, text.options());
+  const std::int64_t attention_width = streams[0].qkv.size(2) * head_dim_;
+  const at::Tensor attended = at::empty({text.size(0) + image.size(0), attention_width}, text.options());
   attention.attend(index_, streams, rotary, attended);
 
   const auto add = [](const Half& half, const at::Tensor& x, const at::Tensor& y, const FluxModulation& first,
@@ -56,10 +59,13 @@ void FluxDoubleBlock::forward(const at::Tensor& text, const at::Tensor& image, F
 
 FluxSingleBlock::FluxSingleBlock(const FluxConfig& config, const nn::Weights& weights,
                                  const nn::Linears& linears, std::int64_t index)
-    : index_(config.double_blocks + index), heads_(config.heads) {
+    : index_(config.double_blocks + index),
+      head_dim_(config.head_dim),
+      width_(config.width()),
+      projected_width_(3 * config.width() + config.mlp_width()) {
   const std::string at = fmt::format("single_transformer_blocks.{}.", index);
-  linear1_ = linears.make(weights, at + "linear1", true, Split::kColumn);
-  linear2_ = linears.make(weights, at + "proj_out", true, Split::kRow);
+  linear1_ = linears.make(weights, at + "linear1", true);
+  linear2_ = linears.make(weights, at + "proj_out", true);
   query_norm_ = weights.get(at + "attn.norm_q.weight");
   key_norm_ = weights.get(at + "attn.norm_k.weight");
 }
@@ -67,10 +73,10 @@ FluxSingleBlock::FluxSingleBlock(const FluxConfig& config, const nn::Weights& we
 void FluxSingleBlock::forward(const at::Tensor& x, FluxModulations& modulations, const at::Tensor& rotary,
                               nn::Attention& attention) const {
   const FluxModulation modulation(modulations);
-  const std::int64_t width = x.size(1);
 
   const at::Tensor projected = (*linear1_)(nn::modulated_layer_norm(x, modulation.shift, modulation.scale));
-  const at::Tensor qkv = projected.narrow(1, 0, 3 * width).unflatten(1, {3, heads_, -1});  // [T, 3, H, D]
+  const std::int64_t width = projected.size(1) * width_ / projected_width_;  // of the heads here
+  const at::Tensor qkv = projected.narrow(1, 0, 3 * width).unflatten(1, {3, -1, head_dim_});  // [T, 3, H, D]
   const at::Tensor mlp = projected.narrow(1, 3 * width, projected.size(1) - 3 * width);
 
   const at::Tensor both = at::empty({x.size(0), width + mlp.size(1)}, x.options());

@@ -9,7 +9,8 @@
 #include "nn/linear.h"
 #include "nn/weights.h"
 
-/// The layers of black-forest-labs/flux modules/layers.py, for the tokens of one picture.
+/// The layers of black-forest-labs/flux modules/layers.py, for the tokens of one picture. The linears may
+/// hold a share of the heads and of the MLP.
 namespace xdit::models {
 
 /// One step's row of the modulations, handed out in the order of use.
@@ -63,7 +64,7 @@ class FluxDoubleBlock {
                                    const FluxModulation& modulation) const;
 
   std::int64_t index_;
-  std::int64_t heads_;
+  std::int64_t head_dim_;
   Half image_;
   Half text_;
 };
@@ -79,7 +80,9 @@ class FluxSingleBlock {
 
  private:
   std::int64_t index_;  ///< among all blocks
-  std::int64_t heads_;
+  std::int64_t head_dim_;
+  std::int64_t width_;
+  std::int64_t projected_width_;  ///< of q, k, v and MLP
   std::unique_ptr<nn::Linear> linear1_;
   std::unique_ptr<nn::Linear> linear2_;
   at::Tensor query_norm_;

@@ -15,31 +15,26 @@ class FluxBranch final : public Branch {
 
 class FluxDenoiser final : public Denoiser {
  public:
-  FluxDenoiser(const FluxConfig& config, nn::Weights& weights, const nn::Linears& linears,
+  FluxDenoiser(const FluxConfig& config, BlockRange blocks, nn::Weights& weights, const nn::Linears& linears,
                nn::Attention& attention)
-      : flux_(config, weights, linears), attention_(attention) {}
+      : flux_(config, blocks, weights, linears), attention_(attention) {}
 
   std::unique_ptr<Branch> prepare(const PromptEmbedding& prompt, const LoopShape& shape) override {
-    const auto count = [](const TokenRange& range, std::int64_t all) {
-      return range.count < 0 ? all : range.count;
-    };
-    const std::int64_t image_tokens = shape.latent_rows / 2 * (shape.latent_columns / 2);
-    const at::Tensor text =
-        prompt.tokens.narrow(0, shape.text.first, count(shape.text, prompt.tokens.size(0)));
-    return std::make_unique<FluxBranch>(flux_.prepare({.text = text,
-                                                       .pooled = prompt.pooled,
-                                                       .times = shape.times,
-                                                       .guidance = shape.guidance,
-                                                       .rows = shape.latent_rows / 2,
-                                                       .columns = shape.latent_columns / 2,
-                                                       .image_first = shape.image.first,
-                                                       .image_count = count(shape.image, image_tokens)}));
+    return std::make_unique<FluxBranch>(
+        flux_.prepare({.text = prompt.tokens.narrow(0, shape.text.first, shape.text.count),
+                       .pooled = prompt.pooled,
+                       .times = shape.times,
+                       .guidance = shape.guidance,
+                       .rows = shape.latent_rows / 2,
+                       .columns = shape.latent_columns / 2,
+                       .image = shape.image}));
   }
 
   void prepared_all() override { flux_.release_modulation(); }
 
-  at::Tensor predict(const Branch& branch, const at::Tensor& latents, std::int64_t step) override {
-    return flux_.forward(latents, static_cast<const FluxBranch&>(branch).conditioning, step, attention_);
+  at::Tensor predict(const Branch& branch, const at::Tensor& input, std::int64_t step,
+                     const ForwardPart& part) override {
+    return flux_.forward(input, static_cast<const FluxBranch&>(branch).conditioning, step, part, attention_);
   }
 
   at::Tensor pack(const at::Tensor& latents) const override {
@@ -67,10 +62,10 @@ class FluxDenoiser final : public Denoiser {
 
 }  // namespace
 
-std::unique_ptr<Denoiser> make_flux_denoiser(const Model& model, nn::Weights& weights,
+std::unique_ptr<Denoiser> make_flux_denoiser(const Model& model, BlockRange blocks, nn::Weights& weights,
                                              const nn::Linears& linears, nn::Attention& attention) {
   const weights::Component& component = model.files.components.at("transformer");
-  return std::make_unique<FluxDenoiser>(read_flux_config(component.config, "transformer/config.json"),
+  return std::make_unique<FluxDenoiser>(read_flux_config(component.config, "transformer/config.json"), blocks,
                                         weights, linears, attention);
 }
 

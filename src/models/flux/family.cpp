@@ -79,6 +79,7 @@ void describe_flux(Model& model) {
   model.shape = {.pixels_per_token = 2 * vae.downscale(),
                  .latent_channels = vae.latent_channels,
                  .latent_scale = vae.downscale(),
+                 .token_channels = flux.in_channels,
                  .width = flux.width(),
                  .heads = flux.heads,
                  .blocks = flux.blocks()};

@@ -7,8 +7,6 @@
 namespace xdit::models {
 namespace {
 
-using nn::Split;
-
 // (time, row, column) of every token: text tokens stand at the origin. [S + T, 3] in float64.
 at::Tensor token_positions(const FluxInputs& inputs) {
   const at::Tensor image = at::zeros({inputs.rows, inputs.columns, 3}, at::kDouble);
@@ -16,26 +14,31 @@ at::Tensor token_positions(const FluxInputs& inputs) {
       at::arange(inputs.rows, at::kDouble).unsqueeze(1).expand({inputs.rows, inputs.columns}));
   image.select(2, 2).copy_(
       at::arange(inputs.columns, at::kDouble).unsqueeze(0).expand({inputs.rows, inputs.columns}));
-  return at::cat({at::zeros({inputs.text.size(0), 3}, at::kDouble),
-                  image.flatten(0, 1).narrow(0, inputs.image_first, inputs.image_count)});
+  std::vector<at::Tensor> positions{at::zeros({inputs.text.size(0), 3}, at::kDouble)};
+  for (const TokenRange& range : inputs.image)
+    positions.push_back(image.flatten(0, 1).narrow(0, range.first, range.count));
+  return at::cat(positions);
 }
 
 }  // namespace
 
-Flux::Flux(const FluxConfig& config, nn::Weights& weights, const nn::Linears& linears)
+Flux::Flux(const FluxConfig& config, BlockRange blocks, nn::Weights& weights, const nn::Linears& linears)
     : config_(config),
+      blocks_(blocks),
       weights_(weights),
-      image_in_(linears.make(weights, "x_embedder", true, Split::kNone)),
-      text_in_(linears.make(weights, "context_embedder", true, Split::kNone)),
+      image_in_(linears.make(weights, "x_embedder", true)),
+      text_in_(linears.make(weights, "context_embedder", true)),
       time_in_(weights, linears, "time_text_embed.timestep_embedder"),
       pooled_in_(weights, linears, "time_text_embed.text_embedder"),
-      modulation_(linears.make(weights, "modulation", true, Split::kNone)),
-      image_out_(linears.make(weights, "proj_out", true, Split::kNone)) {
+      modulation_(linears.make(weights, "modulation", true)),
+      image_out_(linears.make(weights, "proj_out", true)) {
   if (config.guidance_embeds) guidance_in_.emplace(weights, linears, "time_text_embed.guidance_embedder");
-  for (std::int64_t i = 0; i < config.double_blocks; ++i)
-    double_blocks_.emplace_back(config, weights, linears, i);
-  for (std::int64_t i = 0; i < config.single_blocks; ++i)
-    single_blocks_.emplace_back(config, weights, linears, i);
+  for (std::int64_t i = blocks.first; i < blocks.end(); ++i) {
+    if (i < config.double_blocks)
+      double_blocks_.emplace_back(config, weights, linears, i);
+    else
+      single_blocks_.emplace_back(config, weights, linears, i - config.double_blocks);
+  }
 }
 
 at::Tensor Flux::embedding(const FluxInputs& inputs) const {
@@ -63,27 +66,37 @@ void Flux::release_modulation() {
   weights_.release("modulation.bias");
 }
 
-at::Tensor Flux::forward(const at::Tensor& image, const FluxConditioning& conditioning, std::int64_t step,
-                         nn::Attention& attention) const {
-  FluxModulations modulations(conditioning.modulation.select(0, step), config_.width());
-  const std::int64_t text_tokens = conditioning.text.size(0);
-  const at::Tensor x = at::empty({text_tokens + image.size(0), config_.width()}, conditioning.text.options());
-  const at::Tensor text = x.narrow(0, 0, text_tokens);
-  const at::Tensor picture = x.narrow(0, text_tokens, image.size(0));
-  text.copy_(conditioning.text);
-  picture.copy_((*image_in_)(image));
+at::Tensor Flux::embed(const at::Tensor& latents, const at::Tensor& text) const {
+  const at::Tensor x = at::empty({text.size(0) + latents.size(0), config_.width()}, text.options());
+  x.narrow(0, 0, text.size(0)).copy_(text);
+  x.narrow(0, text.size(0), latents.size(0)).copy_((*image_in_)(latents));
+  return x;
+}
 
-  std::int64_t index = 0;
+at::Tensor Flux::forward(const at::Tensor& input, const FluxConditioning& conditioning, std::int64_t step,
+                         const ForwardPart& part, nn::Attention& attention) const {
+  FluxModulations modulations(conditioning.modulation.select(0, step), config_.width());
+  const std::int64_t all_text = conditioning.text.size(0);
+  const std::int64_t text_tokens = part.text ? all_text : 0;
+  const at::Tensor x =
+      blocks_.first == 0 ? embed(input, conditioning.text.narrow(0, 0, text_tokens)) : input;  // [S + T, C]
+  const at::Tensor text = x.narrow(0, 0, text_tokens);
+  const at::Tensor picture = x.narrow(0, text_tokens, x.size(0) - text_tokens);
+  const std::int64_t first_row = part.text ? 0 : all_text + part.image_first;
+  const at::Tensor rotary = conditioning.rotary.narrow(0, first_row, x.size(0));
+
+  std::int64_t index = blocks_.first;
   for (const FluxDoubleBlock& block : double_blocks_) {
     weights_.enter(index);
-    block.forward(text, picture, modulations, conditioning.rotary, attention);
+    block.forward(text, picture, modulations, rotary, attention);
     weights_.leave(index++);
   }
   for (const FluxSingleBlock& block : single_blocks_) {
     weights_.enter(index);
-    block.forward(x, modulations, conditioning.rotary, attention);
+    block.forward(x, modulations, rotary, attention);
     weights_.leave(index++);
   }
+  if (blocks_.end() < config_.blocks()) return x;
 
   const at::Tensor scale = modulations.next();
   const at::Tensor shift = modulations.next();

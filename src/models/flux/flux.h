@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "models/denoiser.h"
 #include "models/flux/blocks.h"
 #include "models/flux/tables.h"
 #include "nn/attention.h"
@@ -28,29 +29,34 @@ struct FluxInputs {
   double guidance = 0;           ///< scale, for models that embed it
   std::int64_t rows = 0;         ///< of image tokens
   std::int64_t columns = 0;
-  std::int64_t image_first = 0;  ///< the first image token of a forward
-  std::int64_t image_count = 0;  ///< and how many it takes
+  std::span<const TokenRange> image;  ///< tokens of the forwards, one range after the other
 };
 
 /// FLUX.1's rectified-flow transformer (black-forest-labs/flux model.py; diffusers FluxTransformer2DModel)
 /// for one picture: C channels of H heads of D, S text tokens before T image tokens.
 class Flux {
  public:
-  /// Takes its tensors from `weights`, which outlives it.
-  Flux(const FluxConfig& config, nn::Weights& weights, const nn::Linears& linears);
+  /// Its blocks [blocks.first, blocks.first + blocks.count). Takes its tensors from `weights`, which outlives
+  /// it.
+  Flux(const FluxConfig& config, BlockRange blocks, nn::Weights& weights, const nn::Linears& linears);
 
   /// Once the last prompt is prepared, `release_modulation` frees a quarter of the published model's weights.
   [[nodiscard]] FluxConditioning prepare(const FluxInputs& inputs) const;
   void release_modulation();
 
-  /// Velocity [T, out_channels] at latents `image` [T, in_channels] in step `step`.
-  [[nodiscard]] at::Tensor forward(const at::Tensor& image, const FluxConditioning& conditioning,
-                                   std::int64_t step, nn::Attention& attention) const;
+  /// Velocity [T, out_channels] at latents `input` [T, in_channels] in step `step`. Without the first block
+  /// `input` is the state [S + T, C] that the blocks before gave (and is overwritten), without the last one
+  /// the result is the state.
+  [[nodiscard]] at::Tensor forward(const at::Tensor& input, const FluxConditioning& conditioning,
+                                   std::int64_t step, const ForwardPart& part,
+                                   nn::Attention& attention) const;
 
  private:
   [[nodiscard]] at::Tensor embedding(const FluxInputs& inputs) const;
+  [[nodiscard]] at::Tensor embed(const at::Tensor& latents, const at::Tensor& text) const;
 
   FluxConfig config_;
+  BlockRange blocks_;
   nn::Weights& weights_;
   std::unique_ptr<nn::Linear> image_in_;
   std::unique_ptr<nn::Linear> text_in_;

@@ -11,6 +11,7 @@
 namespace xdit::models {
 namespace {
 
+using weights::Cut;
 using weights::StackedPart;
 
 // Every modulation is a linear of the same vector, so all of them are one: computed for all steps at once.
@@ -18,11 +19,12 @@ std::vector<StackedPart> modulations(const FluxConfig& config) {
   const std::int64_t width = config.width();
   std::vector<StackedPart> parts;
   for (std::int64_t i = 0; i < config.double_blocks; ++i) {
-    parts.push_back({fmt::format("transformer_blocks.{}.norm1.linear", i), 6 * width});
-    parts.push_back({fmt::format("transformer_blocks.{}.norm1_context.linear", i), 6 * width});
+    parts.push_back({fmt::format("transformer_blocks.{}.norm1.linear", i), 6 * width, i});
+    parts.push_back({fmt::format("transformer_blocks.{}.norm1_context.linear", i), 6 * width, i});
   }
   for (std::int64_t i = 0; i < config.single_blocks; ++i)
-    parts.push_back({fmt::format("single_transformer_blocks.{}.norm.linear", i), 3 * width});
+    parts.push_back(
+        {fmt::format("single_transformer_blocks.{}.norm.linear", i), 3 * width, config.double_blocks + i});
   parts.push_back({"norm_out.linear", 2 * width});
   return parts;
 }
@@ -75,31 +77,34 @@ std::vector<weights::Parameter> flux_parameters(const FluxConfig& config) {
   for (std::int64_t i = 0; i < config.double_blocks; ++i) {
     const std::string at = fmt::format("transformer_blocks.{}.", i);
     const std::string attn = at + "attn.";
+    list.block(i);
     list.stacked(attn + "qkv", {{attn + "to_q", width}, {attn + "to_k", width}, {attn + "to_v", width}},
-                 width);
+                 width, true, Cut::kOutputs);
     list.stacked(attn + "add_qkv",
                  {{attn + "add_q_proj", width}, {attn + "add_k_proj", width}, {attn + "add_v_proj", width}},
-                 width);
+                 width, true, Cut::kOutputs);
     for (const char* norm : {"norm_q", "norm_k", "norm_added_q", "norm_added_k"})
       list.norm(attn + norm, config.head_dim, false);
-    list.linear(attn + "to_out.0", width, width);
-    list.linear(attn + "to_add_out", width, width);
+    list.cut_inputs(attn + "to_out.0", {width}, width);
+    list.cut_inputs(attn + "to_add_out", {width}, width);
     for (const char* stream : {"ff", "ff_context"}) {
-      list.linear(at + stream + ".net.0.proj", width, mlp);
-      list.linear(at + stream + ".net.2", mlp, width);
+      list.cut_outputs(at + stream + ".net.0.proj", width, mlp);
+      list.cut_inputs(at + stream + ".net.2", {mlp}, width);
     }
   }
   for (std::int64_t i = 0; i < config.single_blocks; ++i) {
     const std::string at = fmt::format("single_transformer_blocks.{}.", i);
     const std::string attn = at + "attn.";
+    list.block(config.double_blocks + i);
     list.stacked(
         at + "linear1",
         {{attn + "to_q", width}, {attn + "to_k", width}, {attn + "to_v", width}, {at + "proj_mlp", mlp}},
-        width);
+        width, true, Cut::kOutputs);
     list.norm(attn + "norm_q", config.head_dim, false);
     list.norm(attn + "norm_k", config.head_dim, false);
-    list.linear(at + "proj_out", width + mlp, width);
+    list.cut_inputs(at + "proj_out", {width, mlp}, width);
   }
+  list.block(weights::kNoBlock);
   list.linear("proj_out", width, config.out_channels);
   return list.take();
 }

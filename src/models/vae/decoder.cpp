@@ -62,20 +62,21 @@ VaeDecoder::VaeDecoder(const VaeConfig& config, const nn::Weights& weights) : co
 }
 
 at::Tensor VaeDecoder::run(const Resnet& layer, const at::Tensor& x, const nn::Spatial& spatial) {
-  at::Tensor h = spatial.convolve(spatial.group_norm(x, layer.norm1, true), layer.conv1);
-  h = spatial.convolve(spatial.group_norm(h, layer.norm2, true), layer.conv2);
-  return (layer.shortcut ? spatial.convolve(x, *layer.shortcut) : x) + h;
+  at::Tensor h = spatial.convolve_normed(x, layer.norm1, layer.conv1);
+  h = spatial.convolve_normed(h, layer.norm2, layer.conv2);
+  return h.add_(layer.shortcut ? spatial.convolve(x, *layer.shortcut) : x);
 }
 
 at::Tensor VaeDecoder::run(const SelfAttention& layer, const at::Tensor& x, const nn::Spatial& spatial) {
-  const at::Tensor tokens =
-      spatial.group_norm(x, layer.norm, false).flatten(2).transpose(1, 2);  // [B, H W, C]
-  const auto qkv = nn::linear(tokens, layer.qkv_weight, layer.qkv_bias).chunk(3, -1);
-  const double scale = 1 / std::sqrt(static_cast<double>(x.size(1)));
+  const std::int64_t channels = x.size(1);
+  const at::Tensor tokens = spatial.group_norm(x, layer.norm).flatten(2).transpose(1, 2);  // [B, h W, C]
+  const at::Tensor qkv = nn::linear(tokens, layer.qkv_weight, layer.qkv_bias);
+  const auto kv = spatial.gather_tokens(qkv.narrow(-1, channels, 2 * channels)).chunk(2, -1);  // [B, H W, C]
+  const double scale = 1 / std::sqrt(static_cast<double>(channels));
   const auto one_head = [](const at::Tensor& t) { return t.unsqueeze(1); };  // [B, 1, T, C]
-  const at::Tensor y = nn::scaled_dot_product(one_head(qkv[0]), one_head(spatial.gather_tokens(qkv[1])),
-                                              one_head(spatial.gather_tokens(qkv[2])), scale)
-                           .squeeze(1);
+  const at::Tensor y =
+      nn::scaled_dot_product(one_head(qkv.narrow(-1, 0, channels)), one_head(kv[0]), one_head(kv[1]), scale)
+          .squeeze(1);
   return x +
          nn::linear(y, layer.out_weight, layer.out_bias).transpose(1, 2).unflatten(2, {x.size(2), x.size(3)});
 }
@@ -90,10 +91,9 @@ at::Tensor VaeDecoder::decode(const at::Tensor& latents, const nn::Spatial& spat
   x = run(mid_[1], x, spatial);
   for (const Level& level : levels_) {
     for (const Resnet& resnet : level.resnets) x = run(resnet, x, spatial);
-    if (level.upsample)
-      x = spatial.convolve(at::upsample_nearest2d(x, {2 * x.size(2), 2 * x.size(3)}), *level.upsample);
+    if (level.upsample) x = spatial.convolve_doubled(x, *level.upsample);
   }
-  return spatial.convolve(spatial.group_norm(x, norm_out_, true), conv_out_);
+  return spatial.convolve_normed(x, norm_out_, conv_out_);
 }
 
 at::Tensor VaeDecoder::decode_scaled(const at::Tensor& latents, const nn::Spatial& spatial) const {

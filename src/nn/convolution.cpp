@@ -1,0 +1,86 @@
+#include "nn/convolution.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "core/error.h"
+#include "nn/linear.h"
+#include "nn/tiles.h"
+
+namespace xdit::nn {
+namespace {
+
+// Of cuDNN 9's plans for Hopper these give a row the same bits in every cut of a picture
+// (tests/nn/decoder_probe_test.cpp looks for them).
+bool is_exact(const std::string& name) {
+  return name.starts_with("eng62_") && (name + "_").find("_k25=1_") != std::string::npos;
+}
+
+}  // namespace
+
+const std::string& Convolutions::choose(const cudnn::Shape& shape) {
+  const auto [found, fresh] = chosen_.try_emplace(shape);
+  if (!fresh) return found->second;
+  const std::int64_t rows = shape.columns;  // a square picture stands for all
+  for (const std::string& name : cudnn::plan_names(shape, rows))
+    if (is_exact(name) && cudnn::Plan::build(shape, rows, name) != nullptr) {
+      found->second = name;
+      break;
+    }
+  return found->second;
+}
+
+at::Tensor Convolutions::by_plan(const at::Tensor& x, const Convolution& layer) {
+  const cudnn::Shape shape{.inputs = x.size(1),
+                           .outputs = layer.weight.size(0),
+                           .kernel = layer.weight.size(2),
+                           .columns = x.size(3),
+                           .type = x.scalar_type(),
+                           .epilogue = cudnn::Epilogue::kBias};
+  const std::string& name = choose(shape);
+  if (name.empty()) return {};
+  const std::int64_t rows = x.size(2) - shape.kernel + 1;
+  std::unique_ptr<cudnn::Plan>& plan = built_[{shape, rows}];
+  std::string why;
+  if (!plan) plan = cudnn::Plan::build(shape, rows, name, &why);
+  if (!plan) throw Error(ExitCode::kInternal, name + " does not take every height: " + why, "cudnn");
+  std::vector<at::Tensor> pictures;
+  for (const at::Tensor& picture : x.split(1)) pictures.push_back((*plan)(picture, layer.weight, layer.bias));
+  return pictures.size() == 1 ? pictures.front() : at::cat(pictures);
+}
+
+at::Tensor Convolutions::operator()(const at::Tensor& x, const Convolution& layer) {
+  if (x.is_cpu()) return tiles::convolution(x, layer.weight, layer.bias, 0);
+  if (layer.weight.size(2) == 1)
+    return linear(x.permute({0, 2, 3, 1}), layer.weight.flatten(1), layer.bias).permute({0, 3, 1, 2});
+  const at::Tensor y =
+      x.scalar_type() == at::kFloat ? at::Tensor() : by_plan(x, layer);  // those round to TF32
+  return y.defined() ? y : convolution_by_windows(x, layer);
+}
+
+at::Tensor convolution_by_windows(const at::Tensor& x, const Convolution& layer) {
+  constexpr std::int64_t kMostBytes = std::int64_t{1} << 28U;  // of windows at once
+  const std::int64_t kernel = layer.weight.size(2), side = kernel / 2;
+  const std::int64_t rows = x.size(2) - kernel + 1, columns = x.size(3), channels = x.size(1);
+  const at::Tensor padded = at::constant_pad_nd(x.permute({0, 2, 3, 1}), {0, 0, side, side}).contiguous();
+  const at::Tensor matrix = layer.weight.permute({0, 2, 3, 1}).flatten(1).contiguous();  // [O, K K I]
+  const std::int64_t width = kernel * kernel * channels;
+  const std::int64_t row_bytes = x.size(0) * columns * width * static_cast<std::int64_t>(x.element_size());
+  const std::int64_t at_once = std::max<std::int64_t>(1, kMostBytes / row_bytes);
+  const at::Tensor y = at::empty({x.size(0), rows, columns, layer.weight.size(0)}, x.options());
+  const std::int64_t line = padded.stride(1);
+  for (std::int64_t first = 0; first < rows; first += at_once) {
+    const std::int64_t count = std::min(at_once, rows - first);
+    const at::Tensor windows = padded.as_strided({x.size(0), count, columns, kernel, kernel, channels},
+                                                 {padded.stride(0), line, channels, line, channels, 1},
+                                                 padded.storage_offset() + first * line);
+    y.narrow(1, first, count)
+        .copy_(linear(windows.reshape({-1, width}), matrix, layer.bias)
+                   .view({x.size(0), count, columns, layer.weight.size(0)}));
+  }
+  return y.permute({0, 3, 1, 2});
+}
+
+}  // namespace xdit::nn

@@ -1,0 +1,53 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <compare>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+/// cuDNN's convolutions of channels-last pictures, each by a plan that the caller names: LibTorch lets cuDNN
+/// choose by the number of rows, and a row's bits follow. A build without CUDA has none.
+namespace xdit::nn::cudnn {
+
+/// What is added to the convolution before it is rounded.
+enum class Epilogue : std::uint8_t { kNone, kBias, kBiasAndPicture };
+
+/// Stride 1; rows as they are, columns padded with zeros by kernel / 2.
+struct Shape {
+  std::int64_t inputs = 0;
+  std::int64_t outputs = 0;
+  std::int64_t kernel = 0;
+  std::int64_t columns = 0;
+  at::ScalarType type = at::ScalarType::Undefined;
+  Epilogue epilogue = Epilogue::kNone;
+  auto operator<=>(const Shape&) const = default;
+};
+
+/// Names of the plans that cuDNN's heuristics list for `rows` output rows on the current GPU, best first: an
+/// engine and its knobs, such as "eng62_k24=17_k25=1".
+[[nodiscard]] std::vector<std::string> plan_names(const Shape& shape, std::int64_t rows);
+
+/// A convolution to `rows` rows, ready to run on the GPU that it was built on.
+class Plan {
+ public:
+  Plan(const Plan&) = delete;
+  Plan& operator=(const Plan&) = delete;
+  ~Plan();
+  /// Null where cuDNN does not support it; `why` says so then.
+  [[nodiscard]] static std::unique_ptr<Plan> build(const Shape& shape, std::int64_t rows,
+                                                   const std::string& name, std::string* why = nullptr);
+  /// [1, O, rows, W] of x [1, C, rows + K - 1, W] and weight [O, C, K, K], all channels-last; bias [O] and
+  /// picture [1, O, rows, W] if the shape's epilogue wants them.
+  [[nodiscard]] at::Tensor operator()(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                                      const at::Tensor& picture = {}) const;
+  [[nodiscard]] std::int64_t workspace_bytes() const;
+
+ private:
+  struct Built;
+  explicit Plan(std::unique_ptr<Built> built);
+  std::unique_ptr<Built> built_;
+};
+
+}  // namespace xdit::nn::cudnn

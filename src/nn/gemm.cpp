@@ -1,0 +1,200 @@
+#include <ATen/ATen.h>
+#include <ATen/cuda/CUDAContext.h>
+#include <ATen/cuda/CUDADataType.h>
+#include <ATen/cuda/Exceptions.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <cublasLt.h>
+#include <fmt/format.h>
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "core/error.h"
+#include "nn/fused.h"
+
+namespace xdit::nn::fused {
+namespace {
+
+// cuBLASLt's number of its newest kernels, "nvjet". Unless they split K, each result is one sum in the order
+// of k, whatever the tile: the best may be taken for every number of rows (tests/nn/rows_test.cpp). In other
+// families the order is the algorithm's, so the best one for kReferenceRows serves any number of rows.
+constexpr std::int32_t kNvjet = 66;
+constexpr std::int64_t kReferenceRows = 4096;
+constexpr std::int64_t kRowBytes = 16;  // what rows are a multiple of, for kernels that load by TMA
+
+std::int64_t padding(std::int64_t size, const at::Tensor& of) {
+  const std::int64_t step = kRowBytes / of.element_size();
+  return (step - size % step) % step;
+}
+
+std::int64_t leading(const at::Tensor& matrix) {
+  return matrix.size(0) == 1 ? matrix.size(1) : matrix.stride(0);  // the stride of a single row is arbitrary
+}
+
+// `matrix`, or a copy whose rows begin at multiples of kRowBytes, with `rows` of zeros below.
+at::Tensor aligned(const at::Tensor& matrix, std::int64_t rows) {
+  const std::int64_t columns = padding(matrix.size(1), matrix);
+  const bool fits = rows == 0 && columns == 0 && matrix.stride(1) == 1 && leading(matrix) >= matrix.size(1) &&
+                    padding(leading(matrix), matrix) == 0 &&
+                    reinterpret_cast<std::uintptr_t>(matrix.const_data_ptr()) % kRowBytes == 0;
+  if (fits) return matrix;
+  at::Tensor copy = at::zeros({matrix.size(0) + rows, matrix.size(1) + columns}, matrix.options());
+  copy.narrow(0, 0, matrix.size(0)).narrow(1, 0, matrix.size(1)).copy_(matrix);
+  return copy;
+}
+
+template <class T>
+T configured(const cublasLtMatmulAlgo_t& algorithm, cublasLtMatmulAlgoConfigAttributes_t name) {
+  T value{};
+  std::size_t written = 0;
+  TORCH_CUDABLAS_CHECK(
+      cublasLtMatmulAlgoConfigGetAttribute(&algorithm, name, &value, sizeof(value), &written));
+  return value;
+}
+
+bool splits_nothing(const cublasLtMatmulAlgo_t& algorithm) {
+  return configured<std::int32_t>(algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM) == 1 &&
+         configured<std::uint32_t>(algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME) ==
+             CUBLASLT_REDUCTION_SCHEME_NONE;
+}
+
+// y = act(x W^T + b) of aligned matrices x [M, K], W [N, K], b [1, N]. cuBLAS, whose matrices are
+// column-major, sees y^T = (W^T)^T x^T.
+class Product {
+ public:
+  Product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, bool gelu_tanh,
+          const at::Tensor& y)
+      : x_(x), weight_(weight), y_(y), type_(at::cuda::ScalarTypeToCudaDataType(x.scalar_type())) {
+    TORCH_CUDABLAS_CHECK(cublasLtMatmulDescInit(&operation_, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+    set(CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
+    if (bias.defined()) {
+      set(CUBLASLT_MATMUL_DESC_EPILOGUE, gelu_tanh ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_BIAS);
+      set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias.const_data_ptr());
+    } else if (gelu_tanh) {
+      set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_GELU);
+    }
+  }
+
+  void run() {
+    const cublasLtMatmulAlgo_t algorithm = choose();
+    Layouts layouts = layouts_of(x_.size(0), leading(x_));
+    const float one = 1;
+    const float zero = 0;
+    void* result = y_.mutable_data_ptr();
+    TORCH_CUDABLAS_CHECK(cublasLtMatmul(handle_, &operation_, &one, weight_.const_data_ptr(), &layouts.weight,
+                                        x_.const_data_ptr(), &layouts.x, &zero, result, &layouts.y, result,
+                                        &layouts.y, &algorithm, at::cuda::getCUDABlasLtWorkspace(),
+                                        workspace_bytes_, at::cuda::getCurrentCUDAStream()));
+  }
+
+ private:
+  struct Layouts {
+    cublasLtMatrixLayoutOpaque_t weight, x, y;
+  };
+
+  template <class T>
+  void set(cublasLtMatmulDescAttributes_t name, const T& value) {
+    TORCH_CUDABLAS_CHECK(cublasLtMatmulDescSetAttribute(&operation_, name, &value, sizeof(value)));
+  }
+
+  [[nodiscard]] Layouts layouts_of(std::int64_t rows, std::int64_t x_leading) const {
+    Layouts of{};
+    const std::uint64_t k = weight_.size(1), n = weight_.size(0), m = rows;
+    const cudaDataType_t result = at::cuda::ScalarTypeToCudaDataType(y_.scalar_type());
+    TORCH_CUDABLAS_CHECK(cublasLtMatrixLayoutInit(&of.weight, type_, k, n, leading(weight_)));
+    TORCH_CUDABLAS_CHECK(cublasLtMatrixLayoutInit(&of.x, type_, k, m, x_leading));
+    TORCH_CUDABLAS_CHECK(cublasLtMatrixLayoutInit(&of.y, result, n, m, y_.size(1)));
+    return of;
+  }
+
+  // Without split K, cuBLASLt's best `count` for so many contiguous rows, best first. It remembers them.
+  [[nodiscard]] std::vector<cublasLtMatmulAlgo_t> candidates(std::int64_t rows, int count) {
+    cublasLtMatmulPreferenceOpaque_t preference{};
+    const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t name, const auto& value) {
+      TORCH_CUDABLAS_CHECK(cublasLtMatmulPreferenceSetAttribute(&preference, name, &value, sizeof(value)));
+    };
+    TORCH_CUDABLAS_CHECK(cublasLtMatmulPreferenceInit(&preference));
+    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::uint64_t{workspace_bytes_});
+    prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, std::uint32_t{CUBLASLT_REDUCTION_SCHEME_NONE});
+    for (const auto alignment :
+         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+          CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
+      prefer(alignment, std::uint32_t{kRowBytes});
+    Layouts layouts = layouts_of(rows, x_.size(1));
+    std::vector<cublasLtMatmulHeuristicResult_t> results(count);
+    int found = 0;
+    const cublasStatus_t status =
+        cublasLtMatmulAlgoGetHeuristic(handle_, &operation_, &layouts.weight, &layouts.x, &layouts.y,
+                                       &layouts.y, &preference, count, results.data(), &found);
+    if (status != CUBLAS_STATUS_NOT_SUPPORTED) TORCH_CUDABLAS_CHECK(status);
+    std::vector<cublasLtMatmulAlgo_t> algorithms;
+    for (int i = 0; i < found; ++i)
+      if (results[i].state == CUBLAS_STATUS_SUCCESS && splits_nothing(results[i].algo))
+        algorithms.push_back(results[i].algo);
+    return algorithms;
+  }
+
+  // The best one for `rows` that takes this product.
+  [[nodiscard]] std::optional<cublasLtMatmulAlgo_t> best(std::int64_t rows, bool nvjet) {
+    for (const int count : kCounts)
+      for (const cublasLtMatmulAlgo_t& algorithm : candidates(rows, count))
+        if ((!nvjet || configured<std::int32_t>(algorithm, CUBLASLT_ALGO_CONFIG_ID) == kNvjet) &&
+            takes_this(algorithm))
+          return algorithm;
+    return std::nullopt;
+  }
+
+  [[nodiscard]] bool takes_this(const cublasLtMatmulAlgo_t& algorithm) {
+    Layouts layouts = layouts_of(x_.size(0), leading(x_));
+    cublasLtMatmulHeuristicResult_t result{};
+    return cublasLtMatmulAlgoCheck(handle_, &operation_, &layouts.weight, &layouts.x, &layouts.y, &layouts.y,
+                                   &algorithm, &result) == CUBLAS_STATUS_SUCCESS &&
+           result.workspaceSize <= workspace_bytes_;
+  }
+
+  [[nodiscard]] cublasLtMatmulAlgo_t choose() {
+    if (x_.element_size() == 2)
+      for (const std::int64_t rows : {x_.size(0), kReferenceRows})
+        if (const auto algorithm = best(rows, /*nvjet=*/true)) return *algorithm;
+    if (const auto algorithm = best(kReferenceRows, /*nvjet=*/false)) return *algorithm;
+    throw Error(ExitCode::kDevice, "cuBLASLt has no algorithm without split K for this product",
+                fmt::format("[{}, {}] x [{}, {}]^T in {}", x_.size(0), x_.size(1), weight_.size(0),
+                            weight_.size(1), at::toString(x_.scalar_type())),
+                "choose another --dtype");
+  }
+
+  static constexpr std::array kCounts{1, 32};  // the best one is nearly always it
+
+  const at::Tensor& x_;
+  const at::Tensor& weight_;
+  const at::Tensor& y_;
+  cudaDataType_t type_;
+  cublasLtMatmulDescOpaque_t operation_{};
+  cublasLtHandle_t handle_ = at::cuda::getCurrentCUDABlasLtHandle();
+  std::size_t workspace_bytes_ = at::cuda::getCUDABlasLtWorkspaceSize();
+};
+
+}  // namespace
+
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, bool gelu_tanh,
+                  at::ScalarType result) {
+  XDIT_ASSERT(weight.dim() == 2 && x.size(-1) == weight.size(1) && x.scalar_type() == weight.scalar_type());
+  XDIT_ASSERT(result == x.scalar_type() || (result == at::kFloat && !bias.defined() && !gelu_tanh));
+  XDIT_ASSERT(!bias.defined() || (bias.dim() == 1 && bias.scalar_type() == result));
+  const c10::cuda::CUDAGuard guard(x.device());
+  std::vector<std::int64_t> shape = x.sizes().vec();
+  shape.back() = weight.size(0);
+  const std::int64_t more = padding(weight.size(0), weight);  // outputs, dropped at the end
+  const at::Tensor rows = aligned(x.dim() == 2 ? x : x.reshape({-1, x.size(-1)}), 0);
+  at::Tensor y = at::empty({rows.size(0), weight.size(0) + more}, x.options().dtype(result));
+  if (rows.size(0) > 0) {
+    const at::Tensor outputs = aligned(weight, more);
+    const at::Tensor added = bias.defined() ? aligned(bias.unsqueeze(0).expand({1, -1}), 0) : bias;
+    Product(rows, outputs, added, gelu_tanh, y).run();
+  }
+  return y.narrow(1, 0, weight.size(0)).contiguous().view(shape);
+}
+
+}  // namespace xdit::nn::fused

@@ -1,0 +1,78 @@
+#include "nn/group_norm.h"
+
+#include <ATen/ATen.h>
+
+#include "nn/fused.h"
+#include "nn/tiles.h"
+
+namespace xdit::nn {
+namespace reference {
+
+// Tiles of one row [G, C / G * W]: every row has the same shape, so the same order.
+at::Tensor row_moments(const at::Tensor& x, std::int64_t groups) {
+  const at::Tensor moments = at::empty({x.size(0), x.size(2), groups, 2}, x.options().dtype(at::kFloat));
+  tiles::for_each(x.size(0) * x.size(2), [&](std::int64_t index) {
+    const std::int64_t picture = index / x.size(2), row = index % x.size(2);
+    const at::Tensor values = x[picture].select(1, row).reshape({groups, -1}).to(at::kFloat);
+    const at::Tensor mean = values.mean(1, /*keepdim=*/true);
+    const at::Tensor to = moments[picture][row];
+    to.select(1, 0).copy_(mean.squeeze(1));
+    to.select(1, 1).copy_((values - mean).square_().sum(1));
+  });
+  return moments;
+}
+
+at::Tensor merge_rows(const at::Tensor& rows, std::int64_t row_elements) {
+  const tiles::OneThread alone;  // vector loops end where the tensor does, not where a thread's part does
+  const std::int64_t count = rows.size(1);
+  for (std::int64_t stride = 1; stride < count; stride *= 2) {
+    const at::Tensor left = rows.slice(1, 0, count - stride, 2 * stride);
+    const at::Tensor right = rows.slice(1, stride, count, 2 * stride);
+    const at::Tensor right_rows =
+        (count - at::arange(stride, count, 2 * stride, rows.options())).clamp_max_(stride).unsqueeze(1);
+    const at::Tensor share = right_rows / (right_rows + stride);  // [n, 1]
+    const at::Tensor delta = right.select(-1, 0) - left.select(-1, 0);
+    left.select(-1, 0).add_(delta * share);
+    left.select(-1, 1)
+        .add_(right.select(-1, 1))
+        .add_(delta.square() * (share * static_cast<double>(stride * row_elements)));
+  }
+  const at::Tensor whole = rows.select(1, 0).clone();
+  whole.select(-1, 1).div_(static_cast<double>(count * row_elements));
+  return whole;
+}
+
+void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& layer, bool silu,
+               const at::Tensor& out) {
+  const auto by_group = [&](const at::Tensor& t) { return t.to(at::kFloat).view({layer.groups, -1, 1}); };
+  const at::Tensor mean = whole.select(-1, 0), variance = whole.select(-1, 1) + layer.eps;
+  const at::Tensor scale = variance.sqrt() / variance;  // NaN, not 0, of infinity: overflow stays visible
+  const at::Tensor weight = by_group(layer.weight), bias = by_group(layer.bias);
+  tiles::for_each(x.size(0) * x.size(2), [&](std::int64_t index) {
+    const std::int64_t picture = index / x.size(2), row = index % x.size(2);
+    const at::Tensor values = x[picture].select(1, row).to(at::kFloat).contiguous();  // [C, W]
+    const at::Tensor y = (values.view({layer.groups, -1, values.size(1)}) - by_group(mean[picture])) *
+                             (by_group(scale[picture]) * weight) +
+                         bias;
+    out[picture].select(1, row).copy_((silu ? at::silu(y) : y).view(values.sizes()));
+  });
+}
+
+}  // namespace reference
+
+at::Tensor row_moments(const at::Tensor& x, std::int64_t groups) {
+  return x.is_cuda() ? fused::row_moments(x.contiguous(at::MemoryFormat::ChannelsLast), groups)
+                     : reference::row_moments(x, groups);
+}
+
+at::Tensor merge_rows(const at::Tensor& rows, std::int64_t row_elements) {
+  return rows.is_cuda() ? fused::merge_rows(rows, row_elements) : reference::merge_rows(rows, row_elements);
+}
+
+void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& layer, bool silu,
+               const at::Tensor& out) {
+  x.is_cuda() ? fused::normalise(x.contiguous(at::MemoryFormat::ChannelsLast), whole, layer, silu, out)
+              : reference::normalise(x, whole, layer, silu, out);
+}
+
+}  // namespace xdit::nn

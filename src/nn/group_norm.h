@@ -1,0 +1,36 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+namespace xdit::nn {
+
+/// A group norm's parameters (Wu & He 2018), each [C].
+struct GroupNorm {
+  at::Tensor weight;
+  at::Tensor bias;
+  std::int64_t groups = 0;
+  double eps = 1e-6;
+};
+
+/// The steps of a group norm of pictures [B, C, H, W], by rows: whoever holds which rows, the bits are the
+/// same. All compute in float32.
+/// [B, h, G, 2] of the rows that are here: mean and sum of squared differences from it of each row's groups.
+[[nodiscard]] at::Tensor row_moments(const at::Tensor& x, std::int64_t groups);
+/// [B, G, 2]: mean and variance of whole pictures from all their rows [B, H, G, 2] of `row_elements` each,
+/// merged (Chan et al. 1979) in one binary tree over the rows, which overwrites them.
+[[nodiscard]] at::Tensor merge_rows(const at::Tensor& rows, std::int64_t row_elements);
+/// `out` = x normalised by `whole` [B, G, 2], weighted, and its SiLU if asked for; rounded once. Pictures of
+/// `out` [B, C, h, W] may lie apart.
+void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& layer, bool silu,
+               const at::Tensor& out);
+
+/// The Torch forms that the kernels are tested against.
+namespace reference {
+[[nodiscard]] at::Tensor row_moments(const at::Tensor& x, std::int64_t groups);
+[[nodiscard]] at::Tensor merge_rows(const at::Tensor& rows, std::int64_t row_elements);
+void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& layer, bool silu,
+               const at::Tensor& out);
+}  // namespace reference
+
+}  // namespace xdit::nn

@@ -1,0 +1,55 @@
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "models/registry.h"
+#include "parallel/plan.h"
+
+/// What a rank holds of a network's parameters, and which bytes of which file they are.
+namespace xdit::parallel {
+
+/// `rows` rows of `count` elements: of a flattened parameter from `source` on, and where they go.
+struct Rectangle {
+  std::int64_t source = 0;
+  std::int64_t source_stride = 0;
+  std::int64_t to = 0;
+  std::int64_t to_stride = 0;
+  std::int64_t rows = 1;
+  std::int64_t count = 0;
+};
+
+/// A rank's part of one parameter, contiguous in the network's memory.
+struct HeldParameter {
+  std::string name;
+  std::vector<std::int64_t> shape;
+  std::vector<Rectangle> rectangles;  ///< `to` counts from the part's own first element
+  std::int64_t block = weights::kNoBlock;
+  std::int64_t offset = 0;  ///< in the network's memory, in elements
+  [[nodiscard]] std::int64_t elements() const;
+};
+
+inline constexpr Range kAllBlocks{0, std::int64_t{1} << 40U};
+
+/// What a rank holds of `network` when it has blocks `blocks` and part `tensor_rank` of `tensor` of each, in
+/// the order of memory: every parameter starts at a multiple of 128 elements.
+[[nodiscard]] std::vector<HeldParameter> held_parameters(const models::Network& network, Range blocks,
+                                                         std::int64_t tensor, std::int64_t tensor_rank);
+/// Elements of the memory of all of them, and of one block.
+[[nodiscard]] std::int64_t memory_elements(const std::vector<HeldParameter>& held);
+[[nodiscard]] Range block_memory(const std::vector<HeldParameter>& held, std::int64_t block);
+
+/// Part `index` of `count` things cut in `parts`: the first ones take one more.
+[[nodiscard]] Range part_of(std::int64_t count, std::int64_t parts, std::int64_t index);
+
+/// The pieces of files for elements `part` of a held parameter. first_element counts from the parameter's
+/// own first.
+[[nodiscard]] std::vector<weights::Piece> pieces_of(const HeldParameter& held, const weights::Placed& placed,
+                                                    Range part);
+
+/// What rank `index` of those that hold the same `ranges` of memory reads: its share of their elements when
+/// they are cut in proportion to `shares`.
+[[nodiscard]] std::vector<Range> shared_out(const std::vector<Range>& ranges,
+                                            const std::vector<std::int64_t>& shares, std::size_t index);
+
+}  // namespace xdit::parallel

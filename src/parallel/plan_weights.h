@@ -1,0 +1,33 @@
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "parallel/plan.h"
+#include "parallel/plan_parameters.h"
+
+/// Which weights the ranks of a plan hold and read.
+namespace xdit::parallel {
+
+/// The elements of each block's weights: what a token costs in it.
+[[nodiscard]] std::vector<std::int64_t> block_costs(const models::Model& model);
+
+/// Decides over how many ranks the blocks are spread (plan.shard), who reads what, and predicts every rank's
+/// memory. Error(kMemory) when nothing that the user allows fits, with what would.
+void spread_weights(Plan& plan, const config::RunSpec& spec, const models::Model& model,
+                    const Machine& machine);
+
+/// A network's parameters, as far as a rank holds them.
+[[nodiscard]] std::vector<HeldParameter> held_by(const Plan& plan, const RankPlan& rank,
+                                                 const models::Network& network);
+
+/// The ranges of a network's memory that a rank stores, and who reads them.
+struct Storage {
+  std::vector<Range> blocks;
+  std::vector<Range> outside;  ///< of the blocks
+};
+[[nodiscard]] Storage storage_of(const Plan& plan, const RankPlan& rank, const models::Network& network);
+/// Those of them that the rank reads itself.
+[[nodiscard]] std::vector<Range> reads_of(const Plan& plan, const RankPlan& rank,
+                                          const models::Network& network);
+
+}  // namespace xdit::parallel

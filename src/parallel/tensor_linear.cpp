@@ -1,0 +1,83 @@
+#include "parallel/tensor_linear.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "parallel/device_stream.h"
+
+namespace xdit::parallel {
+namespace {
+
+constexpr std::string_view kWeight = ".weight";
+
+class InputCutLinear final : public nn::Linear {
+ public:
+  InputCutLinear(const TensorLinears& ranks, at::Tensor weight, at::Tensor bias)
+      : ranks_(ranks), weight_(std::move(weight)), bias_(std::move(bias)) {}
+
+  at::Tensor operator()(const at::Tensor& x) const override {
+    return ranks_.sum(nn::linear_partial(x, weight_), bias_);
+  }
+  at::Tensor operator()(const at::Tensor& x, nn::Activation activation) const override {
+    return nn::activate((*this)(x), activation);
+  }
+
+ private:
+  const TensorLinears& ranks_;
+  at::Tensor weight_;
+  at::Tensor bias_;
+};
+
+// Rank `index`'s rows of `rows`.
+comm::Range rows_of(std::int64_t rows, std::int64_t ranks, std::int64_t index) {
+  const std::int64_t first = rows * index / ranks;
+  return {first, rows * (index + 1) / ranks - first};
+}
+
+}  // namespace
+
+TensorLinears::TensorLinears(comm::Group& group, const models::Network& network, std::int64_t rows,
+                             at::TensorOptions options)
+    : group_(group), options_(options) {
+  for (const weights::Parameter& parameter : network.parameters) {
+    if (parameter.cut != weights::Cut::kInputs) continue;
+    cut_inputs_.insert(parameter.name.substr(0, parameter.name.size() - kWeight.size()));
+    width_ = std::max(width_, parameter.shape.front());
+  }
+  const std::int64_t ranks = group.size();
+  const std::int64_t share = rows_of(rows, ranks, ranks - 1).count + 1;
+  staging_ = group.allocate(ranks * share * width_ * static_cast<std::int64_t>(sizeof(float)));
+  result_ = group.allocate(rows * width_ * static_cast<std::int64_t>(options.dtype().itemsize()));
+}
+
+std::unique_ptr<nn::Linear> TensorLinears::make(const nn::Weights& weights, const std::string& name,
+                                                bool bias) const {
+  if (!cut_inputs_.contains(name)) return nn::LocalLinears().make(weights, name, bias);
+  return std::make_unique<InputCutLinear>(*this, weights.get(name + ".weight"),
+                                          bias ? weights.get(name + ".bias") : at::Tensor());
+}
+
+at::Tensor TensorLinears::sum(const at::Tensor& product, const at::Tensor& bias) const {
+  const std::int64_t rows = product.size(0);
+  const std::int64_t width = product.size(1);
+  const comm::Stream stream = current_stream(options_.device());
+  std::vector<comm::Range> elements;
+  std::vector<comm::Range> bytes;
+  const std::int64_t row = width * static_cast<std::int64_t>(options_.dtype().itemsize());
+  for (std::int64_t i = 0; i < group_.size(); ++i) {
+    const comm::Range part = rows_of(rows, group_.size(), i);
+    elements.push_back({part.first * width, part.count * width});
+    bytes.push_back({part.first * row, part.count * row});
+  }
+  at::Tensor mine = at::empty({rows_of(rows, group_.size(), group_.rank()).count, width}, product.options());
+  group_.sum(product.const_data_ptr<float>(), elements, *staging_, mine.mutable_data_ptr<float>(), stream);
+  if (bias.defined()) mine += bias.to(at::kFloat);
+  mine = mine.to(options_.dtype());
+  group_.all_gather_v(mine.const_data_ptr(), bytes, *result_, stream);
+  return at::from_blob(result_->data(), {rows, width}, options_);
+}
+
+}  // namespace xdit::parallel

@@ -1,0 +1,211 @@
+// A search on a GPU, run by name only (test_nn "[probe]"): which of cuDNN's convolution plans, and which ways
+// to compute the decoder's one-headed attention, give a row the same bits in every cut, and how fast each is.
+// XDIT_PROBE_SECONDS (15) is what one convolution shape may take.
+#include <ATen/ATen.h>
+#include <ATen/Context.h>
+#include <ATen/cuda/CUDAContext.h>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+
+#include "nn/cudnn_convolution.h"
+#include "tests/catch.h"
+#include "tests/nn/timing.h"
+#include "tests/nn/vae_shapes.h"
+#include "tests/tensors.h"
+
+namespace xdit::nn {
+namespace {
+
+double probe_seconds() {
+  static const auto start = std::chrono::steady_clock::now();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+at::Tensor on_gpu(at::IntArrayRef shape, at::ScalarType type, double scale = 1) {
+  const at::Tensor x = (at::randn(shape, at::TensorOptions().device("cuda:0")) * scale).to(type);
+  return x.dim() == 4 ? x.contiguous(at::MemoryFormat::ChannelsLast) : x;
+}
+
+struct Candidate {
+  std::string name;
+  std::unique_ptr<cudnn::Plan> plan;
+  double build_ms = 0;
+  double us = 0;
+  double error = 0;
+};
+
+struct Arguments {
+  at::Tensor x, weight, bias, picture;
+};
+
+// "exact", or where it is not.
+std::string in_cuts(const cudnn::Shape& shape, std::int64_t rows, const Candidate& candidate,
+                    const Arguments& a) {
+  const at::Tensor whole = (*candidate.plan)(a.x, a.weight, a.bias, a.picture);
+  if (!at::equal(whole, (*candidate.plan)(a.x, a.weight, a.bias, a.picture))) return "NOT THE SAME TWICE";
+  std::string faults;
+  for (const std::int64_t count : test::cut_heights(rows)) {
+    std::string why;
+    const auto plan = cudnn::Plan::build(shape, count, candidate.name, &why);
+    if (!plan) {
+      faults += fmt::format(" {}(unsupported)", count);
+      continue;
+    }
+    for (const std::int64_t first : {std::int64_t{0}, (rows - count) / 3, rows - count}) {
+      const auto cut = [&](const at::Tensor& t, std::int64_t height) {
+        return t.narrow(2, first, height).contiguous(at::MemoryFormat::ChannelsLast);
+      };
+      const at::Tensor part = (*plan)(cut(a.x, count + shape.kernel - 1), a.weight, a.bias,
+                                      a.picture.defined() ? cut(a.picture, count) : a.picture);
+      if (!at::equal(part, whole.narrow(2, first, count))) {
+        faults += fmt::format(" {}", count);
+        break;
+      }
+    }
+  }
+  return faults.empty() ? "exact" : fmt::format("DIFFERS at{}", faults);
+}
+
+void probe(const test::VaeShape& s, at::ScalarType type, cudnn::Epilogue epilogue, double seconds) {
+  const double start = probe_seconds();
+  const cudnn::Shape shape{s.inputs, s.outputs, s.kernel, s.columns, type, epilogue};
+  const double scale = 1 / std::sqrt(static_cast<double>(s.inputs * s.kernel * s.kernel));
+  const Arguments a{on_gpu({1, s.inputs, s.rows + s.kernel - 1, s.columns}, type),
+                    on_gpu({s.outputs, s.inputs, s.kernel, s.kernel}, type, scale), on_gpu({s.outputs}, type),
+                    epilogue == cudnn::Epilogue::kBiasAndPicture
+                        ? on_gpu({1, s.outputs, s.rows, s.columns}, type)
+                        : at::Tensor()};
+  const auto torch = [&] {
+    const at::Tensor y = at::conv2d(a.x, a.weight, epilogue == cudnn::Epilogue::kNone ? at::Tensor() : a.bias,
+                                    1, at::IntArrayRef({0, s.kernel / 2}));
+    return a.picture.defined() ? y + a.picture : y;
+  };
+  const at::Tensor reference = torch();
+  const char* epilogues[] = {"alone", "with bias", "with bias and picture"};
+  std::printf("\n== %ld -> %ld, k %ld, %ld x %ld %s %s: at::conv2d %.1f us\n", s.inputs, s.outputs, s.kernel,
+              s.rows, s.columns, at::toString(type), epilogues[static_cast<int>(epilogue)],
+              test::microseconds([&] { static_cast<void>(torch()); }));
+  std::vector<std::string> names = cudnn::plan_names(shape, s.rows);
+  const auto of_62 = [](const std::string& name) { return name.starts_with("eng62_"); };
+  std::printf("%zu plans listed, %td of engine 62, after %.2f s\n", names.size(),
+              std::count_if(names.begin(), names.end(), of_62), probe_seconds() - start);
+  std::stable_partition(names.begin(), names.end(), of_62);
+  std::vector<Candidate> candidates;
+  std::size_t tried = 0;
+  for (; tried < names.size() && probe_seconds() - start < seconds / 2; ++tried) {
+    const double before = probe_seconds();
+    std::string why;
+    Candidate c{names[tried], cudnn::Plan::build(shape, s.rows, names[tried], &why)};
+    if (!c.plan) {
+      std::printf("  %s: %s\n", c.name.c_str(), why.substr(0, 100).c_str());
+      continue;
+    }
+    c.build_ms = 1000 * (probe_seconds() - before);
+    c.error = test::relative_error((*c.plan)(a.x, a.weight, a.bias, a.picture).narrow(2, 0, 4),
+                                   reference.narrow(2, 0, 4));
+    c.us = test::microseconds([&] { static_cast<void>((*c.plan)(a.x, a.weight, a.bias, a.picture)); }, 5);
+    candidates.push_back(std::move(c));
+  }
+  std::printf("%zu of them tried\n", tried);
+  std::sort(candidates.begin(), candidates.end(), [](const auto& x, const auto& y) { return x.us < y.us; });
+  for (const Candidate& c : candidates) {
+    const bool in_time = probe_seconds() - start < seconds;
+    std::printf("  %8.1f us  %-60s built in %5.0f ms, workspace %6.1f MB, error %.1e  %s\n", c.us,
+                c.name.c_str(), c.build_ms, static_cast<double>(c.plan->workspace_bytes()) / 1e6, c.error,
+                in_time ? in_cuts(shape, s.rows, c, a).c_str() : "no time left");
+    std::fflush(stdout);
+  }
+}
+
+TEST_CASE("cuDNN's plans for the decoder's convolutions", "[.probe]") {
+  at::globalContext().setDeterministicCuDNN(true);
+  const char* limit = std::getenv("XDIT_PROBE_SECONDS");
+  const double seconds = limit != nullptr ? std::atof(limit) : 15;
+  std::printf("GPU: %s\n", at::cuda::getCurrentDeviceProperties()->name);
+  using cudnn::Epilogue;
+  for (const Epilogue epilogue : {Epilogue::kBias, Epilogue::kNone, Epilogue::kBiasAndPicture})
+    for (test::VaeShape s : test::kVaeShapes) {
+      if (s.kernel == 1) continue;  // a linear
+      s.outputs = std::max<std::int64_t>(s.outputs, 8);
+      probe(s, at::kBFloat16, epilogue, seconds);
+    }
+  probe({128, 3, 3, 1024, 1024}, at::kBFloat16, Epilogue::kBias, seconds);
+  probe({512, 512, 3, 256, 256}, at::kHalf, Epilogue::kBias, seconds);
+  probe({128, 128, 3, 1024, 1024}, at::kHalf, Epilogue::kBias, seconds);
+}
+
+// softmax(q k^T scale) v for T queries, as products of `tile` query rows each.
+at::Tensor attention_by_products(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale,
+                                 std::int64_t tile) {
+  const at::Tensor y = at::empty_like(q);
+  const at::Tensor zero = at::zeros({1}, q.options().dtype(at::kFloat));
+  for (std::int64_t first = 0; first < q.size(0); first += tile) {
+    const std::int64_t count = std::min(tile, q.size(0) - first);
+    at::Tensor rows = q.narrow(0, first, count);
+    if (count < tile) rows = at::constant_pad_nd(rows, {0, 0, 0, tile - count});
+    const at::Tensor scores = at::addmm(zero, rows, k.t(), at::kFloat, 0, scale);
+    const at::Tensor weights = at::softmax(scores, -1).to(q.scalar_type());
+    y.narrow(0, first, count).copy_(at::mm(weights, v).narrow(0, 0, count));
+  }
+  return y;
+}
+
+TEST_CASE("the decoder's attention", "[.probe]") {
+  const std::int64_t dim = 512;
+  const double scale = 1 / std::sqrt(static_cast<double>(dim));
+  using Way = std::function<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&)>;
+  const auto head = [](const at::Tensor& t) { return t.view({1, 1, t.size(0), t.size(1)}); };
+  std::vector<std::pair<std::string, Way>> ways{
+      {"Torch's choice",
+       [&](const auto& q, const auto& k, const auto& v) {
+         return at::scaled_dot_product_attention(head(q), head(k), head(v), {}, 0, false, scale)[0][0];
+       }},
+      {"memory-efficient",
+       [&](const auto& q, const auto& k, const auto& v) {
+         return std::get<0>(at::_scaled_dot_product_efficient_attention(head(q), head(k), head(v), {}, false,
+                                                                        0, false, scale))[0][0];
+       }},
+      {"cuDNN", [&](const auto& q, const auto& k, const auto& v) {
+         return std::get<0>(at::_scaled_dot_product_cudnn_attention(head(q), head(k), head(v), {}, false, 0,
+                                                                    false, false, scale))[0][0];
+       }}};
+  for (const std::int64_t tile : {256, 512, 1024, 2048})
+    ways.emplace_back(fmt::format("products of {} rows", tile),
+                      [scale, tile](const auto& q, const auto& k, const auto& v) {
+                        return attention_by_products(q, k, v, scale, tile);
+                      });
+  for (const std::int64_t tokens : {4096, 16384}) {
+    const at::Tensor q = 3 * on_gpu({tokens, dim}, at::kBFloat16), k = on_gpu({tokens, dim}, at::kBFloat16),
+                     v = on_gpu({tokens, dim}, at::kBFloat16);
+    const at::Tensor few = q.narrow(0, 0, 64).to(at::kDouble);
+    const at::Tensor exact = at::softmax(few.mm(k.to(at::kDouble).t()) * scale, -1).mm(v.to(at::kDouble));
+    for (const auto& [name, way] : ways) {
+      std::printf("attention of %ld tokens of %ld, %s: ", tokens, dim, name.c_str());
+      try {
+        const at::Tensor whole = way(q, k, v);
+        std::string faults;
+        for (const std::int64_t columns : {64, 128})  // rows of tokens
+          for (const std::int64_t rows : test::cut_heights(tokens / columns))
+            for (const std::int64_t first : {std::int64_t{0}, tokens / columns - rows}) {
+              const at::Tensor part = way(q.narrow(0, first * columns, rows * columns), k, v);
+              if (!at::equal(part, whole.narrow(0, first * columns, rows * columns)))
+                faults += fmt::format(" {}", rows * columns);
+            }
+        std::printf("%.1f us, error %.2e, %s\n", test::microseconds([&] { static_cast<void>(way(q, k, v)); }),
+                    test::relative_error(whole.narrow(0, 0, 64), exact),
+                    faults.empty() ? "exact" : fmt::format("DIFFERS at{}", faults).c_str());
+      } catch (const std::exception& error) {
+        std::printf("%s\n", std::string(error.what()).substr(0, 120).c_str());
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace xdit::nn

@@ -1,0 +1,151 @@
+// Group norm by rows against Torch in float64, and its law: bits do not depend on which rows are here. On a
+// GPU with XDIT_TEST_CUDA set; XDIT_TEST_PRINT then shows its bandwidth.
+#include "nn/group_norm.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+
+#include "nn/spatial.h"
+#include "tests/catch.h"
+#include "tests/nn/timing.h"
+#include "tests/tensors.h"
+
+namespace xdit::nn {
+namespace {
+
+at::Device norm_device() {
+  return std::getenv("XDIT_TEST_CUDA") != nullptr ? at::Device("cuda:0") : at::Device("cpu");
+}
+
+struct Shape {
+  std::int64_t batch, channels, rows, columns, groups;
+};
+constexpr std::array<Shape, 8> kShapes{{{1, 128, 33, 65, 32},
+                                        {1, 512, 5, 16, 32},
+                                        {2, 256, 7, 9, 32},
+                                        {1, 320, 12, 13, 32},
+                                        {2, 9, 17, 3, 3},
+                                        {1, 4, 1, 1, 2},
+                                        {1, 1280, 3, 300, 32},
+                                        {1, 40, 19, 21, 1}}};
+
+at::Tensor picture(const Shape& s, at::ScalarType type, double mean) {
+  const at::Tensor x =
+      at::randn({s.batch, s.channels, s.rows, s.columns}) * at::rand({1, s.channels, 1, 1}) + mean;
+  return x.to(norm_device(), type).contiguous(at::MemoryFormat::ChannelsLast);
+}
+
+GroupNorm layer_of(const Shape& s, at::ScalarType type) {
+  return {at::randn({s.channels}).to(norm_device(), type), at::randn({s.channels}).to(norm_device(), type),
+          s.groups, 1e-6};
+}
+
+at::Tensor whole_of(const at::Tensor& x, std::int64_t groups) {
+  return merge_rows(row_moments(x, groups), x.size(1) / groups * x.size(3));
+}
+
+at::Tensor normalised(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& layer, bool silu) {
+  at::Tensor y = at::empty_like(x);
+  normalise(x, whole, layer, silu, y);
+  return y;
+}
+
+TEST_CASE("group norm is Torch's, far from zero as well") {
+  at::manual_seed(1);
+  for (const at::ScalarType type : {at::kFloat, at::kHalf, at::kBFloat16})
+    for (const Shape& s : kShapes)
+      for (const double mean : {0.0, 30.0}) {
+        CAPTURE(at::toString(type), s.channels, s.rows, s.columns, s.groups, mean);
+        const at::Tensor x = picture(s, type, mean);
+        x.select(2, 0).select(2, 0).fill_(mean - 20);  // what a kernel might take for the mean at first
+        const GroupNorm layer = layer_of(s, type);
+        const auto exact = [](const at::Tensor& t) { return t.to(at::kCPU, at::kDouble); };
+        const at::Tensor expected =
+            at::group_norm(exact(x), s.groups, exact(layer.weight), exact(layer.bias), layer.eps);
+        const at::Tensor whole = whole_of(x, s.groups);
+        const double rounding = type == at::kFloat ? 5e-7 : type == at::kHalf ? 5e-4 : 4e-3;
+        CHECK(test::relative_error(normalised(x, whole, layer, false), expected) <
+              rounding * (type == at::kFloat && mean > 0 ? 10 : 1));
+        CHECK(test::relative_error(normalised(x, whole, layer, true), at::silu(expected)) <
+              rounding * (type == at::kFloat && mean > 0 ? 10 : 2));
+        CHECK(test::relative_error(whole, reference::merge_rows(reference::row_moments(x, s.groups),
+                                                                s.channels / s.groups * s.columns)) < 1e-6);
+      }
+}
+
+TEST_CASE("group norm does not depend on which rows are here, nor on threads") {
+  at::manual_seed(2);
+  for (const at::ScalarType type : {at::kFloat, at::kHalf, at::kBFloat16})
+    for (const Shape& s : kShapes) {
+      CAPTURE(at::toString(type), s.channels, s.rows, s.columns, s.groups);
+      const at::Tensor x = picture(s, type, 1);
+      const GroupNorm layer = layer_of(s, type);
+      at::set_num_threads(2);
+      const at::Tensor moments = row_moments(x, s.groups), whole = whole_of(x, s.groups);
+      const at::Tensor y = normalised(x, whole, layer, true);
+      at::set_num_threads(1);
+      CHECK(at::equal(whole_of(x, s.groups), whole));
+      for (std::int64_t first = 0, count = 1; first < s.rows; first += count, count = 2 * count + 1) {
+        count = std::min(count, s.rows - first);
+        CAPTURE(first, count);
+        const at::Tensor part = x.narrow(2, first, count);
+        CHECK(at::equal(row_moments(part, s.groups), moments.narrow(1, first, count)));
+        CHECK(at::equal(normalised(part, whole, layer, true), y.narrow(2, first, count)));
+      }
+      at::set_num_threads(2);
+    }
+}
+
+TEST_CASE("group norm into a picture between halo rows leaves those alone") {
+  at::manual_seed(3);
+  const Shape s{2, 64, 6, 10, 32};
+  const at::Tensor x = picture(s, at::kBFloat16, 0);
+  const GroupNorm layer = layer_of(s, at::kBFloat16);
+  const at::Tensor padded =
+      at::full({2, 64, 8, 10}, 7, x.options()).contiguous(at::MemoryFormat::ChannelsLast);
+  const at::Tensor whole = whole_of(x, s.groups);
+  normalise(x, whole, layer, true, padded.narrow(2, 1, 6));
+  CHECK(at::equal(padded.narrow(2, 1, 6), normalised(x, whole, layer, true)));
+  CHECK(padded.select(2, 0).eq(7).all().item<bool>());
+  CHECK(padded.select(2, 7).eq(7).all().item<bool>());
+}
+
+TEST_CASE("a group norm of values whose squares overflow is NaN, not 0") {
+  const at::Tensor x = picture({1, 8, 4, 4, 2}, at::kFloat, 0) * 1e30;
+  const at::Tensor y = normalised(x, whole_of(x, 2), layer_of({1, 8, 4, 4, 2}, at::kFloat), true);
+  CHECK(y.isnan().all().item<bool>());
+}
+
+TEST_CASE("bandwidth of group norm") {
+  if (norm_device().is_cpu() || std::getenv("XDIT_TEST_PRINT") == nullptr) return;
+  for (const Shape& s : {Shape{1, 128, 1024, 1024, 32},
+                         {1, 256, 1024, 1024, 32},
+                         {1, 512, 256, 256, 32},
+                         {1, 512, 128, 128, 32},
+                         {1, 640, 64, 64, 32}}) {
+    const at::Tensor x = picture(s, at::kBFloat16, 0), y = at::empty_like(x);
+    const GroupNorm layer = layer_of(s, at::kBFloat16);
+    const at::Tensor moments = row_moments(x, s.groups), whole = whole_of(x, s.groups);
+    const double statistics = test::microseconds([&] { static_cast<void>(row_moments(x, s.groups)); });
+    const double merge = test::microseconds(
+        [&] { static_cast<void>(merge_rows(moments, s.channels / s.groups * s.columns)); });
+    const double apply = test::microseconds([&] { normalise(x, whole, layer, true, y); });
+    const double torch = test::microseconds([&] {
+      at::Tensor z = at::group_norm(x, s.groups, layer.weight, layer.bias, layer.eps);
+      at::silu_(z);
+    });
+    const auto bytes = static_cast<double>(x.nbytes());
+    std::printf(
+        "group norm and SiLU %ld x %ld x %ld bf16: rows %.1f us (%.0f GB/s), merge %.1f us, apply %.1f us "
+        "(%.0f GB/s); Torch's two %.1f us\n",
+        s.channels, s.rows, s.columns, statistics, bytes / statistics / 1e3, merge, apply,
+        2 * bytes / apply / 1e3, torch);
+  }
+}
+
+}  // namespace
+}  // namespace xdit::nn

@@ -1,0 +1,205 @@
+// The law that ranks stand on, on a GPU with XDIT_TEST_CUDA set (tiles_test.cpp holds it on the CPU): the
+// bits of a row or a head do not depend on what is computed beside it.
+#include <ATen/ATen.h>
+#include <ATen/cuda/CUDAGraph.h>
+#include <c10/core/InferenceMode.h>
+#include <c10/cuda/CUDAGuard.h>
+
+#include <array>
+#include <cmath>
+#include <set>
+#include <vector>
+
+#include "nn/attention.h"
+#include "nn/linear.h"
+#include "tests/catch.h"
+#include "tests/nn/device.h"
+#include "tests/tensors.h"
+
+namespace xdit::nn {
+namespace {
+
+using test::device;
+using test::randn;
+using test::relative_error;
+using Counts = std::vector<std::int64_t>;
+const Counts kNone;
+
+constexpr std::array kAllTypes{at::kBFloat16, at::kHalf, at::kFloat};
+
+// Every small count, and those of even and nearly even cuts of FLUX's rows over up to 8 ranks.
+Counts row_counts(std::int64_t rows) {
+  std::set<std::int64_t> counts{511, 513, 575, 576, 577};
+  for (std::int64_t i = 1; i <= 260; ++i)
+    if (i <= 70 || (100 <= i && i <= 130) || (190 <= i && i <= 200) || 250 <= i) counts.insert(i);
+  for (const std::int64_t full : {512, 4096, 4608, 16384, 16896})
+    for (std::int64_t ranks = 1; ranks <= 8; ++ranks) {
+      const std::int64_t part = full / ranks;
+      counts.merge(std::set{part - 1, part, part + 1, full - (ranks - 1) * part});
+    }
+  counts.erase(counts.upper_bound(rows), counts.end());
+  return {counts.begin(), counts.end()};
+}
+
+Counts every(std::size_t step, const Counts& counts) {
+  Counts some;
+  for (std::size_t i = 0; i < counts.size(); i += step) some.push_back(counts[i]);
+  return some;
+}
+
+// The counts of rows, at the beginning or at the end, whose f differs from that of all rows.
+template <class F>
+Counts differing(const at::Tensor& x, const Counts& counts, F&& f) {
+  const at::Tensor whole = f(x);
+  Counts found;
+  for (const std::int64_t count : counts) {
+    const std::int64_t last = x.size(0) - count;
+    if (!at::equal(f(x.narrow(0, 0, count)), whole.narrow(0, 0, count)) ||
+        !at::equal(f(x.narrow(0, last, count)), whole.narrow(0, last, count)))
+      found.push_back(count);
+  }
+  return found;
+}
+
+struct Shape {
+  std::int64_t out, in;
+};
+// FLUX's, T5's in float32 and the VAE's, then those of the models of configs/demo and tests/data.
+constexpr std::array<Shape, 20> kShapes{
+    {{9216, 3072}, {3072, 3072}, {12288, 3072}, {3072, 12288}, {21504, 3072}, {3072, 15360}, {3072, 64},
+     {3072, 4096}, {64, 3072},   {3072, 256},   {3072, 768},   {512, 512},    {4096, 10240}, {384, 128},
+     {128, 640},   {32, 128},    {90, 30},      {120, 30},     {30, 150},     {64, 30}}};
+
+TEST_CASE("products by rows on a GPU") {
+  if (!device().is_cuda()) return;
+  const c10::InferenceMode inference;
+  at::manual_seed(1);
+  for (const at::ScalarType type : kAllTypes)
+    for (const auto& [out, in] : kShapes) {
+      CAPTURE(at::toString(type), out, in);
+      const std::int64_t rows = out * in < 100'000 ? 686 : type == at::kFloat ? 4608 : 16896;
+      const at::Tensor x = randn({rows, in}, type), wide = randn({rows, in + 40}, type).narrow(1, 8, in),
+                       odd = randn({rows, in + 3}, type).narrow(1, 1, in);
+      const at::Tensor weight = randn({out, in}, type) / std::sqrt(static_cast<double>(in));
+      const at::Tensor bias = randn({out}, type);
+      const ResidentWeights weights({{"a.weight", weight}, {"a.bias", bias}});
+      const auto layer = LocalLinears().make(weights, "a", true);
+      const auto plain = [&](const at::Tensor& part) { return (*layer)(part); };
+      const auto gelu = [&](const at::Tensor& part) { return (*layer)(part, Activation::kGeluTanh); };
+      const auto bare = [&](const at::Tensor& part) { return nn::linear(part, weight); };
+      const auto partial = [&](const at::Tensor& part) { return linear_partial(part, weight); };
+
+      const Counts counts = every(type == at::kFloat ? 3 : 1, row_counts(rows)), some = every(5, counts);
+      CHECK(differing(x, counts, plain) == kNone);
+      CHECK(differing(x, some, gelu) == kNone);
+      CHECK(differing(x, some, bare) == kNone);
+      CHECK(differing(x, some, partial) == kNone);
+      CHECK(differing(wide, some, plain) == kNone);
+      CHECK(at::equal(plain(wide), plain(wide.contiguous())));
+      CHECK(at::equal(plain(odd.narrow(0, 0, 99)), plain(odd.narrow(0, 0, 99).contiguous())));
+
+      const at::Tensor few = x.narrow(0, 5, 64).to(at::kDouble);
+      const at::Tensor product = at::linear(few, weight.to(at::kDouble));
+      const at::Tensor sum = product + bias.to(at::kDouble);
+      const double rounding = type == at::kFloat ? 1e-5 : test::tolerance(type);
+      CHECK(relative_error(plain(x.narrow(0, 5, 64)), sum) < rounding);
+      CHECK(relative_error(gelu(x.narrow(0, 5, 64)), at::gelu(sum, "tanh")) < 3 * rounding);
+      CHECK(relative_error(partial(x.narrow(0, 5, 64)), product) < 1e-4);
+      CHECK(partial(x.narrow(0, 5, 3)).scalar_type() == at::kFloat);
+      CHECK(plain(x.narrow(0, 0, 0)).sizes() == at::IntArrayRef({0, out}));
+      const at::Tensor batch = x.narrow(0, 0, 6).view({2, 3, in});
+      CHECK(at::equal(plain(batch), plain(x.narrow(0, 0, 6)).view({2, 3, out})));
+    }
+}
+
+struct Heads {
+  at::ScalarType type;
+  std::int64_t heads, tokens, dim;
+  Counts counts;
+};
+
+TEST_CASE("attention by query rows and by heads on a GPU") {
+  if (!device().is_cuda()) return;
+  const c10::InferenceMode inference;
+  at::manual_seed(2);
+  const Counts many{2304, 1153, 1152, 922, 640, 577, 576, 513, 512, 300,
+                    256,  129,  128,  65,  64,  33,  16,  3,   2,   1};
+  const Counts some{577, 64, 49, 16, 3, 2, 1};  // cuDNN takes a tenth of a second for a new count
+  for (const Heads& of : {Heads{at::kBFloat16, 24, 4608, 128, many},
+                          {at::kHalf, 24, 4608, 128, some},
+                          {at::kFloat, 24, 4608, 128, many},
+                          {at::kBFloat16, 1, 4096, 512, many},
+                          {at::kFloat, 1, 4096, 512, many},
+                          {at::kBFloat16, 6, 1023, 64, some},
+                          {at::kBFloat16, 1, 1023, 8, some},
+                          {at::kFloat, 1, 1023, 8, many},
+                          {at::kBFloat16, 4, 333, 32, some},
+                          {at::kFloat, 4, 333, 32, many},
+                          {at::kBFloat16, 3, 97, 10, some},
+                          {at::kHalf, 3, 97, 10, some},
+                          {at::kFloat, 3, 97, 10, many},
+                          {at::kFloat, 3, 7, 6, some}}) {
+    CAPTURE(at::toString(of.type), of.heads, of.tokens, of.dim);
+    const std::array<at::Tensor, 3> qkv{randn({of.tokens, of.heads, of.dim}, of.type),
+                                        randn({of.tokens, of.heads, of.dim}, of.type),
+                                        randn({of.tokens, of.heads, of.dim}, of.type)};
+    const auto attend = [](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+      const auto batched = [](const at::Tensor& x) { return x.unsqueeze(0).transpose(1, 2); };
+      return scaled_dot_product(batched(q), batched(k), batched(v), 0.1).squeeze(0).transpose(0, 1);
+    };
+    const auto rows = [&](const at::Tensor& q) { return attend(q, qkv[1], qkv[2]); };
+    Counts counts;
+    for (const std::int64_t count : of.counts)
+      if (count <= of.tokens) counts.push_back(count);
+    CHECK(differing(qkv[0], counts, rows) == kNone);
+    CHECK(rows(qkv[0].narrow(0, 0, 0)).size(0) == 0);
+
+    const at::Tensor whole = rows(qkv[0]);
+    Counts broken;
+    for (const std::int64_t ranks : {2, 3, 4, 6, 8, 12, 24})
+      if (of.heads % ranks == 0) {
+        const std::int64_t size = of.heads / ranks;
+        const auto mine = [&](const at::Tensor& x) {
+          return x.narrow(1, of.heads - size, size).contiguous();
+        };
+        if (!at::equal(attend(mine(qkv[0]), mine(qkv[1]), mine(qkv[2])), mine(whole)) ||
+            !at::equal(attend(mine(qkv[0]).narrow(0, 2, 5), mine(qkv[1]), mine(qkv[2])),
+                       mine(whole).narrow(0, 2, 5)))
+          broken.push_back(ranks);
+      }
+    CHECK(broken == kNone);
+
+    const auto exact = [](const at::Tensor& x) { return x.transpose(0, 1).to(at::kDouble); };  // [H, T, D]
+    const at::Tensor few = exact(qkv[0].narrow(0, 0, 5));
+    const at::Tensor expected =
+        at::softmax(at::matmul(few, exact(qkv[1]).transpose(1, 2)) * 0.1, -1).matmul(exact(qkv[2]));
+    CHECK(relative_error(rows(qkv[0].narrow(0, 0, 5)), expected.transpose(0, 1)) <
+          (of.type == at::kFloat ? 3e-6 : test::tolerance(of.type)));
+  }
+}
+
+TEST_CASE("products and attention in a captured graph") {
+  if (!device().is_cuda()) return;
+  const c10::InferenceMode inference;
+  at::manual_seed(3);
+  const at::Tensor weight = randn({384, 128}, at::kBFloat16), bias = randn({384}, at::kBFloat16);
+  const at::Tensor x = randn({77, 128}, at::kBFloat16);
+  const auto step = [&] {
+    const at::Tensor qkv =
+        nn::linear(x, weight, bias).view({77, 3, 4, 32}).permute({1, 2, 0, 3}).unsqueeze(1);
+    return scaled_dot_product(qkv[0], qkv[1], qkv[2], 0.2);  // [1, 4, 77, 32]
+  };
+  const c10::cuda::CUDAStreamGuard guard(c10::cuda::getStreamFromPool());
+  static_cast<void>(step());
+  at::cuda::CUDAGraph graph;
+  graph.capture_begin();
+  const at::Tensor captured = step();
+  graph.capture_end();
+  x.copy_(randn({77, 128}, at::kBFloat16));
+  graph.replay();
+  CHECK(at::equal(captured, step()));
+  CHECK(captured.abs().max().item<float>() > 0);
+}
+
+}  // namespace
+}  // namespace xdit::nn

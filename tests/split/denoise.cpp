@@ -1,0 +1,109 @@
+#include "tests/split/denoise.h"
+
+#include <nlohmann/json.hpp>
+
+#include "core/json.h"
+#include "models/denoiser.h"
+#include "models/vae/tables.h"
+#include "parallel/network_loader.h"
+#include "parallel/spread.h"
+#include "schedulers/sampler.h"
+#include "tests/models/tiny.h"
+
+namespace xdit::tests {
+namespace {
+
+models::PromptEmbedding prompt_of(const models::Model& model, const Run& run, std::uint64_t seed) {
+  const Json& config = model.files.components.at("transformer").config;
+  const at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(seed);
+  return {
+      .tokens =
+          at::randn({run.text, config.at("joint_attention_dim").get<std::int64_t>()}, generator).to(run.type),
+      .pooled = at::randn({config.at("pooled_projection_dim").get<std::int64_t>()}, generator).to(run.type)};
+}
+
+config::RunSpec spec_of(const Run& run, const models::Model& model) {
+  config::RunSpec spec;
+  spec.prompts = {"x"};
+  spec.sampling.seeds = {0};
+  spec.sampling.steps = run.steps;
+  spec.sampling.cfg_scale = run.cfg_scale;
+  spec.sampling.max_sequence_length = run.text;
+  spec.image.height = run.rows * model.shape.pixels_per_token;
+  spec.image.width = run.columns * model.shape.pixels_per_token;
+  spec.parallel = run.parallel;
+  spec.parallel.gpus = std::to_string(run.ranks);
+  spec.runtime.device = config::Device::kCpu;
+  spec.model.dtype = run.type == at::kFloat ? DType::kF32 : DType::kBF16;
+  return spec;
+}
+
+}  // namespace
+
+models::Model open_model(const Run& run) {
+  return models::open((test::kFlux / run.model).string(), {}, {}, false);
+}
+
+parallel::Plan plan_of(const Run& run, const models::Model& model) {
+  const parallel::Machine machine{.gpus = {}, .host_memory = std::uint64_t{1} << 40U, .cores = 2};
+  return parallel::make_plan(spec_of(run, model), model, machine);
+}
+
+at::Tensor denoise(const Run& run, const models::Model& model, std::int64_t rank,
+                   const std::shared_ptr<const comm::Job>& peers) {
+  const parallel::Plan plan = plan_of(run, model);
+  const parallel::RankPlan& mine = plan.ranks.at(static_cast<std::size_t>(rank));
+  const at::TensorOptions options = at::TensorOptions().dtype(run.type);
+  const bool guided = run.cfg_scale > 1;
+  const models::VaeConfig vae =
+      models::read_vae_config(model.files.components.at("vae").config, "vae/config.json");
+  parallel::Spread spread({.plan = plan,
+                           .rank = rank,
+                           .model = model,
+                           .vae = vae,
+                           .branches = guided ? 2 : 1,
+                           .peers = peers,
+                           .timeout = std::chrono::seconds(30),
+                           .options = options});
+  parallel::NetworkLoader loader(plan, mine, model, spread, options);
+  std::uint64_t bytes = 0;
+  const std::unique_ptr<nn::Weights> weights = loader.load("transformer", bytes);
+  const auto denoiser = models::make_denoiser(model, {mine.blocks.first, mine.blocks.count}, *weights,
+                                              spread.linears(), spread.attention());
+  const auto sampler = schedulers::make_sampler(
+      {.name = "flow-match-euler", .steps = run.steps, .image_tokens = run.rows * run.columns, .shift = {}},
+      model.files.scheduler_config);
+  std::vector<float> times;
+  for (const float timestep : sampler->timesteps()) times.push_back(timestep / 1000);
+  std::vector<models::TokenRange> image;
+  for (const parallel::Range& band : mine.image_tokens) image.push_back({band.first, band.count});
+  const models::LoopShape shape{.times = times,
+                                .guidance = 3.5,
+                                .latent_rows = 2 * run.rows,
+                                .latent_columns = 2 * run.columns,
+                                .text = {mine.text_tokens.first, mine.text_tokens.count},
+                                .image = image};
+  const auto positive = denoiser->prepare(prompt_of(model, run, 7), shape);
+  const auto negative = denoiser->prepare(prompt_of(model, run, 6), shape);
+  const at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(8);
+  const at::Tensor noise =
+      denoiser->pack(at::randn({model.shape.latent_channels, 2 * run.rows, 2 * run.columns}, generator))
+          .to(run.type);
+  std::vector<at::Tensor> part;
+  for (const models::TokenRange& range : image) part.push_back(noise.narrow(0, range.first, range.count));
+  const at::Tensor latents = spread.loop().run(
+      *denoiser, *sampler, spread.guide(),
+      {.positive = positive.get(), .negative = guided ? negative.get() : nullptr, .scale = run.cfg_scale},
+      at::cat(part), [](std::int64_t, const at::Tensor&) {});
+  const at::Tensor all = spread.all_tokens(latents);
+  spread.finish();
+  return all;
+}
+
+at::Tensor denoise_alone(Run run, const models::Model& model) {
+  run.ranks = 1;
+  run.parallel = {};
+  return denoise(run, model, 0, nullptr);
+}
+
+}  // namespace xdit::tests
