@@ -67,9 +67,9 @@ pipeline::Meeting meeting_place(const std::function<const char*(const char*)>& v
                             .attempt = text("TORCHELASTIC_RESTART_COUNT")};
   const std::string port = text("MASTER_PORT");
   if (meeting.host.empty() || port.empty())
-    throw Error(ExitCode::kUsage, "ranks that share a picture meet there, and it is not set",
+    throw Error(ExitCode::kUsage, "ranks meet there, and it is not set",
                 meeting.host.empty() ? "MASTER_ADDR" : "MASTER_PORT",
-                "export MASTER_ADDR=localhost MASTER_PORT=29500 (a free port), or whole pictures: --data");
+                "export MASTER_ADDR=localhost MASTER_PORT=29500 (a free port)");
   const std::int64_t number_of_port = number("MASTER_PORT", port);
   if (number_of_port == 0 || number_of_port > 65535)
     throw Error(ExitCode::kUsage, fmt::format("{} is no port", port), "MASTER_PORT",

@@ -18,7 +18,7 @@ struct Place {
 /// Error(kUsage) for values that make no sense and for ranks on several machines.
 [[nodiscard]] std::optional<Place> joined_place(const std::function<const char*(const char*)>& variable);
 
-/// Where they meet to exchange parts of a picture. Error(kUsage) where the variables do not say it.
+/// Where they meet. Error(kUsage) where the variables do not say it.
 [[nodiscard]] pipeline::Meeting meeting_place(const std::function<const char*(const char*)>& variable);
 
 /// The run with a rank for each started process: --gpus 1 (unset) and all give way, another number is
