@@ -45,7 +45,7 @@ struct RunSpec {
     std::string gpus = "1";                      ///< "all", a count, or a list of device numbers with a comma
     using Degree = std::optional<std::int64_t>;  ///< unset ("auto"): the Plan chooses
     Degree data{}, cfg{}, pipefusion{}, ulysses{}, ring{}, gather{}, tensor{};
-    Degree vae{};  ///< row slabs of the decoder
+    Degree vae{};                        ///< row slabs of the decoder
     std::int64_t pipefusion_warmup = 1;  ///< steps of whole pictures before bands follow each other
     std::string shard_weights = "auto";
     Allow allow = Allow::kExact;

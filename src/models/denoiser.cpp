@@ -10,15 +10,16 @@
 namespace xdit::models {
 namespace {
 
-using Make = std::unique_ptr<Denoiser>(const Model&, BlockRange, nn::Weights&, const nn::Linears&, nn::Attention&);
+using Make = std::unique_ptr<Denoiser>(const Model&, BlockRange, nn::Weights&, const nn::Linears&,
+                                       nn::Attention&);
 constexpr std::array<std::pair<std::string_view, Make*>, 1> kFamilies{{
     {"flux", make_flux_denoiser},
 }};
 
 }  // namespace
 
-std::unique_ptr<Denoiser> make_denoiser(const Model& model, BlockRange blocks, nn::Weights& weights, const nn::Linears& linears,
-                                        nn::Attention& attention) {
+std::unique_ptr<Denoiser> make_denoiser(const Model& model, BlockRange blocks, nn::Weights& weights,
+                                        const nn::Linears& linears, nn::Attention& attention) {
   for (const auto& [family, make] : kFamilies)
     if (family == model.family) return make(model, blocks, weights, linears, attention);
   broken_invariant("the family has a denoiser", __FILE__, __LINE__);

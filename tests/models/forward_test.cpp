@@ -3,9 +3,9 @@
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
 
+#include <array>
 #include <cstdlib>
 #include <functional>
-#include <array>
 #include <nlohmann/json.hpp>
 
 #include "core/json.h"
