@@ -99,7 +99,7 @@ class Batch {
 
 // The held elements of a whole parameter.
 at::Tensor taken(const at::Tensor& whole, const HeldParameter& held) {
-  const at::Tensor part = at::empty({held.elements()}, whole.options());
+  at::Tensor part = at::empty({held.elements()}, whole.options());
   for (const Rectangle& r : held.rectangles) {
     const auto view = [&](const at::Tensor& of, std::int64_t first, std::int64_t stride) {
       return of.as_strided({r.rows, r.count}, {r.rows == 1 ? r.count : stride, 1}, first);

@@ -21,6 +21,7 @@ std::string range_text(const Range& range) {
 
 std::string ranges_text(const std::vector<Range>& ranges) {
   std::vector<std::string> texts;
+  texts.reserve(ranges.size());
   for (const Range& range : ranges) texts.push_back(range_text(range));
   return fmt::format("{}", fmt::join(texts, ","));
 }

@@ -49,7 +49,7 @@ struct RankJob {
   std::vector<std::filesystem::path> paths;  ///< of the pictures
   const StopToken& stop;
   std::shared_ptr<const comm::Job> peers;  ///< what the ranks share; null when they exchange nothing
-  std::optional<Meeting> meeting;          ///< where they come by it, when it is not here yet
+  std::optional<Meeting> meeting{};        ///< where they come by it, when it is not here yet
   double started_s = 0;  ///< steady_clock's seconds at which the run began: time 0 of the report
 };
 

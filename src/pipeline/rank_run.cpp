@@ -267,7 +267,7 @@ at::Tensor RankRun::decode(const models::VaeDecoder& decoder, const at::Tensor& 
   marks.add();
   marks.wait(0);
   spread_.check();
-  const at::Tensor image = plan_.decodes ? finished_picture(decoded) : at::Tensor();
+  at::Tensor image = plan_.decodes ? finished_picture(decoded) : at::Tensor();
   report_.phases.push_back(phase("decode", start, marks.at_s(0), picture));
   listener_.finish();
   return image;

@@ -67,7 +67,7 @@ void Flux::release_modulation() {
 }
 
 at::Tensor Flux::embed(const at::Tensor& latents, const at::Tensor& text) const {
-  const at::Tensor x = at::empty({text.size(0) + latents.size(0), config_.width()}, text.options());
+  at::Tensor x = at::empty({text.size(0) + latents.size(0), config_.width()}, text.options());
   x.narrow(0, 0, text.size(0)).copy_(text);
   x.narrow(0, text.size(0), latents.size(0)).copy_((*image_in_)(latents));
   return x;
@@ -78,7 +78,7 @@ at::Tensor Flux::forward(const at::Tensor& input, const FluxConditioning& condit
   FluxModulations modulations(conditioning.modulation.select(0, step), config_.width());
   const std::int64_t all_text = conditioning.text.size(0);
   const std::int64_t text_tokens = part.text ? all_text : 0;
-  const at::Tensor x =
+  at::Tensor x =
       blocks_.first == 0 ? embed(input, conditioning.text.narrow(0, 0, text_tokens)) : input;  // [S + T, C]
   const at::Tensor text = x.narrow(0, 0, text_tokens);
   const at::Tensor picture = x.narrow(0, text_tokens, x.size(0) - text_tokens);
