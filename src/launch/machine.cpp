@@ -14,7 +14,7 @@
 namespace xdit::launch {
 namespace {
 
-// The five functions of NVML that are needed, declared as in nvml.h: the driver brings the library, and only
+// The functions of NVML that are needed, declared as in nvml.h: the driver brings the library, and only
 // CUDA toolkits bring the header.
 class Nvml {
  public:
@@ -51,6 +51,30 @@ class Nvml {
       if (memory(device, &bytes) == 0) gpu.memory = bytes.total;
     }
     return all;
+  }
+
+  // No pair of GPUs is said to have no way to each other's memory.
+  [[nodiscard]] bool peer_access() const {
+    constexpr unsigned kWrite = 1;   // NVML_P2P_CAPS_INDEX_WRITE
+    constexpr unsigned kNvlink = 2;  // NVML_P2P_CAPS_INDEX_NVLINK
+    if (!usable_) return true;
+    const auto count = symbol<int(unsigned*)>("nvmlDeviceGetCount_v2");
+    const auto handle = symbol<int(unsigned, void**)>("nvmlDeviceGetHandleByIndex_v2");
+    const auto status_of = symbol<int(void*, void*, unsigned, int*)>("nvmlDeviceGetP2PStatus");
+    unsigned devices = 0;
+    if (!count || !handle || !status_of || count(&devices) != 0) return true;
+    for (unsigned i = 0; i < devices; ++i)
+      for (unsigned j = 0; j < i; ++j) {
+        void* one = nullptr;
+        void* other = nullptr;
+        if (handle(i, &one) != 0 || handle(j, &other) != 0) continue;
+        const auto refused = [&](unsigned way) {
+          int status = 0;
+          return status_of(one, other, way, &status) == 0 && status != 0;
+        };
+        if (refused(kWrite) && refused(kNvlink)) return false;
+      }
+    return true;
   }
 
  private:
@@ -93,7 +117,9 @@ std::vector<parallel::Gpu> visible(const std::vector<parallel::Gpu>& all, std::s
 
 parallel::Machine this_machine() {
   parallel::Machine machine;
-  machine.gpus = Nvml().gpus();
+  const Nvml nvml;
+  machine.gpus = nvml.gpus();
+  machine.peer_access = nvml.peer_access();
   if (const char* names = std::getenv("CUDA_VISIBLE_DEVICES")) machine.gpus = visible(machine.gpus, names);
   machine.host_memory = static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) *
                         static_cast<std::uint64_t>(::sysconf(_SC_PAGE_SIZE));

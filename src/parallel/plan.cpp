@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <functional>
 #include <numeric>
+#include <set>
 
 #include "core/error.h"
 #include "parallel/plan_parameters.h"
@@ -112,7 +113,7 @@ void place_ranks(Plan& plan, const models::Model& model, std::int64_t pictures) 
     rank.pictures = part_of(pictures, plan.mesh.data, along(comm::Axis::kData));
     rank.decodes = token_rank == 0 && along(comm::Axis::kCfg) == 0 && along(comm::Axis::kPipefusion) == 0 &&
                    along(comm::Axis::kTensor) == 0;
-    rank.encodes = rank.rank == 0;
+    rank.encodes = rank.rank == 0 || (plan.apart && rank.pictures.count > 0);
     rank.blocks = stages[static_cast<std::size_t>(along(comm::Axis::kPipefusion))];
     if (rank.pictures.count == 0) continue;
     rank.text_tokens = part_of(plan.text_tokens, token_ranks, token_rank);
@@ -142,6 +143,11 @@ Plan make_plan(const config::RunSpec& spec, const models::Model& model, const Ma
 
   Plan plan;
   plan.mesh = choose_mesh(spec, model.shape, static_cast<std::int64_t>(devices.size()));
+  plan.apart = !on_cpu && !machine.peer_access && std::set(devices.begin(), devices.end()).size() > 1;
+  if (plan.apart && plan.mesh.size() != plan.mesh.data)
+    throw Error(ExitCode::kDevice,
+                "these GPUs do not reach each other's memory: they can share pictures only", "--gpus",
+                fmt::format("--gpus 1, or --data {} for several pictures", plan.mesh.size()));
   plan.warmup = std::min(spec.parallel.pipefusion_warmup, spec.sampling.steps);
   plan.grade = grade_of(plan.mesh, plan.warmup, spec.sampling.steps);
   plan.text_tokens = spec.sampling.max_sequence_length;

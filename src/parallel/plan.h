@@ -20,6 +20,7 @@ struct Gpu {
 };
 struct Machine {
   std::vector<Gpu> gpus;          ///< those that CUDA would show, in its order
+  bool peer_access = true;        ///< GPUs reach each other's memory
   std::uint64_t host_memory = 0;  ///< bytes
   std::int64_t cores = 1;
 };
@@ -63,7 +64,8 @@ struct Plan {
   std::int64_t warmup = 0;  ///< steps of whole pictures that pipefusion begins with
   std::int64_t shard = 1;   ///< ranks over which every block's weights are spread
   std::vector<RankPlan> ranks;
-  [[nodiscard]] bool exchanges() const { return ranks.size() > 1; }
+  bool apart = false;  ///< ranks reach nothing of each other: each encodes and reads for itself
+  [[nodiscard]] bool exchanges() const { return ranks.size() > 1 && !apart; }
   config::Allow grade = config::Allow::kExact;
   std::vector<std::string> notes;  ///< what the user should know of it, a line each
 };

@@ -95,6 +95,26 @@ TEST_CASE("--gpus gives ranks: all, a count, a list, a device twice") {
   CHECK(devices("0,0") == Devices{0, 0});
 }
 
+TEST_CASE("GPUs that do not reach each other share pictures, each on its own") {
+  config::RunSpec spec = spec_of(2, "2");
+  spec.runtime.device = config::Device::kCuda;
+  Machine machine = machine_of(2);
+  CHECK(make_plan(spec, flux_dev(), machine).exchanges());
+  machine.peer_access = false;
+  const Plan plan = make_plan(spec, flux_dev(), machine);
+  CHECK_FALSE(plan.exchanges());
+  for (const RankPlan& rank : plan.ranks) {
+    CHECK(rank.encodes);
+    CHECK(rank.networks.size() == 4);
+    for (const auto& [network, readers] : rank.readers)
+      CHECK(readers.ranks == std::vector<int>{static_cast<int>(rank.rank)});
+  }
+  spec.image.count = 1;
+  CHECK_THAT(refusal(spec, machine, ExitCode::kDevice), ContainsSubstring("--data 2"));
+  spec.parallel.gpus = "0,0";  // one GPU reaches itself
+  CHECK(make_plan(spec, flux_dev(), machine).exchanges());
+}
+
 TEST_CASE("ranks on one device share its memory") {
   config::RunSpec spec = spec_of(3, "0,0");
   spec.runtime.device = config::Device::kCuda;
