@@ -33,18 +33,13 @@ class Nvml {
   [[nodiscard]] std::vector<parallel::Gpu> gpus() const {
     std::vector<parallel::Gpu> all;
     if (!usable_) return all;
-    const auto count = symbol<int(unsigned*)>("nvmlDeviceGetCount_v2");
-    const auto handle = symbol<int(unsigned, void**)>("nvmlDeviceGetHandleByIndex_v2");
     const auto name = symbol<int(void*, char*, unsigned)>("nvmlDeviceGetName");
     const auto uuid = symbol<int(void*, char*, unsigned)>("nvmlDeviceGetUUID");
     const auto memory = symbol<int(void*, Memory*)>("nvmlDeviceGetMemoryInfo");
-    unsigned devices = 0;
-    if (!count || !handle || !name || !uuid || !memory || count(&devices) != 0) return all;
-    for (unsigned i = 0; i < devices; ++i) {
-      void* device = nullptr;
+    if (!name || !uuid || !memory) return all;
+    for (void* const device : devices()) {
       std::array<char, 96> text{};
       Memory bytes{};
-      if (handle(i, &device) != 0) continue;
       parallel::Gpu& gpu = all.emplace_back();
       if (name(device, text.data(), text.size()) == 0) gpu.name = text.data();
       if (uuid(device, text.data(), text.size()) == 0) gpu.uuid = text.data();
@@ -57,20 +52,14 @@ class Nvml {
   [[nodiscard]] bool peer_access() const {
     constexpr unsigned kWrite = 1;   // NVML_P2P_CAPS_INDEX_WRITE
     constexpr unsigned kNvlink = 2;  // NVML_P2P_CAPS_INDEX_NVLINK
-    if (!usable_) return true;
-    const auto count = symbol<int(unsigned*)>("nvmlDeviceGetCount_v2");
-    const auto handle = symbol<int(unsigned, void**)>("nvmlDeviceGetHandleByIndex_v2");
     const auto status_of = symbol<int(void*, void*, unsigned, int*)>("nvmlDeviceGetP2PStatus");
-    unsigned devices = 0;
-    if (!count || !handle || !status_of || count(&devices) != 0) return true;
-    for (unsigned i = 0; i < devices; ++i)
-      for (unsigned j = 0; j < i; ++j) {
-        void* one = nullptr;
-        void* other = nullptr;
-        if (handle(i, &one) != 0 || handle(j, &other) != 0) continue;
+    if (!usable_ || !status_of) return true;
+    const std::vector<void*> all = devices();
+    for (std::size_t i = 0; i < all.size(); ++i)
+      for (std::size_t j = 0; j < i; ++j) {
         const auto refused = [&](unsigned way) {
           int status = 0;
-          return status_of(one, other, way, &status) == 0 && status != 0;
+          return status_of(all[i], all[j], way, &status) == 0 && status != 0;
         };
         if (refused(kWrite) && refused(kNvlink)) return false;
       }
@@ -84,6 +73,20 @@ class Nvml {
   template <class F>
   [[nodiscard]] F* symbol(const char* name) const {
     return reinterpret_cast<F*>(::dlsym(library_.get(), name));
+  }
+
+  [[nodiscard]] std::vector<void*> devices() const {
+    std::vector<void*> all;
+    if (!usable_) return all;
+    const auto count = symbol<int(unsigned*)>("nvmlDeviceGetCount_v2");
+    const auto handle = symbol<int(unsigned, void**)>("nvmlDeviceGetHandleByIndex_v2");
+    unsigned size = 0;
+    if (!count || !handle || count(&size) != 0) return all;
+    for (unsigned i = 0; i < size; ++i) {
+      void* device = nullptr;
+      if (handle(i, &device) == 0) all.push_back(device);
+    }
+    return all;
   }
 
   std::unique_ptr<void, int (*)(void*)> library_;

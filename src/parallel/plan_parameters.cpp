@@ -133,10 +133,33 @@ std::vector<weights::Piece> pieces_of(const HeldParameter& held, const weights::
   return pieces;
 }
 
+Range block_share(const std::vector<HeldParameter>& held, std::int64_t block, std::int64_t ranks,
+                  std::int64_t index) {
+  const Range all = block_memory(held, block);
+  const Range part = part_of(all.count, ranks, index);
+  return {all.first + part.first, part.count};
+}
+
+std::int64_t elements_of(const std::vector<Range>& ranges) {
+  std::int64_t sum = 0;
+  for (const Range& range : ranges) sum += range.count;
+  return sum;
+}
+
+std::vector<Range> section(const std::vector<Range>& ranges, Range part) {
+  std::vector<Range> result;
+  std::int64_t before = 0;
+  for (const Range& range : ranges) {
+    const Range inside = comm::overlap({before, range.count}, part);
+    if (inside.count > 0) result.push_back({range.first + inside.first - before, inside.count});
+    before += range.count;
+  }
+  return result;
+}
+
 std::vector<Range> shared_out(const std::vector<Range>& ranges, const std::vector<std::int64_t>& shares,
                               std::size_t index) {
-  std::int64_t all = 0;
-  for (const Range& range : ranges) all += range.count;
+  const std::int64_t all = elements_of(ranges);
   const auto until = [&](std::size_t ranks) {  // elements of the first `ranks` of them
     const auto sum = [&](std::size_t n) {
       return std::accumulate(shares.begin(), shares.begin() + static_cast<std::ptrdiff_t>(n), 0.0L);
@@ -144,15 +167,7 @@ std::vector<Range> shared_out(const std::vector<Range>& ranges, const std::vecto
     return static_cast<std::int64_t>(static_cast<long double>(all) * sum(ranks) / sum(shares.size()));
   };
   const std::int64_t begin = until(index);
-  const Range mine{begin, (index + 1 == shares.size() ? all : until(index + 1)) - begin};
-  std::vector<Range> result;
-  std::int64_t before = 0;
-  for (const Range& range : ranges) {
-    const Range part = comm::overlap({before, range.count}, mine);
-    if (part.count > 0) result.push_back({range.first + part.first - before, part.count});
-    before += range.count;
-  }
-  return result;
+  return section(ranges, {begin, (index + 1 == shares.size() ? all : until(index + 1)) - begin});
 }
 
 }  // namespace xdit::parallel

@@ -39,6 +39,14 @@ inline constexpr Range kAllBlocks{0, std::int64_t{1} << 40U};
 [[nodiscard]] std::int64_t memory_elements(const std::vector<HeldParameter>& held);
 [[nodiscard]] Range block_memory(const std::vector<HeldParameter>& held, std::int64_t block);
 
+/// The share of a block's memory that rank `index` of `ranks` stores.
+[[nodiscard]] Range block_share(const std::vector<HeldParameter>& held, std::int64_t block,
+                                std::int64_t ranks, std::int64_t index);
+
+/// Elements of all ranges together, and those of `part` of them, counted from the first range's first on.
+[[nodiscard]] std::int64_t elements_of(const std::vector<Range>& ranges);
+[[nodiscard]] std::vector<Range> section(const std::vector<Range>& ranges, Range part);
+
 /// Part `index` of `count` things cut in `parts`: the first ones take one more.
 [[nodiscard]] Range part_of(std::int64_t count, std::int64_t parts, std::int64_t index);
 

@@ -13,7 +13,6 @@ namespace xdit::parallel {
 namespace {
 
 constexpr std::uint64_t kContextBytes = std::uint64_t{1} << 30U;  // CUDA context, cuBLAS and cuDNN workspaces
-constexpr const char* kDenoiser = "transformer";
 
 bool is_encoder(const std::string& component) {
   return component.starts_with("text_encoder");
@@ -25,12 +24,6 @@ bool spreads_blocks(const Plan& plan, const models::Network& network) {
 
 std::int64_t place_of(const std::vector<int>& ranks, std::int64_t rank) {
   return std::find(ranks.begin(), ranks.end(), static_cast<int>(rank)) - ranks.begin();
-}
-
-std::int64_t elements_of(const std::vector<Range>& ranges) {
-  std::int64_t sum = 0;
-  for (const Range& range : ranges) sum += range.count;
-  return sum;
 }
 
 // Ranks that differ in neither their blocks nor their part of them, in the order of ranks.
@@ -217,6 +210,14 @@ std::vector<HeldParameter> held_by(const Plan& plan, const RankPlan& rank, const
                          at[static_cast<std::size_t>(comm::Axis::kTensor)]);
 }
 
+const models::Network& network_of(const models::Model& model, const std::string& component) {
+  const auto found =
+      std::find_if(model.networks.begin(), model.networks.end(),
+                   [&](const models::Network& network) { return network.component == component; });
+  XDIT_ASSERT(found != model.networks.end());
+  return *found;
+}
+
 std::vector<std::int64_t> block_costs(const models::Model& model) {
   std::vector<std::int64_t> costs(static_cast<std::size_t>(model.shape.blocks));
   for (const models::Network& network : model.networks)
@@ -238,10 +239,8 @@ Storage storage_of(const Plan& plan, const RankPlan& rank, const models::Network
     } else if (!spreads_blocks(plan, network)) {
       storage.blocks.push_back(own);
     } else if (one.block != before) {
-      const Range all = block_memory(held, one.block);
-      const Range mine = part_of(all.count, static_cast<std::int64_t>(rank.sharding.size()),
-                                 place_of(rank.sharding, rank.rank));
-      storage.blocks.push_back({all.first + mine.first, mine.count});
+      storage.blocks.push_back(block_share(held, one.block, static_cast<std::int64_t>(rank.sharding.size()),
+                                           place_of(rank.sharding, rank.rank)));
     }
     before = one.block;
   }

@@ -33,9 +33,7 @@ ShardedWeights::ShardedWeights(comm::Group& group, const std::vector<HeldParamet
 }
 
 Range ShardedWeights::share(std::int64_t block, std::int64_t rank) const {
-  const Range all = block_memory(held_, block);
-  const Range part = part_of(all.count, group_.size(), rank);
-  return {all.first + part.first, part.count};
+  return block_share(held_, block, group_.size(), rank);
 }
 
 void ShardedWeights::add_to(WeightMemory& memory) const {

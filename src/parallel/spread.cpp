@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "parallel/device_stream.h"
 #include "parallel/pipefusion.h"
+#include "parallel/plan_weights.h"
 #include "parallel/ring_attention.h"
 #include "parallel/split_attention.h"
 #include "parallel/tensor_linear.h"
@@ -25,11 +26,6 @@ TokenSplit split_of(const Plan& plan, const std::vector<int>& members) {
     split.image.push_back(rank.image_tokens);
   }
   return split;
-}
-
-const models::Network& denoiser_of(const models::Model& model) {
-  return *std::find_if(model.networks.begin(), model.networks.end(),
-                       [](const models::Network& network) { return network.component == "transformer"; });
 }
 
 // Null where one rank decodes the picture by itself.
@@ -86,7 +82,7 @@ void Spread::make_groups(const Run& run) {
     return among(found == mine.readers.end() ? std::vector<int>{} : found->second.ranks);
   };
   block_readers_ = among(mine.block_readers.ranks);
-  outside_readers_ = readers("transformer");
+  outside_readers_ = readers(kDenoiser);
   readers_ = readers("vae");
 }
 
@@ -127,7 +123,7 @@ Spread::Spread(const Run& run) {
   if (tensor_) {
     std::int64_t rows = mine.text_tokens.count;
     for (const Range& band : mine.image_tokens) rows += band.count;
-    linears_ = std::make_unique<TensorLinears>(*tensor_, denoiser_of(run.model), rows, run.options);
+    linears_ = std::make_unique<TensorLinears>(*tensor_, network_of(run.model, kDenoiser), rows, run.options);
   }
   if (branches_) guide_ = std::make_unique<SplitGuide>(*branches_);
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "parallel/device_stream.h"
+#include "parallel/plan_parameters.h"
 
 namespace xdit::parallel {
 namespace {
@@ -31,12 +32,6 @@ class InputCutLinear final : public nn::Linear {
   at::Tensor bias_;
 };
 
-// Rank `index`'s rows of `rows`.
-comm::Range rows_of(std::int64_t rows, std::int64_t ranks, std::int64_t index) {
-  const std::int64_t first = rows * index / ranks;
-  return {first, rows * (index + 1) / ranks - first};
-}
-
 }  // namespace
 
 TensorLinears::TensorLinears(comm::Group& group, const models::Network& network, std::int64_t rows,
@@ -48,7 +43,7 @@ TensorLinears::TensorLinears(comm::Group& group, const models::Network& network,
     width_ = std::max(width_, parameter.shape.front());
   }
   const std::int64_t ranks = group.size();
-  const std::int64_t share = rows_of(rows, ranks, ranks - 1).count + 1;
+  const std::int64_t share = part_of(rows, ranks, 0).count;
   staging_ = group.allocate(ranks * share * width_ * static_cast<std::int64_t>(sizeof(float)));
   result_ = group.allocate(rows * width_ * static_cast<std::int64_t>(options.dtype().itemsize()));
 }
@@ -68,11 +63,11 @@ at::Tensor TensorLinears::sum(const at::Tensor& product, const at::Tensor& bias)
   std::vector<comm::Range> bytes;
   const std::int64_t row = width * static_cast<std::int64_t>(options_.dtype().itemsize());
   for (std::int64_t i = 0; i < group_.size(); ++i) {
-    const comm::Range part = rows_of(rows, group_.size(), i);
+    const comm::Range part = part_of(rows, group_.size(), i);
     elements.push_back({part.first * width, part.count * width});
     bytes.push_back({part.first * row, part.count * row});
   }
-  at::Tensor mine = at::empty({rows_of(rows, group_.size(), group_.rank()).count, width}, product.options());
+  at::Tensor mine = at::empty({part_of(rows, group_.size(), group_.rank()).count, width}, product.options());
   group_.sum(product.const_data_ptr<float>(), elements, *staging_, mine.mutable_data_ptr<float>(), stream);
   if (bias.defined()) mine += bias.to(at::kFloat);
   mine = mine.to(options_.dtype());

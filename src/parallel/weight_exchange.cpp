@@ -8,28 +8,6 @@
 #include "parallel/device_stream.h"
 
 namespace xdit::parallel {
-namespace {
-
-// Elements [first, first + count) of `ranges` one after the other, as ranges of their own.
-std::vector<Range> section(const std::vector<Range>& ranges, std::int64_t first, std::int64_t count) {
-  std::vector<Range> result;
-  std::int64_t before = 0;
-  for (const Range& range : ranges) {
-    const Range part = comm::overlap({before, range.count}, {first, count});
-    if (part.count > 0) result.push_back({range.first + part.first - before, part.count});
-    before += range.count;
-  }
-  return result;
-}
-
-std::int64_t elements_of(const std::vector<Range>& ranges) {
-  std::int64_t sum = 0;
-  for (const Range& range : ranges) sum += range.count;
-  return sum;
-}
-
-}  // namespace
-
 WeightExchange::WeightExchange(comm::Group& group, std::int64_t turn_bytes)
     : group_(group), turn_bytes_(turn_bytes), staging_(group.allocate(turn_bytes * group.size())) {}
 
@@ -44,7 +22,7 @@ void WeightExchange::exchange(const std::vector<std::vector<Range>>& shares, con
   // The tensors of a rank's part of a turn, in order.
   const auto parts = [&](int rank, std::int64_t first) {
     std::vector<at::Tensor> tensors;
-    for (const Range& range : section(shares.at(static_cast<std::size_t>(rank)), first, turn))
+    for (const Range& range : section(shares.at(static_cast<std::size_t>(rank)), {first, turn}))
       for (const auto& [at, tensor] : memory.parts(range)) tensors.push_back(tensor);
     return tensors;
   };

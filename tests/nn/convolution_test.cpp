@@ -10,6 +10,7 @@
 #include <cstdlib>
 
 #include "tests/catch.h"
+#include "tests/nn/device.h"
 #include "tests/nn/timing.h"
 #include "tests/nn/vae_shapes.h"
 #include "tests/tensors.h"
@@ -17,12 +18,8 @@
 namespace xdit::nn {
 namespace {
 
-at::Device conv_device() {
-  return std::getenv("XDIT_TEST_CUDA") != nullptr ? at::Device("cuda:0") : at::Device("cpu");
-}
-
 at::Tensor channels_last(at::IntArrayRef shape, at::ScalarType type, double scale = 1) {
-  return (at::randn(shape) * scale).to(conv_device(), type).contiguous(at::MemoryFormat::ChannelsLast);
+  return (at::randn(shape) * scale).to(test::device(), type).contiguous(at::MemoryFormat::ChannelsLast);
 }
 
 struct Input {
@@ -34,7 +31,7 @@ Input input_of(const test::VaeShape& s, at::ScalarType type, std::int64_t batch 
   const double scale = 1 / std::sqrt(static_cast<double>(s.inputs * s.kernel * s.kernel));
   return {channels_last({batch, s.inputs, s.rows + s.kernel - 1, s.columns}, type),
           {channels_last({s.outputs, s.inputs, s.kernel, s.kernel}, type, scale),
-           at::randn({s.outputs}).to(conv_device(), type)}};
+           at::randn({s.outputs}).to(test::device(), type)}};
 }
 
 // Every cut's rows have the bits of the whole.
@@ -73,7 +70,7 @@ TEST_CASE("convolutions are Torch's, and rows keep their bits in every cut") {
 }
 
 TEST_CASE("the decoder's convolutions keep a row's bits in every cut") {
-  if (conv_device().is_cpu()) return;
+  if (test::device().is_cpu()) return;
   at::manual_seed(2);
   at::globalContext().setDeterministicCuDNN(true);
   Convolutions convolutions;

@@ -11,15 +11,12 @@
 
 #include "nn/spatial.h"
 #include "tests/catch.h"
+#include "tests/nn/device.h"
 #include "tests/nn/timing.h"
 #include "tests/tensors.h"
 
 namespace xdit::nn {
 namespace {
-
-at::Device norm_device() {
-  return std::getenv("XDIT_TEST_CUDA") != nullptr ? at::Device("cuda:0") : at::Device("cpu");
-}
 
 struct Shape {
   std::int64_t batch, channels, rows, columns, groups;
@@ -36,11 +33,11 @@ constexpr std::array<Shape, 8> kShapes{{{1, 128, 33, 65, 32},
 at::Tensor picture(const Shape& s, at::ScalarType type, double mean) {
   const at::Tensor x =
       at::randn({s.batch, s.channels, s.rows, s.columns}) * at::rand({1, s.channels, 1, 1}) + mean;
-  return x.to(norm_device(), type).contiguous(at::MemoryFormat::ChannelsLast);
+  return x.to(test::device(), type).contiguous(at::MemoryFormat::ChannelsLast);
 }
 
 GroupNorm layer_of(const Shape& s, at::ScalarType type) {
-  return {at::randn({s.channels}).to(norm_device(), type), at::randn({s.channels}).to(norm_device(), type),
+  return {at::randn({s.channels}).to(test::device(), type), at::randn({s.channels}).to(test::device(), type),
           s.groups, 1e-6};
 }
 
@@ -121,7 +118,7 @@ TEST_CASE("a group norm of values whose squares overflow is NaN, not 0") {
 }
 
 TEST_CASE("bandwidth of group norm") {
-  if (norm_device().is_cpu() || std::getenv("XDIT_TEST_PRINT") == nullptr) return;
+  if (test::device().is_cpu() || std::getenv("XDIT_TEST_PRINT") == nullptr) return;
   for (const Shape& s : {Shape{1, 128, 1024, 1024, 32},
                          {1, 256, 1024, 1024, 32},
                          {1, 512, 256, 256, 32},
