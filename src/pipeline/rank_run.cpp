@@ -91,7 +91,10 @@ void RankRun::run() {
   };
   const bool loads = !plan_.networks.empty();
   if (loads && plan_.overlap_loading) begin_loading();
-  if (plan_.encodes) encode_prompts();
+  if (plan_.encodes)
+    encode_prompts();
+  else
+    listener_.begin("text_encode", 0);  // another rank's
   share_prompts();
   if (loads) {
     if (!plan_.overlap_loading) begin_loading();
