@@ -110,14 +110,16 @@ void RankRun::run() {
   spread_.finish();
   if (plan_.decodes && plan_.pictures.count > 0)
     trace_.write(job_.spec.output.trace, job_.spec.output.overwrite);
+  const comm::Use* const exchanged = spread_.use();
+  const std::uint64_t buffers = exchanged != nullptr ? exchanged->peak_device_bytes() : 0;
   report_.ranks.push_back({.rank = job_.rank,
                            .device = {},
                            .device_id = {},
                            .held_s = now_s() - job_.started_s,
-                           .peak_device_bytes = loads ? peak_device_bytes(device_) : 0,
+                           .peak_device_bytes = (loads ? peak_device_bytes(device_) : 0) + buffers,
                            .peak_host_bytes = peak_host_bytes(),
                            .bytes_read = bytes_read_,
-                           .bytes_sent = 0});
+                           .bytes_sent = exchanged != nullptr ? exchanged->bytes_sent() : 0});
 }
 
 std::unique_ptr<nn::Weights> RankRun::load(const std::string& component) {

@@ -8,6 +8,7 @@
 #include "parallel/network_loader.h"
 #include "parallel/spread.h"
 #include "schedulers/sampler.h"
+#include "tests/comm/memory.h"
 #include "tests/models/tiny.h"
 
 namespace xdit::tests {
@@ -34,6 +35,7 @@ config::RunSpec spec_of(const Run& run, const models::Model& model) {
   spec.parallel = run.parallel;
   spec.parallel.gpus = std::to_string(run.ranks);
   spec.runtime.device = config::Device::kCpu;
+  if (relayed()) spec.runtime.transport = config::Transport::kHost;
   spec.model.dtype = run.type == at::kFloat ? DType::kF32 : DType::kBF16;
   return spec;
 }
