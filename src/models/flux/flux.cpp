@@ -45,8 +45,8 @@ at::Tensor Flux::embedding(const FluxInputs& inputs) const {
   const auto steps = static_cast<std::int64_t>(inputs.times.size());
   const at::TensorOptions options = inputs.pooled.options();
   const auto embedded = [&](const FluxEmbedder& embedder, const at::Tensor& values) {
-    return embedder(
-        nn::timestep_embedding(values.to(options.device()) * 1000, kFluxTimeChannels).to(options.dtype()));
+    return embedder(nn::timestep_embedding(values.to(options.device()) * 1000, {.width = kFluxTimeChannels})
+                        .to(options.dtype()));
   };
   at::Tensor sum =
       embedded(time_in_, at::tensor(at::ArrayRef<float>(inputs.times.data(), inputs.times.size())));

@@ -154,7 +154,7 @@ void add_resnet(weights::ParameterList& list, const UnetLayer& layer) {
 void add_transformer(weights::ParameterList& list, const UnetConfig& config, const UnetLayer& layer) {
   const std::int64_t width = layer.outputs;
   const auto projection = [&](const std::string& name) {
-    config.linear_projection ? list.linear(name, width, width) : list.convolution(name, width, width, 1);
+    config.linear_projection ? list.linear(name, width, width) : list.pixel_linear(name, width, width);
   };
   list.norm(layer.transformer + ".norm", width, true);
   projection(layer.transformer + ".proj_in");
@@ -277,10 +277,8 @@ std::vector<weights::Parameter> unet_parameters(const UnetConfig& config) {
   embedding("time_embedding", width);
   if (config.added_width > 0) embedding("add_embedding", config.added_width);
   list.convolution("conv_in", config.in_channels, width, 3);
-  std::int64_t block = 0;
   for (const auto* layers : {&layout.down, &layout.middle, &layout.up})
     for (const UnetLayer& layer : *layers) {
-      list.block(block++);
       add_resnet(list, layer);
       times.push_back({layer.resnet + ".time_emb_proj", layer.outputs});
       if (!layer.transformer.empty()) add_transformer(list, config, layer);
@@ -291,7 +289,6 @@ std::vector<weights::Parameter> unet_parameters(const UnetConfig& config) {
       }
       if (!layer.resample.empty()) list.convolution(layer.resample, layer.outputs, layer.outputs, 3);
     }
-  list.block(weights::kNoBlock);
   list.stacked("time_projections", times, config.time_width);
   if (!cross.empty()) list.stacked("cross_attentions", cross, config.text_width, /*bias=*/false);
   list.norm("conv_norm_out", width, true);

@@ -33,7 +33,7 @@ struct UnetConfig {
   std::int64_t added_width = 0;    ///< of pooled prompt and embedded size ids; 0: the model has neither
   std::int64_t size_channels = 0;  ///< of the sin-cos embedding of a size id
 
-  [[nodiscard]] std::int64_t blocks() const;  ///< all layers: a block is a layer
+  [[nodiscard]] std::int64_t blocks() const;  ///< all layers; no parameter belongs to one alone
 };
 /// Error(kModel) at a config that no UNet2DConditionModel has, or one with parts that are not supported.
 /// `where` names the file.
@@ -44,10 +44,10 @@ struct UnetLayer {
   std::string resnet;  ///< "down_blocks.0.resnets.1"
   std::int64_t inputs = 0;
   std::int64_t outputs = 0;
-  std::string transformer;  ///< "down_blocks.0.attentions.1" or none
-  std::int64_t depth = 0;   ///< of it
+  std::string transformer{};  ///< "down_blocks.0.attentions.1" or none
+  std::int64_t depth = 0;     ///< of it
   std::int64_t heads = 0;
-  std::string resample;  ///< "down_blocks.0.downsamplers.0.conv" or none
+  std::string resample{};  ///< "down_blocks.0.downsamplers.0.conv" or none
 };
 /// All layers in the order of use. Each of `up` also takes what a layer, a halving or the first convolution
 /// of the way down has left, the last one first.
