@@ -16,10 +16,6 @@ constexpr double kLayerNormEps = 1e-5;
 
 }  // namespace
 
-UnetEmbedder::UnetEmbedder(const nn::Weights& weights, const nn::Linears& linears, const std::string& name)
-    : in_(linears.make(weights, name + ".linear_1", true)),
-      out_(linears.make(weights, name + ".linear_2", true)) {}
-
 UnetTransformerBlock::UnetTransformerBlock(const UnetLayer& layer, const nn::Weights& weights,
                                            const nn::Linears& linears, const std::string& name)
     : heads_(layer.heads),

@@ -45,19 +45,6 @@ class UnetStep {
   std::size_t block_ = 0;
 };
 
-/// out(silu(in(x))).
-class UnetEmbedder {
- public:
-  UnetEmbedder(const nn::Weights& weights, const nn::Linears& linears, const std::string& name);
-  [[nodiscard]] at::Tensor operator()(const at::Tensor& x) const {
-    return (*out_)((*in_)(x, nn::Activation::kSilu));
-  }
-
- private:
-  std::unique_ptr<nn::Linear> in_;
-  std::unique_ptr<nn::Linear> out_;
-};
-
 /// Self-attention over the picture, attention to the prompt, and a gated MLP (Vaswani et al. 2017).
 class UnetTransformerBlock {
  public:

@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "models/embedder.h"
 #include "models/sdxl/blocks.h"
 #include "models/sdxl/tables.h"
 #include "nn/convolution.h"
@@ -45,8 +46,8 @@ class Unet {
   UnetConfig config_;
   UnetLayout layout_;
   nn::Weights& weights_;
-  UnetEmbedder time_in_;
-  std::optional<UnetEmbedder> added_in_;
+  Embedder time_in_;
+  std::optional<Embedder> added_in_;
   std::unique_ptr<nn::Linear> time_projections_;
   std::unique_ptr<nn::Linear> cross_attentions_;  ///< null: no transformers
   nn::Convolution conv_in_;
