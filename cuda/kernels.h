@@ -9,11 +9,16 @@ namespace xdit::cuda {
 
 enum class Type : std::uint8_t { kF32, kF16, kBF16 };
 
-/// y = layer_norm(x) (1 + scale) + shift: x [rows, width] at x_stride, y [rows, width] packed, shift, scale
-/// [width].
-cudaError_t modulated_layer_norm(Type type, const void* x, std::int64_t x_stride, const void* shift,
-                                 const void* scale, void* y, std::int64_t rows, std::int64_t width, float eps,
-                                 cudaStream_t stream);
+/// y = layer_norm(x) (base + scale) + shift: x [rows, width] at x_stride, y [rows, width] packed, shift,
+/// scale [width].
+cudaError_t layer_norm(Type type, const void* x, std::int64_t x_stride, const void* shift, const void* scale,
+                       float base, void* y, std::int64_t rows, std::int64_t width, float eps,
+                       cudaStream_t stream);
+
+/// y = value gelu(gate), the exact one: x [rows, 2 width] at x_stride holds values, then gates; y
+/// [rows, width] packed.
+cudaError_t gated_gelu(Type type, const void* x, std::int64_t x_stride, void* y, std::int64_t rows,
+                       std::int64_t width, cudaStream_t stream);
 
 /// x += gate y, saturating in float16: x [rows, width] at x_stride, y [rows, width] at y_stride, gate
 /// [width].

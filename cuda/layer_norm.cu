@@ -7,8 +7,8 @@ namespace {
 // A block a row. The row is read three times, twice out of the first-level cache: mean, variance, result.
 template <class T, int N>
 __global__ void __launch_bounds__(1024)
-    modulated_layer_norm_kernel(const T* x, std::int64_t x_stride, const T* shift, const T* scale, T* y,
-                                int width, float eps) {
+    layer_norm_kernel(const T* x, std::int64_t x_stride, const T* shift, const T* scale, float base, T* y,
+                      int width, float eps) {
   const T* row = x + static_cast<std::int64_t>(blockIdx.x) * x_stride;
   const int step = static_cast<int>(blockDim.x) * N;
   const int first = static_cast<int>(threadIdx.x) * N;
@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(1024)
     load<N>(scale + i, multiply);
     load<N>(shift + i, add);
 #pragma unroll
-    for (int j = 0; j < N; ++j) a[j] = (a[j] - mean) * inverse * (1 + multiply[j]) + add[j];
+    for (int j = 0; j < N; ++j) a[j] = (a[j] - mean) * inverse * (base + multiply[j]) + add[j];
     store<N>(out + i, a);
   }
 }
@@ -48,21 +48,20 @@ int threads_for(std::int64_t width, int n) {
 
 }  // namespace
 
-cudaError_t modulated_layer_norm(Type type, const void* x, std::int64_t x_stride, const void* shift,
-                                 const void* scale, void* y, std::int64_t rows, std::int64_t width, float eps,
-                                 cudaStream_t stream) {
+cudaError_t layer_norm(Type type, const void* x, std::int64_t x_stride, const void* shift, const void* scale,
+                       float base, void* y, std::int64_t rows, std::int64_t width, float eps,
+                       cudaStream_t stream) {
   if (rows == 0) return cudaSuccess;
   return dispatch(type, [&]<class T>(T) {
     const auto launch = [&](auto kernel, int n) {
       kernel<<<static_cast<unsigned>(rows), threads_for(width, n), 0, stream>>>(
           static_cast<const T*>(x), x_stride, static_cast<const T*>(shift), static_cast<const T*>(scale),
-          static_cast<T*>(y), static_cast<int>(width), eps);
+          base, static_cast<T*>(y), static_cast<int>(width), eps);
     };
     constexpr int kVector = 16 / sizeof(T);
     const bool vectors = aligned<kVector, T>(x, x_stride, width) && aligned<kVector, T>(shift, 0, width) &&
                          aligned<kVector, T>(scale, 0, width) && aligned<kVector, T>(y, width, width);
-    vectors ? launch(modulated_layer_norm_kernel<T, kVector>, kVector)
-            : launch(modulated_layer_norm_kernel<T, 1>, 1);
+    vectors ? launch(layer_norm_kernel<T, kVector>, kVector) : launch(layer_norm_kernel<T, 1>, 1);
   });
 }
 

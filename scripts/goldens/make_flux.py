@@ -329,9 +329,9 @@ def files_of(folder: Path) -> dict[str, Path]:
     return {str(f.relative_to(folder)): f for f in sorted(folder.rglob("*")) if f.is_file()}
 
 
-def check(fresh: Path) -> bool:
-    """Whether FOLDER holds the same files as fresh; says which differ, and tensors by how much."""
-    made, kept = files_of(fresh), files_of(FOLDER)
+def check(fresh: Path, folder: Path) -> bool:
+    """Whether folder holds the same files as fresh; says which differ, and tensors by how much."""
+    made, kept = files_of(fresh), files_of(folder)
     differing = sorted(made.keys() ^ kept.keys())
     for name in sorted(made.keys() & kept.keys()):
         if not filecmp.cmp(made[name], kept[name], shallow=False):
@@ -365,7 +365,7 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as temporary:
         make(Path(temporary) / "flux")
-        return 0 if check(Path(temporary) / "flux") else 1
+        return 0 if check(Path(temporary) / "flux", FOLDER) else 1
 
 
 if __name__ == "__main__":

@@ -137,6 +137,7 @@ GAINS = {
     "transformer": {"proj_out.weight": 0.9, "context_embedder.weight": 1.5, "norm_out.linear.weight": 0.5},
     "text_encoder": {"position_embedding.weight": 0.5},
     "text_encoder_2": {"relative_attention_bias.weight": 0.7, "SelfAttention.q.weight": 0.4},
+    "unet": {"conv2.weight": 0.7, "to_out.0.weight": 0.7, "ff.net.2.weight": 0.7, "conv_out.weight": 1.5},
     "vae": {"conv_out.weight": 0.25, "conv_out.bias": 0.1},
 }
 TABLES = ("token_embedding.weight", "position_embedding.weight", "shared.weight", "relative_attention_bias.weight")

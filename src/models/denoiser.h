@@ -7,6 +7,7 @@
 #include "models/registry.h"
 #include "nn/attention.h"
 #include "nn/linear.h"
+#include "nn/spatial.h"
 #include "nn/weights.h"
 
 namespace xdit::models {
@@ -31,8 +32,9 @@ struct BlockRange {
 
 /// What a picture's loop fixes beforehand.
 struct LoopShape {
-  std::span<const float> times;  ///< of the steps, as the scheduler gives them, over 1000: 1 is noise
+  std::span<const float> timesteps;  ///< of the steps, as the scheduler gives them: 1000 is noise
   double guidance = 0;
+  std::span<const double> size_ids;  ///< for models that embed them: SDXL's original, crop and target sizes
   std::int64_t latent_rows = 0;
   std::int64_t latent_columns = 0;
   TokenRange text;                    ///< that forwards compute; the attention sees to the others
@@ -75,9 +77,10 @@ class Denoiser {
                                           std::int64_t columns) const = 0;
 };
 
-/// The denoiser of the model's family, or those of its blocks; `weights` and `attention` outlive it.
+/// The denoiser of the model's family, or that of some of its blocks. One of tokens exchanges them through
+/// `attention`, one of pictures through `spatial`; both and `weights` outlive it.
 [[nodiscard]] std::unique_ptr<Denoiser> make_denoiser(const Model& model, BlockRange blocks,
                                                       nn::Weights& weights, const nn::Linears& linears,
-                                                      nn::Attention& attention);
+                                                      nn::Attention& attention, const nn::Spatial& spatial);
 
 }  // namespace xdit::models

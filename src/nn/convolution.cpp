@@ -27,15 +27,29 @@ Convolution with_full_groups(const Convolution& layer) {
   if (missing == 0) return layer;
   return {at::constant_pad_nd(layer.weight, {0, 0, 0, 0, 0, 0, 0, missing})
               .contiguous(at::MemoryFormat::ChannelsLast),
-          at::constant_pad_nd(layer.bias, {0, missing})};
+          at::constant_pad_nd(layer.bias, {0, missing}), layer.stride};
+}
+
+std::int64_t output_rows(const at::Tensor& x, const Convolution& layer) {
+  return (x.size(2) - layer.weight.size(2)) / layer.stride + 1;
+}
+std::int64_t output_columns(const at::Tensor& x, const Convolution& layer) {
+  return (x.size(3) - 1) / layer.stride + 1;
 }
 
 }  // namespace
 
+Convolution read_convolution(const Weights& weights, const std::string& name, std::int64_t stride) {
+  // cuDNN's half-precision kernels work on channels-last; elsewhere the layout stays.
+  const at::Tensor weight = weights.get(name + ".weight");
+  const auto format = weight.is_cuda() ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+  return {weight.contiguous(format), weights.get(name + ".bias"), stride};
+}
+
 const std::string& Convolutions::choose(const cudnn::Shape& shape) {
   const auto [found, fresh] = chosen_.try_emplace(shape);
   if (!fresh) return found->second;
-  const std::int64_t rows = shape.columns;  // a square picture stands for all
+  const std::int64_t rows = shape.output_columns();  // a square picture stands for all
   for (const std::string& name : cudnn::plan_names(shape, rows))
     if (is_exact(name) && cudnn::Plan::build(shape, rows, name) != nullptr) {
       found->second = name;
@@ -50,11 +64,12 @@ at::Tensor Convolutions::by_plan(const at::Tensor& x, const Convolution& asked) 
                            .outputs = layer.weight.size(0),
                            .kernel = layer.weight.size(2),
                            .columns = x.size(3),
+                           .stride = layer.stride,
                            .type = x.scalar_type(),
                            .epilogue = cudnn::Epilogue::kBias};
   const std::string& name = choose(shape);
   if (name.empty()) return {};
-  const std::int64_t rows = x.size(2) - shape.kernel + 1;
+  const std::int64_t rows = output_rows(x, layer);
   std::unique_ptr<cudnn::Plan>& plan = built_[{shape, rows}];
   std::string why;
   if (!plan) plan = cudnn::Plan::build(shape, rows, name, &why);
@@ -66,8 +81,10 @@ at::Tensor Convolutions::by_plan(const at::Tensor& x, const Convolution& asked) 
 }
 
 at::Tensor Convolutions::operator()(const at::Tensor& x, const Convolution& layer) {
-  if (x.is_cpu()) return tiles::convolution(x, layer.weight, layer.bias, 0);
-  if (layer.weight.size(2) == 1)
+  if (output_rows(x, layer) == 0)
+    return at::empty({x.size(0), layer.weight.size(0), 0, output_columns(x, layer)}, x.options());
+  if (x.is_cpu()) return tiles::convolution(x, layer.weight, layer.bias, 0, layer.stride);
+  if (layer.weight.size(2) == 1 && layer.stride == 1)
     return linear(x.permute({0, 2, 3, 1}), layer.weight.flatten(1), layer.bias).permute({0, 3, 1, 2});
   const at::Tensor y =
       x.scalar_type() == at::kFloat ? at::Tensor() : by_plan(x, layer);  // those round to TF32
@@ -77,7 +94,7 @@ at::Tensor Convolutions::operator()(const at::Tensor& x, const Convolution& laye
 at::Tensor convolution_by_windows(const at::Tensor& x, const Convolution& layer) {
   constexpr std::int64_t kMostBytes = std::int64_t{1} << 28U;  // of windows at once
   const std::int64_t kernel = layer.weight.size(2), side = kernel / 2;
-  const std::int64_t rows = x.size(2) - kernel + 1, columns = x.size(3), channels = x.size(1);
+  const std::int64_t rows = output_rows(x, layer), columns = output_columns(x, layer), channels = x.size(1);
   const at::Tensor padded = at::constant_pad_nd(x.permute({0, 2, 3, 1}), {0, 0, side, side}).contiguous();
   const at::Tensor matrix = layer.weight.permute({0, 2, 3, 1}).flatten(1).contiguous();  // [O, K K I]
   const std::int64_t width = kernel * kernel * channels;
@@ -87,9 +104,10 @@ at::Tensor convolution_by_windows(const at::Tensor& x, const Convolution& layer)
   const std::int64_t line = padded.stride(1);
   for (std::int64_t first = 0; first < rows; first += at_once) {
     const std::int64_t count = std::min(at_once, rows - first);
-    const at::Tensor windows = padded.as_strided({x.size(0), count, columns, kernel, kernel, channels},
-                                                 {padded.stride(0), line, channels, line, channels, 1},
-                                                 padded.storage_offset() + first * line);
+    const at::Tensor windows =
+        padded.as_strided({x.size(0), count, columns, kernel, kernel, channels},
+                          {padded.stride(0), layer.stride * line, layer.stride * channels, line, channels, 1},
+                          padded.storage_offset() + first * layer.stride * line);
     y.narrow(1, first, count)
         .copy_(linear(windows.reshape({-1, width}), matrix, layer.bias)
                    .view({x.size(0), count, columns, layer.weight.size(0)}));

@@ -8,21 +8,26 @@
 #include <utility>
 
 #include "nn/cudnn_convolution.h"
+#include "nn/weights.h"
 
 namespace xdit::nn {
 
-/// A convolution's parameters: weight [O, I, K, K], channels-last on a GPU, bias [O]. Stride 1.
+/// A convolution: weight [O, I, K, K], channels-last on a GPU, bias [O].
 struct Convolution {
   at::Tensor weight;
   at::Tensor bias;
+  std::int64_t stride = 1;
 };
+[[nodiscard]] Convolution read_convolution(const Weights& weights, const std::string& name,
+                                           std::int64_t stride = 1);
 
 /// Runs convolutions so that an output row's bits do not depend on how many rows are computed beside it: in
 /// tiles on the CPU; on a GPU by a plan of cuDNN's that is chosen for a picture of one height and used for
 /// all, by a product with the windows of the picture where there is none. Keeps what it has built.
 class Convolutions {
  public:
-  /// [B, O, h, W] of x [B, I, h + K - 1, W]; columns are padded with zeros by K / 2.
+  /// [B, O, h, w] of x [B, I, (h - 1) stride + K, W]; columns are padded with zeros by K / 2, so w is W /
+  /// stride rounded up.
   [[nodiscard]] at::Tensor operator()(const at::Tensor& x, const Convolution& layer);
   /// The same of pictures on a GPU by a plan; undefined where there is none.
   [[nodiscard]] at::Tensor by_plan(const at::Tensor& x, const Convolution& layer);
@@ -34,8 +39,7 @@ class Convolutions {
   std::map<std::pair<cudnn::Shape, std::int64_t>, std::unique_ptr<cudnn::Plan>> built_;  ///< by rows
 };
 
-/// The product of all windows of x with the weights, some rows at a time: [B, O, h, W] of
-/// x [B, I, h + K - 1, W].
+/// The product of all windows of x with the weights, some rows at a time; shapes as above.
 [[nodiscard]] at::Tensor convolution_by_windows(const at::Tensor& x, const Convolution& layer);
 
 }  // namespace xdit::nn

@@ -50,23 +50,24 @@ fe::Tensor_v8 tensor(Id id, const Sizes& sizes, at::ScalarType type, bool is_vir
 
 // x * weight, + bias, + picture, rounded once.
 fe::OperationGraph_v8 graph_of(const Shape& shape, std::int64_t rows) {
-  const std::array<std::int64_t, 2> padding{0, shape.kernel / 2}, ones{1, 1};
+  const std::array<std::int64_t, 2> padding{0, shape.kernel / 2}, ones{1, 1},
+      strides{shape.stride, shape.stride};
   const fe::ConvDesc_v8 convolution = fe::ConvDescBuilder_v8()
                                           .setComputeType(CUDNN_DATA_FLOAT)
                                           .setMathMode(CUDNN_CROSS_CORRELATION)
                                           .setSpatialDimCount(2)
-                                          .setSpatialStride(2, ones.data())
+                                          .setSpatialStride(2, strides.data())
                                           .setPrePadding(2, padding.data())
                                           .setPostPadding(2, padding.data())
                                           .setDilation(2, ones.data())
                                           .build();
-  const Sizes result{1, shape.outputs, rows, shape.columns};
+  const Sizes result{1, shape.outputs, rows, shape.output_columns()};
   const bool bias = shape.epilogue != Epilogue::kNone, picture = shape.epilogue == Epilogue::kBiasAndPicture;
   fe::Tensor_v8 sum = tensor(bias ? kConvolved : kY, result, shape.type, bias);
   std::vector<fe::Operation_v8> operations;
   operations.push_back(
       fe::OperationBuilder_v8(CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR)
-          .setxDesc(tensor(kX, {1, shape.inputs, rows + shape.kernel - 1, shape.columns}, shape.type))
+          .setxDesc(tensor(kX, {1, shape.inputs, shape.input_rows(rows), shape.columns}, shape.type))
           .setwDesc(tensor(kWeight, {shape.outputs, shape.inputs, shape.kernel, shape.kernel}, shape.type))
           .setyDesc(sum)
           .setcDesc(convolution)
@@ -182,10 +183,11 @@ at::Tensor Plan::operator()(const at::Tensor& x, const at::Tensor& weight, const
                             const at::Tensor& picture) const {
   const auto& [shape, rows, plan] = *built_;
   const auto channels_last = at::MemoryFormat::ChannelsLast;
-  XDIT_ASSERT(x.sizes() == at::IntArrayRef({1, shape.inputs, rows + shape.kernel - 1, shape.columns}));
+  XDIT_ASSERT(x.sizes() == at::IntArrayRef({1, shape.inputs, shape.input_rows(rows), shape.columns}));
   XDIT_ASSERT(x.scalar_type() == shape.type && x.is_contiguous(channels_last));
   XDIT_ASSERT(weight.scalar_type() == shape.type && weight.is_contiguous(channels_last));
-  at::Tensor y = at::empty({1, shape.outputs, rows, shape.columns}, x.options().memory_format(channels_last));
+  at::Tensor y =
+      at::empty({1, shape.outputs, rows, shape.output_columns()}, x.options().memory_format(channels_last));
   std::vector<std::int64_t> ids{kX, kWeight, kY};
   std::vector<void*> pointers{x.data_ptr(), weight.data_ptr(), y.data_ptr()};
   if (shape.epilogue != Epilogue::kNone) {

@@ -14,14 +14,17 @@ namespace xdit::nn::cudnn {
 /// What is added to the convolution before it is rounded.
 enum class Epilogue : std::uint8_t { kNone, kBias, kBiasAndPicture };
 
-/// Stride 1; rows as they are, columns padded with zeros by kernel / 2.
+/// Rows as they are, columns padded with zeros by kernel / 2.
 struct Shape {
   std::int64_t inputs = 0;
   std::int64_t outputs = 0;
   std::int64_t kernel = 0;
-  std::int64_t columns = 0;
+  std::int64_t columns = 0;  ///< of the input
+  std::int64_t stride = 1;
   at::ScalarType type = at::ScalarType::Undefined;
   Epilogue epilogue = Epilogue::kNone;
+  [[nodiscard]] std::int64_t input_rows(std::int64_t rows) const { return (rows - 1) * stride + kernel; }
+  [[nodiscard]] std::int64_t output_columns() const { return (columns - 1) / stride + 1; }
   auto operator<=>(const Shape&) const = default;  // NOLINT(modernize-use-nullptr): clang-tidy 14's own fault
 };
 
@@ -38,8 +41,8 @@ class Plan {
   /// Null where cuDNN does not support it; `why` says so then.
   [[nodiscard]] static std::unique_ptr<Plan> build(const Shape& shape, std::int64_t rows,
                                                    const std::string& name, std::string* why = nullptr);
-  /// [1, O, rows, W] of x [1, C, rows + K - 1, W] and weight [O, C, K, K], all channels-last; bias [O] and
-  /// picture [1, O, rows, W] if the shape's epilogue wants them.
+  /// [1, O, rows, w] of x [1, C, input_rows(rows), W] and weight [O, C, K, K], all channels-last; bias [O]
+  /// and picture [1, O, rows, w] if the shape's epilogue wants them.
   [[nodiscard]] at::Tensor operator()(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                                       const at::Tensor& picture = {}) const;
   [[nodiscard]] std::int64_t workspace_bytes() const;

@@ -36,14 +36,22 @@ cuda::Picture shape_of(const at::Tensor& x) {
 
 }  // namespace
 
-at::Tensor modulated_layer_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale,
-                                double eps) {
+at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale, double base,
+                      double eps) {
   XDIT_ASSERT(x.dim() == 2 && x.stride(1) == 1 && shift.is_contiguous() && scale.is_contiguous());
   XDIT_ASSERT(shift.scalar_type() == x.scalar_type() && scale.scalar_type() == x.scalar_type());
   at::Tensor y = at::empty({x.size(0), x.size(1)}, x.options());
-  C10_CUDA_CHECK(cuda::modulated_layer_norm(
-      type_of(x), x.const_data_ptr(), x.stride(0), shift.const_data_ptr(), scale.const_data_ptr(),
-      y.mutable_data_ptr(), x.size(0), x.size(1), static_cast<float>(eps), stream_of(x)));
+  C10_CUDA_CHECK(cuda::layer_norm(type_of(x), x.const_data_ptr(), x.stride(0), shift.const_data_ptr(),
+                                  scale.const_data_ptr(), static_cast<float>(base), y.mutable_data_ptr(),
+                                  x.size(0), x.size(1), static_cast<float>(eps), stream_of(x)));
+  return y;
+}
+
+at::Tensor gated_gelu(const at::Tensor& x) {
+  XDIT_ASSERT(x.dim() == 2 && x.stride(1) == 1 && x.size(1) % 2 == 0);
+  at::Tensor y = at::empty({x.size(0), x.size(1) / 2}, x.options());
+  C10_CUDA_CHECK(cuda::gated_gelu(type_of(x), x.const_data_ptr(), x.stride(0), y.mutable_data_ptr(),
+                                  y.size(0), y.size(1), stream_of(x)));
   return y;
 }
 

@@ -8,8 +8,10 @@
 /// fused_without_cuda.cpp in place of fused.cpp and gemm.cpp.
 namespace xdit::nn::fused {
 
-[[nodiscard]] at::Tensor modulated_layer_norm(const at::Tensor& x, const at::Tensor& shift,
-                                              const at::Tensor& scale, double eps);
+/// layer_norm(x) (base + scale) + shift.
+[[nodiscard]] at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale,
+                                    double base, double eps);
+[[nodiscard]] at::Tensor gated_gelu(const at::Tensor& x);
 void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y);
 void norm_and_rotate(const Stream& stream, const at::Tensor& rotary, const at::Tensor& q, const at::Tensor& k,
                      const at::Tensor& v, double eps);

@@ -6,9 +6,14 @@
 
 namespace xdit::nn::fused {
 
-at::Tensor modulated_layer_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale,
-                                double eps) {
-  return reference::modulated_layer_norm(x, shift, scale, eps);
+at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale, double base,
+                      double eps) {
+  return base == 0 ? reference::layer_norm(x, scale, shift, eps)
+                   : reference::modulated_layer_norm(x, shift, scale, eps);
+}
+
+at::Tensor gated_gelu(const at::Tensor& x) {
+  return reference::gated_gelu(x);
 }
 
 void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y) {

@@ -60,6 +60,10 @@ void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& la
 
 }  // namespace reference
 
+GroupNorm read_group_norm(const Weights& weights, const std::string& name, std::int64_t groups, double eps) {
+  return {weights.get(name + ".weight"), weights.get(name + ".bias"), groups, eps};
+}
+
 at::Tensor row_moments(const at::Tensor& x, std::int64_t groups) {
   return x.is_cuda() ? fused::row_moments(x.contiguous(at::MemoryFormat::ChannelsLast), groups)
                      : reference::row_moments(x, groups);

@@ -2,6 +2,9 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <string>
+
+#include "nn/weights.h"
 
 namespace xdit::nn {
 
@@ -12,6 +15,8 @@ struct GroupNorm {
   std::int64_t groups = 0;
   double eps = 1e-6;
 };
+[[nodiscard]] GroupNorm read_group_norm(const Weights& weights, const std::string& name, std::int64_t groups,
+                                        double eps);
 
 /// The steps of a group norm of pictures [B, C, H, W], by rows: whoever holds which rows, the bits are the
 /// same. All compute in float32.

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
+#include <vector>
 
 #include "core/error.h"
 #include "nn/fused.h"
@@ -38,6 +39,18 @@ at::Tensor modulated_layer_norm(const at::Tensor& x, const at::Tensor& shift, co
   return (y * (scale.to(at::kFloat) + 1) + shift.to(at::kFloat)).to(x.scalar_type());
 }
 
+at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps) {
+  const at::Tensor y = at::layer_norm(x.to(at::kFloat), {x.size(-1)}, {}, {}, eps);
+  return (y * weight.to(at::kFloat) + bias.to(at::kFloat)).to(x.scalar_type());
+}
+
+at::Tensor gated_gelu(const at::Tensor& x) {
+  const std::vector<at::Tensor> halves = x.to(at::kFloat).chunk(2, -1);
+  at::Tensor gate = at::empty_like(halves[1]);
+  activate_into(gate, halves[1], Activation::kGelu);
+  return gate.mul_(halves[0]).to(x.scalar_type());
+}
+
 void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y) {
   const at::Tensor sum = x.to(at::kFloat) + gate.to(at::kFloat) * y.to(at::kFloat);
   x.copy_(x.scalar_type() == at::kHalf ? sum.clamp(-kLargestHalf, kLargestHalf) : sum);
@@ -54,8 +67,17 @@ void norm_and_rotate(const Stream& stream, const at::Tensor& rotary, const at::T
 
 at::Tensor modulated_layer_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale,
                                 double eps) {
-  return x.is_cuda() ? fused::modulated_layer_norm(x, shift, scale, eps)
+  return x.is_cuda() ? fused::layer_norm(x, shift, scale, /*base=*/1, eps)
                      : reference::modulated_layer_norm(x, shift, scale, eps);
+}
+
+at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps) {
+  return x.is_cuda() ? fused::layer_norm(x, bias, weight, /*base=*/0, eps)
+                     : reference::layer_norm(x, weight, bias, eps);
+}
+
+at::Tensor gated_gelu(const at::Tensor& x) {
+  return x.is_cuda() ? fused::gated_gelu(x) : reference::gated_gelu(x);
 }
 
 void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y) {
@@ -95,14 +117,16 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
   return normalised(x, weight, eps).to(x.scalar_type());
 }
 
-at::Tensor timestep_embedding(const at::Tensor& times, std::int64_t width) {
-  const std::int64_t half = width / 2;
+at::Tensor timestep_embedding(const at::Tensor& times, const TimestepEmbedding& embedding) {
+  const std::int64_t half = embedding.width / 2;
   // Rounded in the order of diffusers' get_timestep_embedding: angles reach thousands of radians, so the last
   // bit shows.
-  const at::Tensor frequencies = at::exp(at::arange(half, times.options().dtype(at::kFloat)) *
-                                         -std::log(10000.0) / static_cast<double>(half));
+  const at::Tensor frequencies =
+      at::exp(at::arange(half, times.options().dtype(at::kFloat)) * -std::log(10000.0) /
+              (static_cast<double>(half) - embedding.frequency_shift));
   const at::Tensor angles = times.to(at::kFloat).unsqueeze(1) * frequencies.unsqueeze(0);
-  return at::cat({at::cos(angles), at::sin(angles)}, 1);
+  const at::Tensor cosine = at::cos(angles), sine = at::sin(angles);
+  return embedding.cosine_first ? at::cat({cosine, sine}, 1) : at::cat({sine, cosine}, 1);
 }
 
 }  // namespace xdit::nn

@@ -14,6 +14,13 @@ namespace xdit::nn {
 [[nodiscard]] at::Tensor modulated_layer_norm(const at::Tensor& x, const at::Tensor& shift,
                                               const at::Tensor& scale, double eps = 1e-6);
 
+/// layer_norm(x) weight + bias (Ba et al. 2016): x [T, C], weight and bias [C].
+[[nodiscard]] at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                                    double eps);
+
+/// value gelu(gate) (GEGLU, Shazeer 2020), with the exact gelu: x [T, 2 C] holds values, then gates.
+[[nodiscard]] at::Tensor gated_gelu(const at::Tensor& x);
+
 /// x += gate y in place: x, y [T, C], gate [C]. Saturates in float16, as diffusers clips the residual stream.
 void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y);
 
@@ -31,14 +38,22 @@ void activate_into(const at::Tensor& out, const at::Tensor& x, Activation activa
 /// RMS norm over the last dimension (Zhang & Sennrich 2019): x [..., C], weight [C].
 [[nodiscard]] at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
 
-/// sin-cos embedding of `times` [N] -> [N, width], cosines first (Vaswani et al. 2017 as in
-/// black-forest-labs/flux `timestep_embedding`), in float32. `width` is even.
-[[nodiscard]] at::Tensor timestep_embedding(const at::Tensor& times, std::int64_t width);
+/// As diffusers' get_timestep_embedding takes them.
+struct TimestepEmbedding {
+  std::int64_t width = 0;  ///< even
+  bool cosine_first = true;
+  double frequency_shift = 0;  ///< frequency i is 10000^(-i / (width / 2 - shift))
+};
+/// sin-cos embedding of `times` [N] -> [N, width] (Vaswani et al. 2017) in float32.
+[[nodiscard]] at::Tensor timestep_embedding(const at::Tensor& times, const TimestepEmbedding& embedding);
 
 /// The Torch forms that the kernels are tested against.
 namespace reference {
 [[nodiscard]] at::Tensor modulated_layer_norm(const at::Tensor& x, const at::Tensor& shift,
                                               const at::Tensor& scale, double eps);
+[[nodiscard]] at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                                    double eps);
+[[nodiscard]] at::Tensor gated_gelu(const at::Tensor& x);
 void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y);
 void norm_and_rotate(const Stream& stream, const at::Tensor& rotary, const at::Tensor& q, const at::Tensor& k,
                      const at::Tensor& v, double eps);

@@ -8,9 +8,16 @@
 
 namespace xdit::nn {
 
+/// Rows of a picture: `count` of `all`, from `first` on.
+struct RowPlace {
+  std::int64_t first = 0;
+  std::int64_t count = 0;
+  std::int64_t all = 0;
+};
+
 /// Operations on pictures [B, C, h, W] in which an output row depends on more rows than its own. Where rows
-/// are spread over ranks, only the three virtual functions know it; a row's bits do not depend on where it is
-/// computed.
+/// are spread over ranks, only the virtual functions know it; a row's bits do not depend on where it is
+/// computed. A rank may have no row of a picture that was halved.
 class Spatial {
  public:
   Spatial() = default;
@@ -23,25 +30,33 @@ class Spatial {
   /// Of silu(group_norm(x)).
   [[nodiscard]] at::Tensor convolve_normed(const at::Tensor& x, const GroupNorm& norm,
                                            const Convolution& layer) const;
-  /// Of x made twice as high and wide by repeating pixels.
-  [[nodiscard]] at::Tensor convolve_doubled(const at::Tensor& x, const Convolution& layer) const;
+  /// Of x made twice as high and wide by repeating pixels, or a row or column less: `rows` of this rank's and
+  /// `columns` in `doubled`, which has the rows of such pictures. Kernels are 3 wide.
+  [[nodiscard]] at::Tensor convolve_doubled(const at::Tensor& x, const Convolution& layer,
+                                            const Spatial& doubled, std::int64_t rows,
+                                            std::int64_t columns) const;
+  /// A convolution of stride 2: gives halved()'s rows.
+  [[nodiscard]] at::Tensor convolve_halved(const at::Tensor& x, const Convolution& layer) const;
   [[nodiscard]] at::Tensor group_norm(const at::Tensor& x, const GroupNorm& layer) const;
-  /// [B, H * W, C] of the whole picture from this rank's rows of it. Valid until the next call.
-  [[nodiscard]] virtual at::Tensor gather_tokens(const at::Tensor& tokens) const = 0;
+  /// Of pictures half as high, rounded up: their row r is where row 2 r is. Lives as long as this.
+  [[nodiscard]] virtual const Spatial& halved() const = 0;
+  /// [B, H * W, C] of the whole picture from this rank's rows [B, h, W, C]. Valid until the next call.
+  [[nodiscard]] virtual at::Tensor gather_tokens(const at::Tensor& rows) const = 0;
 
  protected:
   /// [B, H, G, 2] of the whole picture from this rank's rows of it. Valid until the next call.
   [[nodiscard]] virtual at::Tensor gather_moments(const at::Tensor& rows) const = 0;
   /// Gives the first and last `halo` rows of `padded` the neighbours' rows, zeros at the picture's edges.
   virtual void fill_halo(const at::Tensor& padded, std::int64_t halo) const = 0;
+  /// Where this rank's rows of a picture are, `rows` in all.
+  [[nodiscard]] virtual RowPlace place(std::int64_t rows) const = 0;
 
  private:
   /// Mean and variance of the whole picture.
   [[nodiscard]] at::Tensor moments(const at::Tensor& x, std::int64_t groups) const;
-  /// convolve() of what `write` writes into [B, C, rows, columns].
+  /// What `write` writes into a picture like x, with `halo` rows of its neighbours above and below.
   template <class F>
-  [[nodiscard]] at::Tensor convolve_written(const at::Tensor& like, std::int64_t scale,
-                                            const Convolution& layer, F&& write) const;
+  [[nodiscard]] at::Tensor padded(const at::Tensor& x, std::int64_t halo, F&& write) const;
 
   mutable Convolutions convolution_;
 };
@@ -49,11 +64,13 @@ class Spatial {
 /// All rows are on this rank.
 class LocalSpatial final : public Spatial {
  public:
-  [[nodiscard]] at::Tensor gather_tokens(const at::Tensor& tokens) const override { return tokens; }
+  [[nodiscard]] const Spatial& halved() const override { return *this; }
+  [[nodiscard]] at::Tensor gather_tokens(const at::Tensor& rows) const override;
 
  private:
   [[nodiscard]] at::Tensor gather_moments(const at::Tensor& rows) const override { return rows; }
   void fill_halo(const at::Tensor& padded, std::int64_t halo) const override;
+  [[nodiscard]] RowPlace place(std::int64_t rows) const override { return {0, rows, rows}; }
 };
 
 }  // namespace xdit::nn

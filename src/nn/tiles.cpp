@@ -123,9 +123,9 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
 }
 
 at::Tensor convolution(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                       std::int64_t row_padding) {
-  const std::int64_t kernel = weight.size(2), columns = x.size(3), channels = x.size(1);
-  const std::int64_t rows = x.size(2) + 2 * row_padding - kernel + 1;
+                       std::int64_t row_padding, std::int64_t stride) {
+  const std::int64_t kernel = weight.size(2), columns = (x.size(3) - 1) / stride + 1, channels = x.size(1);
+  const std::int64_t rows = (x.size(2) + 2 * row_padding - kernel) / stride + 1;
   const std::int64_t side = kernel / 2;
   const at::Tensor padded = at::constant_pad_nd(x, {side, side, row_padding, row_padding})
                                 .permute({0, 2, 3, 1})
@@ -139,9 +139,9 @@ at::Tensor convolution(const at::Tensor& x, const at::Tensor& weight, const at::
     const std::int64_t line = picture.stride(0);
     // Every window of this row: [W, K, K, C], overlapping in memory.
     const at::Tensor windows =
-        picture.narrow(0, row, kernel)
-            .as_strided({columns, kernel, kernel, channels}, {channels, line, channels, 1},
-                        picture.storage_offset() + row * line);
+        picture.narrow(0, stride * row, kernel)
+            .as_strided({columns, kernel, kernel, channels}, {stride * channels, line, channels, 1},
+                        picture.storage_offset() + stride * row * line);
     const at::Tensor patches = at::zeros({width, kernel * kernel * channels}, x.options());
     patches.narrow(0, 0, columns).view({columns, kernel, kernel, channels}).copy_(windows);
     y[index / rows][row].copy_(at::linear(patches, matrix, bias).narrow(0, 0, columns));

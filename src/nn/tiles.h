@@ -36,9 +36,9 @@ void activate(const at::Tensor& x, Activation activation, const at::Tensor& out)
 /// softmax(q k^T scale + bias) v on [B, H, T, D], as nn::scaled_dot_product.
 [[nodiscard]] at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                    double scale, const at::Tensor& bias, bool causal);
-/// Convolution of [B, C, H, W] with [O, C, K, K], stride 1; rows are padded with zeros by `row_padding`,
-/// columns by K / 2. A row of the picture is a tile.
+/// Convolution of [B, C, H, W] with [O, C, K, K]; rows are padded with zeros by `row_padding`, columns by
+/// K / 2. A row of the result is a tile.
 [[nodiscard]] at::Tensor convolution(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                                     std::int64_t row_padding);
+                                     std::int64_t row_padding, std::int64_t stride = 1);
 
 }  // namespace xdit::nn::tiles

@@ -39,6 +39,9 @@ class Spread {
   [[nodiscard]] const nn::Linears& linears() const { return *linears_; }
   [[nodiscard]] Guide& guide() { return *guide_; }
   [[nodiscard]] Loop& loop() { return *loop_; }
+  /// Rows of the latents of a denoiser of pictures.
+  [[nodiscard]] const nn::Spatial& patches() const { return whole_; }
+  /// Rows of the decoder's.
   [[nodiscard]] const nn::Spatial& spatial() const {
     if (slabs_) return *slabs_;
     return whole_;

@@ -73,7 +73,6 @@ RankRun::RankRun(const RankJob& job, Listener& listener, output::Report& report)
                                          .image_tokens = job.plan.image_tokens,
                                          .shift = job.spec.sampling.shift},
                                         job.model.files.scheduler_config)) {
-  for (const float timestep : sampler_->timesteps()) times_.push_back(timestep / 1000);
   for (const parallel::Range& band : plan_.image_tokens) image_.push_back({band.first, band.count});
   for (const config::Picture& picture : pictures_) prompts_.insert(picture.prompt);
   if (guided_) prompts_.insert(job.spec.negative_prompt);
@@ -181,8 +180,9 @@ const models::Branch& RankRun::branch(models::Denoiser& denoiser, const std::str
   std::unique_ptr<models::Branch>& prepared = branches_[prompt];
   if (!prepared)
     prepared = denoiser.prepare(embeddings_.at(prompt),
-                                {.times = times_,
+                                {.timesteps = sampler_->timesteps(),
                                  .guidance = job_.spec.sampling.guidance,
+                                 .size_ids = {},
                                  .latent_rows = job_.spec.image.height / job_.model.shape.latent_scale,
                                  .latent_columns = job_.spec.image.width / job_.model.shape.latent_scale,
                                  .text = {plan_.text_tokens.first, plan_.text_tokens.count},
@@ -192,7 +192,8 @@ const models::Branch& RankRun::branch(models::Denoiser& denoiser, const std::str
 
 void RankRun::make_pictures(const Networks& networks) {
   const auto denoiser = models::make_denoiser(job_.model, {plan_.blocks.first, plan_.blocks.count},
-                                              *networks.transformer, spread_.linears(), spread_.attention());
+                                              *networks.transformer, spread_.linears(), spread_.attention(),
+                                              spread_.patches());
   const models::VaeDecoder decoder(vae_, *networks.vae);
   if (embeddings_.size() <= kPreparedPrompts) {
     for (const auto& [prompt, embedding] : embeddings_) static_cast<void>(branch(*denoiser, prompt));

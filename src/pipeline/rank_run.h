@@ -72,7 +72,6 @@ class RankRun {
   std::map<std::string, models::PromptEmbedding> embeddings_;
   std::map<std::string, std::unique_ptr<models::Branch>> branches_;
   std::unique_ptr<schedulers::Sampler> sampler_;
-  std::vector<float> times_;               ///< of its steps, 1 is noise
   std::vector<models::TokenRange> image_;  ///< tokens that this rank denoises
   std::atomic<std::uint64_t> bytes_read_{0};
 };

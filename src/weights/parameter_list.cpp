@@ -14,6 +14,12 @@ void ParameterList::linear(const std::string& name, std::int64_t inputs, std::in
   if (bias) tensor(name + ".bias", {outputs});
 }
 
+void ParameterList::pixel_linear(const std::string& name, std::int64_t inputs, std::int64_t outputs) {
+  tensor(name + ".weight", {outputs, inputs, 1, 1});
+  parameters_.back().shape = {outputs, inputs};
+  tensor(name + ".bias", {outputs});
+}
+
 void ParameterList::cut_outputs(const std::string& name, std::int64_t inputs, std::int64_t outputs) {
   stacked(name, {{name, outputs}}, inputs, true, Cut::kOutputs);
 }

@@ -20,6 +20,8 @@ class ParameterList {
   void block(std::int64_t index) { block_ = index; }  ///< what follows is of this block, or of kNoBlock
   void tensor(const std::string& name, std::vector<std::int64_t> shape);
   void linear(const std::string& name, std::int64_t inputs, std::int64_t outputs, bool bias = true);
+  /// One that the files hold as a convolution of single pixels.
+  void pixel_linear(const std::string& name, std::int64_t inputs, std::int64_t outputs);
   /// One that tensor parallelism cuts: its outputs, or its inputs, which stand side by side.
   void cut_outputs(const std::string& name, std::int64_t inputs, std::int64_t outputs);
   void cut_inputs(const std::string& name, const std::vector<std::int64_t>& inputs, std::int64_t outputs);

@@ -26,8 +26,9 @@ class Recording final : public nn::Spatial {
     std::vector<at::Tensor> tokens, moments, padded;
   };
   explicit Recording(Log& log) : log_(log) {}
-  [[nodiscard]] at::Tensor gather_tokens(const at::Tensor& tokens) const override {
-    return log_.tokens.emplace_back(tokens.clone());
+  [[nodiscard]] const Spatial& halved() const override { return *this; }
+  [[nodiscard]] at::Tensor gather_tokens(const at::Tensor& rows) const override {
+    return log_.tokens.emplace_back(rows.clone()).flatten(1, 2);
   }
 
  private:
@@ -40,36 +41,41 @@ class Recording final : public nn::Spatial {
     padded.narrow(2, padded.size(2) - halo, halo).zero_();
     log_.padded.push_back(padded.clone());
   }
+  [[nodiscard]] nn::RowPlace place(std::int64_t rows) const override { return {0, rows, rows}; }
   Log& log_;
 };
 
 /// A slab's run. `differences` says where it left the whole picture's.
 class Replay final : public nn::Spatial {
  public:
-  Replay(const Recording::Log& log, std::int64_t all_rows, std::int64_t first)
-      : log_(log), all_rows_(all_rows), first_(first) {}
-  [[nodiscard]] at::Tensor gather_tokens(const at::Tensor& tokens) const override {
+  Replay(const Recording::Log& log, std::int64_t all_rows, std::int64_t first, std::int64_t rows)
+      : log_(log), all_rows_(all_rows), first_(first), rows_(rows) {}
+  [[nodiscard]] const Spatial& halved() const override { return *this; }
+  [[nodiscard]] at::Tensor gather_tokens(const at::Tensor& rows) const override {
     const at::Tensor& all = log_.tokens.at(tokens_++);
-    compare("tokens", tokens_, tokens, place(all, 1, tokens.size(1)));
-    return all;
+    compare("tokens", tokens_, rows, of_slab(all, rows.size(1)));
+    return all.flatten(1, 2);
   }
   [[nodiscard]] const std::string& differences() const { return differences_; }
 
  private:
   [[nodiscard]] at::Tensor gather_moments(const at::Tensor& rows) const override {
     const at::Tensor& all = log_.moments.at(moments_++);
-    compare("moments", moments_, rows, place(all, 1, rows.size(1)));
+    compare("moments", moments_, rows, of_slab(all, rows.size(1)));
     return all.clone();
   }
   void fill_halo(const at::Tensor& padded, std::int64_t halo) const override {
     const at::Tensor& all = log_.padded.at(padded_++);
     const std::int64_t rows = padded.size(2) - 2 * halo;
-    const std::int64_t first = first_ * ((all.size(2) - 2 * halo) / all_rows_);
+    const std::int64_t first = place(rows).first;
     compare("input of convolution", padded_, padded.narrow(2, halo, rows), all.narrow(2, first + halo, rows));
     padded.copy_(all.narrow(2, first, rows + 2 * halo));
   }
-  [[nodiscard]] at::Tensor place(const at::Tensor& all, std::int64_t dimension, std::int64_t count) const {
-    return all.narrow(dimension, first_ * (all.size(dimension) / all_rows_), count);
+  [[nodiscard]] nn::RowPlace place(std::int64_t rows) const override {
+    return {rows / rows_ * first_, rows, rows / rows_ * all_rows_};
+  }
+  [[nodiscard]] at::Tensor of_slab(const at::Tensor& all, std::int64_t rows) const {
+    return all.narrow(1, place(rows).first, rows);
   }
   void compare(const char* what, std::size_t number, const at::Tensor& mine, const at::Tensor& theirs) const {
     if (at::equal(mine, theirs)) return;
@@ -78,6 +84,7 @@ class Replay final : public nn::Spatial {
   const Recording::Log& log_;
   std::int64_t all_rows_;
   std::int64_t first_;
+  std::int64_t rows_;
   mutable std::size_t tokens_ = 0, moments_ = 0, padded_ = 0;
   mutable std::string differences_;
 };
@@ -98,7 +105,7 @@ void check_slabs(const models::VaeDecoder& decoder, const models::VaeConfig& con
   for (std::int64_t first = 0, count = 1; first < rows; first += count, count = 2 * count + 1) {
     count = std::min(count, rows - first);
     CAPTURE(rows, first, count);
-    const Replay slab(log, rows, first);
+    const Replay slab(log, rows, first, count);
     const at::Tensor part = decoder.decode(latents.narrow(2, first, count), slab);
     CHECK(slab.differences() == "");
     CHECK(at::equal(part, whole.narrow(2, config.downscale() * first, config.downscale() * count)));

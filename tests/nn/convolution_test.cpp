@@ -8,11 +8,12 @@
 #include <array>
 #include <cstdio>
 #include <cstdlib>
+#include <span>
 
 #include "tests/catch.h"
+#include "tests/nn/convolution_shapes.h"
 #include "tests/nn/device.h"
 #include "tests/nn/timing.h"
-#include "tests/nn/vae_shapes.h"
 #include "tests/tensors.h"
 
 namespace xdit::nn {
@@ -27,20 +28,21 @@ struct Input {
   Convolution layer;
 };
 
-Input input_of(const test::VaeShape& s, at::ScalarType type, std::int64_t batch = 1) {
+Input input_of(const test::ConvolutionShape& s, at::ScalarType type, std::int64_t batch = 1) {
   const double scale = 1 / std::sqrt(static_cast<double>(s.inputs * s.kernel * s.kernel));
-  return {channels_last({batch, s.inputs, s.rows + s.kernel - 1, s.columns}, type),
+  return {channels_last({batch, s.inputs, s.input_rows(s.rows), s.columns}, type),
           {channels_last({s.outputs, s.inputs, s.kernel, s.kernel}, type, scale),
-           at::randn({s.outputs}).to(test::device(), type)}};
+           at::randn({s.outputs}).to(test::device(), type), s.stride}};
 }
 
 // Every cut's rows have the bits of the whole.
 void check_cuts(Convolutions& convolutions, const Input& in, const at::Tensor& whole) {
-  const std::int64_t rows = whole.size(2), halo = in.layer.weight.size(2) - 1;
+  const std::int64_t rows = whole.size(2), kernel = in.layer.weight.size(2), stride = in.layer.stride;
   for (const std::int64_t count : test::cut_heights(rows))
     for (const std::int64_t first : {std::int64_t{0}, (rows - count) / 3, rows - count}) {
       CAPTURE(count, first);
-      const at::Tensor part = in.x.narrow(2, first, count + halo).contiguous(at::MemoryFormat::ChannelsLast);
+      const at::Tensor part = in.x.narrow(2, stride * first, stride * (count - 1) + kernel)
+                                  .contiguous(at::MemoryFormat::ChannelsLast);
       CHECK(at::equal(convolutions(part, in.layer), whole.narrow(2, first, count)));
     }
 }
@@ -50,18 +52,21 @@ TEST_CASE("convolutions are Torch's, and rows keep their bits in every cut") {
   at::globalContext().setAllowTF32CuDNN(false);
   Convolutions convolutions;
   for (const at::ScalarType type : {at::kFloat, at::kHalf, at::kBFloat16})
-    for (const test::VaeShape& s : {test::VaeShape{64, 128, 3, 45, 37},
-                                    {128, 64, 3, 19, 48},
-                                    {4, 9, 3, 23, 11},
-                                    {16, 8, 1, 21, 5},
-                                    {64, 3, 3, 17, 16}})
+    for (const test::ConvolutionShape& s : {test::ConvolutionShape{64, 128, 3, 45, 37},
+                                            {128, 64, 3, 19, 48},
+                                            {4, 9, 3, 23, 11},
+                                            {16, 8, 1, 21, 5},
+                                            {64, 3, 3, 17, 16},
+                                            {32, 24, 3, 13, 22, 2},
+                                            {8, 16, 3, 6, 9, 2},
+                                            {16, 8, 1, 7, 10, 2}})
       for (const std::int64_t batch : {1, 2}) {
-        CAPTURE(at::toString(type), s.inputs, s.outputs, s.kernel, s.rows, s.columns, batch);
+        CAPTURE(at::toString(type), s.inputs, s.outputs, s.kernel, s.rows, s.columns, s.stride, batch);
         const Input in = input_of(s, type, batch);
         const at::Tensor whole = convolutions(in.x, in.layer);
         const at::Tensor expected =
             at::conv2d(in.x.to(at::kCPU, at::kDouble), in.layer.weight.to(at::kCPU, at::kDouble),
-                       in.layer.bias.to(at::kCPU, at::kDouble), 1, at::IntArrayRef({0, s.kernel / 2}));
+                       in.layer.bias.to(at::kCPU, at::kDouble), s.stride, at::IntArrayRef({0, s.kernel / 2}));
         const double rounding = type == at::kFloat ? 1e-6 : type == at::kHalf ? 5e-4 : 4e-3;
         CHECK(test::relative_error(whole, expected) < rounding);
         CHECK(test::relative_error(convolution_by_windows(in.x, in.layer), expected) < rounding);
@@ -69,27 +74,37 @@ TEST_CASE("convolutions are Torch's, and rows keep their bits in every cut") {
       }
 }
 
-TEST_CASE("the decoder's convolutions keep a row's bits in every cut") {
+void check_on_gpu(std::span<const test::ConvolutionShape> shapes) {
   if (test::device().is_cpu()) return;
   at::manual_seed(2);
   at::globalContext().setDeterministicCuDNN(true);
   Convolutions convolutions;
   for (const at::ScalarType type : {at::kBFloat16, at::kHalf})
-    for (const test::VaeShape& s : test::kVaeShapes) {
-      CAPTURE(at::toString(type), s.inputs, s.outputs, s.kernel, s.rows, s.columns);
+    for (const test::ConvolutionShape& s : shapes) {
+      CAPTURE(at::toString(type), s.inputs, s.outputs, s.kernel, s.rows, s.columns, s.stride);
       const Input in = input_of(s, type);
+      const auto torch = [&] {
+        return at::conv2d(in.x, in.layer.weight, in.layer.bias, s.stride, at::IntArrayRef({0, s.kernel / 2}));
+      };
       const at::Tensor whole = convolutions(in.x, in.layer);
+      CHECK(test::relative_error(whole, torch()) < 2 * test::tolerance(type));
       check_cuts(convolutions, in, whole);
       if (std::getenv("XDIT_TEST_PRINT") == nullptr) continue;
       const double ours = test::microseconds([&] { static_cast<void>(convolutions(in.x, in.layer)); });
-      const double torch = test::microseconds([&] {
-        static_cast<void>(
-            at::conv2d(in.x, in.layer.weight, in.layer.bias, 1, at::IntArrayRef({0, s.kernel / 2})));
-      });
-      std::printf("convolution %ld -> %ld, k %ld, %ld x %ld %s: %.1f us, %s; at::conv2d %.1f us\n", s.inputs,
-                  s.outputs, s.kernel, s.rows, s.columns, at::toString(type), ours,
-                  convolutions.by_plan(in.x, in.layer).defined() ? "by a plan" : "by a product", torch);
+      const double theirs = test::microseconds([&] { static_cast<void>(torch()); });
+      std::printf(
+          "convolution %ld -> %ld, k %ld, stride %ld, %ld x %ld %s: %.1f us, %s; at::conv2d %.1f us\n",
+          s.inputs, s.outputs, s.kernel, s.stride, s.rows, s.columns, at::toString(type), ours,
+          convolutions.by_plan(in.x, in.layer).defined() ? "by a plan" : "by a product", theirs);
     }
+}
+
+TEST_CASE("the decoder's convolutions keep a row's bits in every cut") {
+  check_on_gpu(test::kVaeShapes);
+}
+
+TEST_CASE("a UNet's convolutions keep a row's bits in every cut") {
+  check_on_gpu(test::kUnetShapes);
 }
 
 }  // namespace

@@ -15,8 +15,8 @@
 
 #include "nn/cudnn_convolution.h"
 #include "tests/catch.h"
+#include "tests/nn/convolution_shapes.h"
 #include "tests/nn/timing.h"
-#include "tests/nn/vae_shapes.h"
 #include "tests/tensors.h"
 
 namespace xdit::nn {
@@ -72,11 +72,16 @@ std::string in_cuts(const cudnn::Shape& shape, std::int64_t rows, const Candidat
   return faults.empty() ? "exact" : fmt::format("DIFFERS at{}", faults);
 }
 
-void probe(const test::VaeShape& s, at::ScalarType type, cudnn::Epilogue epilogue, double seconds) {
+void probe(const test::ConvolutionShape& s, at::ScalarType type, cudnn::Epilogue epilogue, double seconds) {
   const double start = probe_seconds();
-  const cudnn::Shape shape{s.inputs, s.outputs, s.kernel, s.columns, type, epilogue};
+  const cudnn::Shape shape{.inputs = s.inputs,
+                           .outputs = s.outputs,
+                           .kernel = s.kernel,
+                           .columns = s.columns,
+                           .type = type,
+                           .epilogue = epilogue};
   const double scale = 1 / std::sqrt(static_cast<double>(s.inputs * s.kernel * s.kernel));
-  const Arguments a{on_gpu({1, s.inputs, s.rows + s.kernel - 1, s.columns}, type),
+  const Arguments a{on_gpu({1, s.inputs, s.input_rows(s.rows), s.columns}, type),
                     on_gpu({s.outputs, s.inputs, s.kernel, s.kernel}, type, scale), on_gpu({s.outputs}, type),
                     epilogue == cudnn::Epilogue::kBiasAndPicture
                         ? on_gpu({1, s.outputs, s.rows, s.columns}, type)
@@ -130,7 +135,7 @@ TEST_CASE("cuDNN's plans for the decoder's convolutions", "[.probe]") {
   std::printf("GPU: %s\n", at::cuda::getCurrentDeviceProperties()->name);
   using cudnn::Epilogue;
   for (const Epilogue epilogue : {Epilogue::kBias, Epilogue::kNone, Epilogue::kBiasAndPicture})
-    for (test::VaeShape s : test::kVaeShapes) {
+    for (test::ConvolutionShape s : test::kVaeShapes) {
       if (s.kernel == 1) continue;  // a linear
       s.outputs = std::max<std::int64_t>(s.outputs, 8);
       probe(s, at::kBFloat16, epilogue, seconds);

@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 
 #include <array>
+#include <vector>
 
 #include "nn/activation.h"
 #include "nn/linear.h"
@@ -41,6 +42,48 @@ TEST_CASE("modulated layer norm") {
       CHECK(y.scalar_type() == type);
       CHECK(relative_error(y, expected) < tolerance(type));
     }
+}
+
+TEST_CASE("layer norm") {
+  at::manual_seed(8);
+  for (const at::ScalarType type : kTypes)
+    for (const auto& [rows, width, stride] :
+         {std::array<std::int64_t, 3>{5, 1280, 1280}, {1, 30, 30}, {7, 129, 131}, {0, 40, 48}}) {
+      CAPTURE(at::toString(type), rows, width, stride);
+      const at::Tensor x = (3 * randn({rows, stride}, type) + 1).narrow(1, 0, width);
+      const at::Tensor weight = randn({width}, type), bias = randn({width}, type);
+      const at::Tensor y = layer_norm(x, weight, bias, 1e-5);
+      const at::Tensor expected =
+          at::layer_norm(x.to(at::kDouble), {width}, weight.to(at::kDouble), bias.to(at::kDouble), 1e-5);
+      CHECK(y.scalar_type() == type);
+      CHECK(y.sizes() == x.sizes());
+      if (rows > 0) CHECK(relative_error(y, expected) < tolerance(type));
+    }
+}
+
+TEST_CASE("gated gelu") {
+  at::manual_seed(9);
+  for (const at::ScalarType type : kTypes)
+    for (const auto& [rows, width, stride] :
+         {std::array<std::int64_t, 3>{5, 2560, 5120}, {4099, 8, 16}, {7, 9, 21}, {0, 4, 8}}) {
+      CAPTURE(at::toString(type), rows, width, stride);
+      const at::Tensor x = (3 * randn({rows, stride}, type)).narrow(1, 0, 2 * width);
+      const at::Tensor y = gated_gelu(x);
+      const std::vector<at::Tensor> halves = x.to(at::kDouble).chunk(2, 1);
+      CHECK(y.scalar_type() == type);
+      CHECK(y.sizes() == at::IntArrayRef({rows, width}));
+      if (rows > 0) CHECK(relative_error(y, halves[0] * at::gelu(halves[1])) < tolerance(type));
+    }
+}
+
+TEST_CASE("embeddings of times as diffusers orders and shifts them") {
+  const at::Tensor times = at::tensor({0.0F, 1.0F, 481.25F}, device());
+  const at::Tensor y = timestep_embedding(times, {.width = 6, .cosine_first = false, .frequency_shift = 1});
+  const at::Tensor angles =
+      times.to(at::kDouble).unsqueeze(1) * at::tensor({1.0, 1e-2, 1e-4}, device()).unsqueeze(0);
+  CHECK(relative_error(y, at::cat({at::sin(angles), at::cos(angles)}, 1)) < 1e-4);
+  const at::Tensor swapped = timestep_embedding(times, {.width = 6, .frequency_shift = 1});
+  CHECK(at::equal(swapped, at::roll(y, 3, 1)));
 }
 
 TEST_CASE("gated add") {

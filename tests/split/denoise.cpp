@@ -71,16 +71,15 @@ at::Tensor denoise(const Run& run, const models::Model& model, std::int64_t rank
   std::uint64_t bytes = 0;
   const std::unique_ptr<nn::Weights> weights = loader.load("transformer", bytes);
   const auto denoiser = models::make_denoiser(model, {mine.blocks.first, mine.blocks.count}, *weights,
-                                              spread.linears(), spread.attention());
+                                              spread.linears(), spread.attention(), spread.patches());
   const auto sampler = schedulers::make_sampler(
       {.name = "flow-match-euler", .steps = run.steps, .image_tokens = run.rows * run.columns, .shift = {}},
       model.files.scheduler_config);
-  std::vector<float> times;
-  for (const float timestep : sampler->timesteps()) times.push_back(timestep / 1000);
   std::vector<models::TokenRange> image;
   for (const parallel::Range& band : mine.image_tokens) image.push_back({band.first, band.count});
-  const models::LoopShape shape{.times = times,
+  const models::LoopShape shape{.timesteps = sampler->timesteps(),
                                 .guidance = 3.5,
+                                .size_ids = {},
                                 .latent_rows = 2 * run.rows,
                                 .latent_columns = 2 * run.columns,
                                 .text = {mine.text_tokens.first, mine.text_tokens.count},

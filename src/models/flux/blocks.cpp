@@ -9,10 +9,6 @@
 
 namespace xdit::models {
 
-FluxEmbedder::FluxEmbedder(const nn::Weights& weights, const nn::Linears& linears, const std::string& name)
-    : in_(linears.make(weights, name + ".linear_1", true)),
-      out_(linears.make(weights, name + ".linear_2", true)) {}
-
 FluxDoubleBlock::FluxDoubleBlock(const FluxConfig& config, const nn::Weights& weights,
                                  const nn::Linears& linears, std::int64_t index)
     : index_(index), head_dim_(config.head_dim) {

@@ -33,19 +33,6 @@ struct FluxModulation {
   at::Tensor shift, scale, gate;
 };
 
-/// out(silu(in(x))).
-class FluxEmbedder {
- public:
-  FluxEmbedder(const nn::Weights& weights, const nn::Linears& linears, const std::string& name);
-  [[nodiscard]] at::Tensor operator()(const at::Tensor& x) const {
-    return (*out_)((*in_)(x, nn::Activation::kSilu));
-  }
-
- private:
-  std::unique_ptr<nn::Linear> in_;
-  std::unique_ptr<nn::Linear> out_;
-};
-
 /// Text and image have weights of their own and attend together.
 class FluxDoubleBlock {
  public:

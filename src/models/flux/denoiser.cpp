@@ -20,10 +20,12 @@ class FluxDenoiser final : public Denoiser {
       : flux_(config, blocks, weights, linears), attention_(attention) {}
 
   std::unique_ptr<Branch> prepare(const PromptEmbedding& prompt, const LoopShape& shape) override {
+    std::vector<float> times;
+    for (const float timestep : shape.timesteps) times.push_back(timestep / 1000);
     return std::make_unique<FluxBranch>(
         flux_.prepare({.text = prompt.tokens.narrow(0, shape.text.first, shape.text.count),
                        .pooled = prompt.pooled,
-                       .times = shape.times,
+                       .times = times,
                        .guidance = shape.guidance,
                        .rows = shape.latent_rows / 2,
                        .columns = shape.latent_columns / 2,
@@ -63,7 +65,8 @@ class FluxDenoiser final : public Denoiser {
 }  // namespace
 
 std::unique_ptr<Denoiser> make_flux_denoiser(const Model& model, BlockRange blocks, nn::Weights& weights,
-                                             const nn::Linears& linears, nn::Attention& attention) {
+                                             const nn::Linears& linears, nn::Attention& attention,
+                                             const nn::Spatial& /*spatial*/) {
   const weights::Component& component = model.files.components.at("transformer");
   return std::make_unique<FluxDenoiser>(read_flux_config(component.config, "transformer/config.json"), blocks,
                                         weights, linears, attention);

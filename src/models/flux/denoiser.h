@@ -7,6 +7,7 @@ namespace xdit::models {
 /// (diffusers FluxPipeline._pack_latents).
 [[nodiscard]] std::unique_ptr<Denoiser> make_flux_denoiser(const Model& model, BlockRange blocks,
                                                            nn::Weights& weights, const nn::Linears& linears,
-                                                           nn::Attention& attention);
+                                                           nn::Attention& attention,
+                                                           const nn::Spatial& spatial);
 
 }  // namespace xdit::models

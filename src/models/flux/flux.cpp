@@ -44,9 +44,9 @@ Flux::Flux(const FluxConfig& config, BlockRange blocks, nn::Weights& weights, co
 at::Tensor Flux::embedding(const FluxInputs& inputs) const {
   const auto steps = static_cast<std::int64_t>(inputs.times.size());
   const at::TensorOptions options = inputs.pooled.options();
-  const auto embedded = [&](const FluxEmbedder& embedder, const at::Tensor& values) {
-    return embedder(
-        nn::timestep_embedding(values.to(options.device()) * 1000, kFluxTimeChannels).to(options.dtype()));
+  const auto embedded = [&](const Embedder& embedder, const at::Tensor& values) {
+    return embedder(nn::timestep_embedding(values.to(options.device()) * 1000, {.width = kFluxTimeChannels})
+                        .to(options.dtype()));
   };
   at::Tensor sum =
       embedded(time_in_, at::tensor(at::ArrayRef<float>(inputs.times.data(), inputs.times.size())));

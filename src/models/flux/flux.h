@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "models/denoiser.h"
+#include "models/embedder.h"
 #include "models/flux/blocks.h"
 #include "models/flux/tables.h"
 #include "nn/attention.h"
@@ -60,9 +61,9 @@ class Flux {
   nn::Weights& weights_;
   std::unique_ptr<nn::Linear> image_in_;
   std::unique_ptr<nn::Linear> text_in_;
-  FluxEmbedder time_in_;
-  std::optional<FluxEmbedder> guidance_in_;
-  FluxEmbedder pooled_in_;
+  Embedder time_in_;
+  std::optional<Embedder> guidance_in_;
+  Embedder pooled_in_;
   std::unique_ptr<nn::Linear> modulation_;
   std::vector<FluxDoubleBlock> double_blocks_;
   std::vector<FluxSingleBlock> single_blocks_;

@@ -9,41 +9,24 @@
 #include "nn/linear.h"
 
 namespace xdit::models {
-namespace {
-
-// Reads layers by name.
-struct Reader {
-  const nn::Weights& weights;
-  std::int64_t groups;
-
-  [[nodiscard]] nn::GroupNorm norm(const std::string& name) const {
-    return {weights.get(name + ".weight"), weights.get(name + ".bias"), groups, 1e-6};
-  }
-  [[nodiscard]] nn::Convolution convolution(const std::string& name) const {
-    // cuDNN's half-precision kernels work on channels-last; elsewhere the layout stays.
-    const at::Tensor weight = weights.get(name + ".weight");
-    const auto format = weight.is_cuda() ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
-    return {weight.contiguous(format), weights.get(name + ".bias")};
-  }
-};
-
-}  // namespace
 
 VaeDecoder::VaeDecoder(const VaeConfig& config, const nn::Weights& weights) : config_(config) {
-  const Reader read{weights, config.groups};
-  const auto resnet = [&](const std::string& at, std::int64_t inputs, std::int64_t outputs) -> Resnet {
-    return {read.norm(at + "norm1"), read.convolution(at + "conv1"), read.norm(at + "norm2"),
-            read.convolution(at + "conv2"),
-            inputs == outputs ? std::nullopt : std::optional(read.convolution(at + "conv_shortcut"))};
+  const auto norm = [&](const std::string& name) {
+    return nn::read_group_norm(weights, name, config.groups, 1e-6);
   };
-  if (config.post_quant_conv) post_quant_ = read.convolution("post_quant_conv");
-  conv_in_ = read.convolution("decoder.conv_in");
+  const auto convolution = [&](const std::string& name) { return nn::read_convolution(weights, name); };
+  const auto resnet = [&](const std::string& at, std::int64_t inputs, std::int64_t outputs) -> Resnet {
+    return {norm(at + "norm1"), convolution(at + "conv1"), norm(at + "norm2"), convolution(at + "conv2"),
+            inputs == outputs ? std::nullopt : std::optional(convolution(at + "conv_shortcut"))};
+  };
+  if (config.post_quant_conv) post_quant_ = convolution("post_quant_conv");
+  conv_in_ = convolution("decoder.conv_in");
   std::int64_t width = config.channels.back();
   for (int i = 0; i < 2; ++i)
     mid_.push_back(resnet(fmt::format("decoder.mid_block.resnets.{}.", i), width, width));
   if (config.mid_attention) {
     const std::string at = "decoder.mid_block.attentions.0.";
-    attention_ = {read.norm(at + "group_norm"), weights.get(at + "qkv.weight"), weights.get(at + "qkv.bias"),
+    attention_ = {norm(at + "group_norm"), weights.get(at + "qkv.weight"), weights.get(at + "qkv.bias"),
                   weights.get(at + "to_out.0.weight"), weights.get(at + "to_out.0.bias")};
   }
   for (std::size_t i = 0; i < config.channels.size(); ++i) {
@@ -54,11 +37,11 @@ VaeDecoder::VaeDecoder(const VaeConfig& config, const nn::Weights& weights) : co
       level.resnets.push_back(resnet(fmt::format("{}resnets.{}.", at, j), width, outputs));
       width = outputs;
     }
-    if (i + 1 < config.channels.size()) level.upsample = read.convolution(at + "upsamplers.0.conv");
+    if (i + 1 < config.channels.size()) level.upsample = convolution(at + "upsamplers.0.conv");
     levels_.push_back(std::move(level));
   }
-  norm_out_ = read.norm("decoder.conv_norm_out");
-  conv_out_ = read.convolution("decoder.conv_out");
+  norm_out_ = norm("decoder.conv_norm_out");
+  conv_out_ = convolution("decoder.conv_out");
 }
 
 at::Tensor VaeDecoder::run(const Resnet& layer, const at::Tensor& x, const nn::Spatial& spatial) {
@@ -69,14 +52,14 @@ at::Tensor VaeDecoder::run(const Resnet& layer, const at::Tensor& x, const nn::S
 
 at::Tensor VaeDecoder::run(const SelfAttention& layer, const at::Tensor& x, const nn::Spatial& spatial) {
   const std::int64_t channels = x.size(1);
-  const at::Tensor tokens = spatial.group_norm(x, layer.norm).flatten(2).transpose(1, 2);  // [B, h W, C]
-  const at::Tensor qkv = nn::linear(tokens, layer.qkv_weight, layer.qkv_bias);
+  const at::Tensor normed = spatial.group_norm(x, layer.norm).permute({0, 2, 3, 1});  // [B, h, W, C]
+  const at::Tensor qkv = nn::linear(normed, layer.qkv_weight, layer.qkv_bias);
   const auto kv = spatial.gather_tokens(qkv.narrow(-1, channels, 2 * channels)).chunk(2, -1);  // [B, H W, C]
   const double scale = 1 / std::sqrt(static_cast<double>(channels));
   const auto one_head = [](const at::Tensor& t) { return t.unsqueeze(1); };  // [B, 1, T, C]
+  const at::Tensor q = qkv.narrow(-1, 0, channels).flatten(1, 2);
   const at::Tensor y =
-      nn::scaled_dot_product(one_head(qkv.narrow(-1, 0, channels)), one_head(kv[0]), one_head(kv[1]), scale)
-          .squeeze(1);
+      nn::scaled_dot_product(one_head(q), one_head(kv[0]), one_head(kv[1]), scale).squeeze(1);
   return x +
          nn::linear(y, layer.out_weight, layer.out_bias).transpose(1, 2).unflatten(2, {x.size(2), x.size(3)});
 }
@@ -91,7 +74,8 @@ at::Tensor VaeDecoder::decode(const at::Tensor& latents, const nn::Spatial& spat
   x = run(mid_[1], x, spatial);
   for (const Level& level : levels_) {
     for (const Resnet& resnet : level.resnets) x = run(resnet, x, spatial);
-    if (level.upsample) x = spatial.convolve_doubled(x, *level.upsample);
+    if (level.upsample)
+      x = spatial.convolve_doubled(x, *level.upsample, spatial, 2 * x.size(2), 2 * x.size(3));
   }
   return spatial.convolve_normed(x, norm_out_, conv_out_);
 }

@@ -1,0 +1,99 @@
+#include "models/sdxl/blocks.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "nn/attention.h"
+#include "nn/ops.h"
+
+namespace xdit::models {
+namespace {
+
+constexpr double kTransformerEps = 1e-6;  // of the group norm before one
+constexpr double kLayerNormEps = 1e-5;
+
+}  // namespace
+
+UnetTransformerBlock::UnetTransformerBlock(const UnetLayer& layer, const nn::Weights& weights,
+                                           const nn::Linears& linears, const std::string& name)
+    : heads_(layer.heads),
+      qkv_(linears.make(weights, name + ".attn1.qkv", false)),
+      out1_(linears.make(weights, name + ".attn1.to_out.0", true)),
+      query_(linears.make(weights, name + ".attn2.to_q", false)),
+      out2_(linears.make(weights, name + ".attn2.to_out.0", true)),
+      mlp_in_(linears.make(weights, name + ".ff.net.0.proj", true)),
+      mlp_out_(linears.make(weights, name + ".ff.net.2", true)) {
+  const auto norm = [&](const char* which) -> Norm {
+    return {weights.get(name + which + ".weight"), weights.get(name + which + ".bias")};
+  };
+  norm1_ = norm(".norm1");
+  norm2_ = norm(".norm2");
+  norm3_ = norm(".norm3");
+}
+
+// softmax(q k^T / sqrt(D)) v by head: [T, C] of query [T, C], keys and values [S, C].
+at::Tensor UnetTransformerBlock::attend(const at::Tensor& query, const at::Tensor& keys,
+                                        const at::Tensor& values) const {
+  const auto by_head = [&](const at::Tensor& x) {
+    return x.unflatten(1, {heads_, -1}).transpose(0, 1).unsqueeze(0);  // [1, H, T, D]
+  };
+  const double scale = 1 / std::sqrt(static_cast<double>(query.size(1) / heads_));
+  const at::Tensor y = nn::scaled_dot_product(by_head(query), by_head(keys), by_head(values), scale);
+  return y.squeeze(0).transpose(0, 1).flatten(1);
+}
+
+void UnetTransformerBlock::forward(const at::Tensor& x, std::int64_t columns, UnetStep& step,
+                                   const nn::Spatial& spatial) const {
+  const std::int64_t width = x.size(1);
+  const std::int64_t rows = x.size(0) / columns;
+  const auto normed = [&](const Norm& norm) {
+    return nn::layer_norm(x, norm.weight, norm.bias, kLayerNormEps);
+  };
+  const at::Tensor qkv = (*qkv_)(normed(norm1_));  // [h W, 3 C]
+  const at::Tensor kv =
+      spatial.gather_tokens(qkv.narrow(1, width, 2 * width).view({1, rows, columns, 2 * width})).squeeze(0);
+  x.add_((*out1_)(attend(qkv.narrow(1, 0, width), kv.narrow(1, 0, width), kv.narrow(1, width, width))));
+  const UnetStep::KeysValues prompt = step.next_keys_values();
+  x.add_((*out2_)(attend((*query_)(normed(norm2_)), prompt.keys, prompt.values)));
+  x.add_((*mlp_out_)(nn::gated_gelu((*mlp_in_)(normed(norm3_)))));
+}
+
+UnetBlock::UnetBlock(const UnetConfig& config, const UnetLayer& layer, std::int64_t stride,
+                     const nn::Weights& weights, const nn::Linears& linears)
+    : norm1_(nn::read_group_norm(weights, layer.resnet + ".norm1", config.groups, config.eps)),
+      norm2_(nn::read_group_norm(weights, layer.resnet + ".norm2", config.groups, config.eps)),
+      conv1_(nn::read_convolution(weights, layer.resnet + ".conv1")),
+      conv2_(nn::read_convolution(weights, layer.resnet + ".conv2")) {
+  if (layer.inputs != layer.outputs)
+    shortcut_ = nn::read_convolution(weights, layer.resnet + ".conv_shortcut");
+  if (!layer.resample.empty()) resample_ = nn::read_convolution(weights, layer.resample, stride);
+  if (layer.transformer.empty()) return;
+  transformer_norm_ =
+      nn::read_group_norm(weights, layer.transformer + ".norm", config.groups, kTransformerEps);
+  transformer_in_ = linears.make(weights, layer.transformer + ".proj_in", true);
+  transformer_out_ = linears.make(weights, layer.transformer + ".proj_out", true);
+  for (std::int64_t i = 0; i < layer.depth; ++i)
+    transformer_.emplace_back(layer, weights, linears,
+                              fmt::format("{}.transformer_blocks.{}", layer.transformer, i));
+}
+
+at::Tensor UnetBlock::forward(const at::Tensor& x, UnetStep& step, const nn::Spatial& spatial) const {
+  at::Tensor h = spatial.convolve_normed(x, norm1_, {conv1_.weight, step.next_bias()});
+  h = spatial.convolve_normed(h, norm2_, conv2_);
+  h.add_(shortcut_ ? spatial.convolve(x, *shortcut_) : x);
+  return transformer_norm_ ? transform(h, step, spatial) : h;
+}
+
+at::Tensor UnetBlock::transform(const at::Tensor& x, UnetStep& step, const nn::Spatial& spatial) const {
+  const auto pixels = [](const at::Tensor& picture) {
+    return picture.squeeze(0).permute({1, 2, 0}).flatten(0, 1);  // [h W, C]
+  };
+  const at::Tensor tokens = (*transformer_in_)(pixels(spatial.group_norm(x, *transformer_norm_)));
+  for (const UnetTransformerBlock& block : transformer_) block.forward(tokens, x.size(3), step, spatial);
+  const at::Tensor y = (*transformer_out_)(tokens).view({x.size(2), x.size(3), x.size(1)});
+  return y.permute({2, 0, 1}).unsqueeze(0).add_(x);
+}
+
+}  // namespace xdit::models

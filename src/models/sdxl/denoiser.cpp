@@ -1,0 +1,68 @@
+#include "models/sdxl/denoiser.h"
+
+#include <ATen/ATen.h>
+
+#include <utility>
+
+#include "core/error.h"
+#include "models/sdxl/unet.h"
+
+namespace xdit::models {
+namespace {
+
+class UnetBranch final : public Branch {
+ public:
+  UnetBranch(UnetConditioning prepared, std::int64_t latent_columns)
+      : conditioning(std::move(prepared)), columns(latent_columns) {}
+  UnetConditioning conditioning;
+  std::int64_t columns;
+};
+
+class UnetDenoiser final : public Denoiser {
+ public:
+  UnetDenoiser(const UnetConfig& config, nn::Weights& weights, const nn::Linears& linears,
+               const nn::Spatial& spatial)
+      : unet_(config, weights, linears), spatial_(spatial) {}
+
+  std::unique_ptr<Branch> prepare(const PromptEmbedding& prompt, const LoopShape& shape) override {
+    return std::make_unique<UnetBranch>(unet_.prepare({.text = prompt.tokens,
+                                                       .pooled = prompt.pooled,
+                                                       .timesteps = shape.timesteps,
+                                                       .size_ids = shape.size_ids}),
+                                        shape.latent_columns);
+  }
+
+  void prepared_all() override { unet_.release_conditioning(); }
+
+  at::Tensor predict(const Branch& branch, const at::Tensor& input, std::int64_t step,
+                     const ForwardPart& /*part*/) override {
+    const auto& prepared = static_cast<const UnetBranch&>(branch);
+    const std::int64_t rows = input.size(0) / prepared.columns;
+    return pack(unet_.forward(unpack(input, rows, prepared.columns), prepared.conditioning, step, spatial_));
+  }
+
+  at::Tensor pack(const at::Tensor& latents) const override {
+    return latents.flatten(1).transpose(0, 1).contiguous();
+  }
+
+  at::Tensor unpack(const at::Tensor& packed, std::int64_t rows, std::int64_t columns) const override {
+    return packed.unflatten(0, {rows, columns}).permute({2, 0, 1});
+  }
+
+ private:
+  Unet unet_;
+  const nn::Spatial& spatial_;
+};
+
+}  // namespace
+
+std::unique_ptr<Denoiser> make_unet_denoiser(const Model& model, BlockRange blocks, nn::Weights& weights,
+                                             const nn::Linears& linears, nn::Attention& /*attention*/,
+                                             const nn::Spatial& spatial) {
+  const weights::Component& component = model.files.components.at("unet");
+  const UnetConfig config = read_unet_config(component.config, "unet/config.json");
+  XDIT_ASSERT(blocks.first == 0 && blocks.count == config.blocks());
+  return std::make_unique<UnetDenoiser>(config, weights, linears, spatial);
+}
+
+}  // namespace xdit::models
