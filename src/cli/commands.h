@@ -29,6 +29,7 @@ struct Command {
 Command generate_command();  ///< makes pictures; stops between steps when asked to
 Command inspect_command();   ///< kModel for a model that lacks something
 Command list_command();
+Command verify_command();  ///< kPartial when the files are not equal
 
 /// All of them; the first one works without its name.
 [[nodiscard]] std::vector<Command> commands();

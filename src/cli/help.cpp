@@ -29,6 +29,7 @@ std::string short_help() {
 
 usage: xdit-gen [generate] -m MODEL -p PROMPT [flags]
        xdit-gen inspect FILE  |  xdit-gen list models|schedulers|devices
+       xdit-gen verify A B
 
   -m, --model PATH     diffusers folder, .safetensors file, or owner/name
   -p, --prompt TEXT    what to draw; repeat it for several, - reads stdin
