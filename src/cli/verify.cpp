@@ -26,6 +26,7 @@ Json as_json(const PixelDifference& difference, bool opaque) {
   return {{"maximum", difference.maximum},
           {"mean", difference.mean},
           {"psnr_db", difference.psnr_db},
+          {"pixels", difference.pixels},
           {"differing", difference.differing},
           {"share", static_cast<double>(difference.differing) / static_cast<double>(difference.pixels)},
           {"box", {difference.left, difference.top, difference.right, difference.bottom}},
@@ -40,9 +41,9 @@ Json as_json(const PixelDifference& difference, bool opaque) {
 Json compare_files(const fs::path& a, const fs::path& b) {
   if (output::same_bytes(a, b, ExitCode::kUsage)) return {{"result", "equal"}};
   Json about{{"result", "encoding"}};
-  const output::TextDifference texts =
-      output::compare(output::read_png_text(a, ExitCode::kUsage), output::read_png_text(b, ExitCode::kUsage));
-  for (const auto& [name, pair] : texts) {
+  const output::PngText text_a = output::read_png_text(a, ExitCode::kUsage);
+  const output::PngText text_b = output::read_png_text(b, ExitCode::kUsage);
+  for (const auto& [name, pair] : output::compare(text_a, text_b)) {
     about["result"] = "text";
     for (const auto& text : {pair.first, pair.second})
       about["text"][name].push_back(text ? Json(*text) : Json());
@@ -109,11 +110,11 @@ std::string pixel_lines(const Json& pixels) {
   const Json& worst = pixels.at("worst");
   return fmt::format(
       "  {} levels apart at most, {:.3g} on average; PSNR {:.2f} dB\n"
-      "  {} pixels ({:.3g} %), all in x {} to {}, y {} to {}\n"
+      "  {} of {} pixels ({:.3g} %), all in x {} to {}, y {} to {}\n"
       "  worst at x {}, y {}: {} and {}\n",
       pixels.at("maximum").get<int>(), pixels.at("mean").get<double>(), pixels.at("psnr_db").get<double>(),
-      pixels.at("differing").get<std::int64_t>(), 100 * pixels.at("share").get<double>(), box[0].dump(),
-      box[2].dump(), box[1].dump(), box[3].dump(), worst.at("x").dump(), worst.at("y").dump(),
+      pixels.at("differing").dump(), pixels.at("pixels").dump(), 100 * pixels.at("share").get<double>(),
+      box[0].dump(), box[2].dump(), box[1].dump(), box[3].dump(), worst.at("x").dump(), worst.at("y").dump(),
       worst.at("a").dump(), worst.at("b").dump());
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <span>
@@ -85,7 +86,7 @@ bool same_bytes(const std::filesystem::path& a, const std::filesystem::path& b, 
   std::vector<std::byte> y(kPart);
   for (std::uint64_t at = 0; at < first.size(); at += kPart) {
     const std::size_t read = first.read_at(x, at);
-    if (second.read_at(y, at) != read || !std::equal(x.begin(), x.begin() + read, y.begin())) return false;
+    if (second.read_at(y, at) != read || std::memcmp(x.data(), y.data(), read) != 0) return false;
   }
   return true;
 }
