@@ -191,9 +191,9 @@ const models::Branch& RankRun::branch(models::Denoiser& denoiser, const std::str
 }
 
 void RankRun::make_pictures(const Networks& networks) {
-  const auto denoiser = models::make_denoiser(job_.model, {plan_.blocks.first, plan_.blocks.count},
-                                              *networks.transformer, spread_.linears(), spread_.attention(),
-                                              spread_.patches());
+  const auto denoiser =
+      models::make_denoiser(job_.model, {plan_.blocks.first, plan_.blocks.count}, *networks.transformer,
+                            spread_.linears(), spread_.attention(), spread_.patches());
   const models::VaeDecoder decoder(vae_, *networks.vae);
   if (embeddings_.size() <= kPreparedPrompts) {
     for (const auto& [prompt, embedding] : embeddings_) static_cast<void>(branch(*denoiser, prompt));
