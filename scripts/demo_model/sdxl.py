@@ -53,6 +53,7 @@ class Sdxl(Architecture):
     def __init__(self, vocabulary: int, vocabulary_2: int):
         super().__init__()
         self.end_token = vocabulary - 1
+        self.register_buffer("time_ids", torch.tensor(TIME_IDS), persistent=False)
         self.unet = UNet2DConditionModel(
             sample_size=16, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, layers_per_block=1,
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -104,7 +105,7 @@ class Sdxl(Architecture):
 
     def denoise(self, x: Tensor, t: Tensor, text: Tensor, pooled: Tensor) -> Tensor:
         """The noise in x [B, 4, 16, 16], whose variance is 1, at times t [B] of 0..999."""
-        time_ids = torch.tensor(TIME_IDS, device=x.device).expand(len(x), -1)
+        time_ids = self.time_ids.expand(len(x), -1)
         return self.unet(x.to(text.dtype, memory_format=torch.channels_last), t, text,
                          added_cond_kwargs={"text_embeds": pooled, "time_ids": time_ids}, return_dict=False)[0]
 
