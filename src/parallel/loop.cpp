@@ -8,6 +8,11 @@ at::Tensor guided(const at::Tensor& positive, const at::Tensor& negative, double
   return negative + (positive - negative) * scale;
 }
 
+at::Tensor drawn(const schedulers::Sampler& sampler, std::int64_t step, const Start& start) {
+  const schedulers::Draw draw = sampler.draws(step);
+  return draw == schedulers::Draw::kNone ? at::Tensor() : start.draw(draw);
+}
+
 std::vector<const models::Branch*> LocalGuide::branches(const Guidance& guidance) const {
   if (guidance.scale <= 1) return {guidance.positive};
   return {guidance.positive, guidance.negative};
@@ -18,16 +23,18 @@ at::Tensor LocalGuide::combine(std::span<const at::Tensor> predictions, const Gu
 }
 
 at::Tensor SerialLoop::run(models::Denoiser& denoiser, const schedulers::Sampler& sampler, Guide& guide,
-                           const Guidance& guidance, const at::Tensor& noise, const OnStep& on_step) {
-  at::Tensor latents = noise;
+                           const Guidance& guidance, const Start& start, const OnStep& on_step) {
+  at::Tensor latents = start.latents;
   schedulers::History history;
   const auto steps = static_cast<std::int64_t>(sampler.timesteps().size());
-  for (std::int64_t i = 0; i < steps; ++i) {
+  for (std::int64_t i = start.first; i < steps; ++i) {
+    const at::Tensor input = sampler.model_input(i, latents);
     std::vector<at::Tensor> predictions;
     for (const models::Branch* branch : guide.branches(guidance))
-      predictions.push_back(denoiser.predict(*branch, latents, i, {}));
-    latents = sampler.step(i, latents, guide.combine(predictions, guidance), history);
-    on_step(i + 1, latents);
+      predictions.push_back(denoiser.predict(*branch, input, i, {}));
+    latents =
+        sampler.step(i, latents, guide.combine(predictions, guidance), drawn(sampler, i, start), history);
+    on_step(i + 1 - start.first, latents);
   }
   return latents;
 }

@@ -44,9 +44,23 @@ class LocalGuide final : public Guide {
 /// negative + scale (positive - negative).
 [[nodiscard]] at::Tensor guided(const at::Tensor& positive, const at::Tensor& negative, double scale);
 
-/// Called after each step with its number (1-based) and the latents; undefined where the rank does not hold
-/// them.
+/// Called after each evaluation with its number in the run (1-based) and the latents; undefined where the
+/// rank does not hold them.
 using OnStep = std::function<void(std::int64_t step, const at::Tensor& latents)>;
+
+/// Standard normal noise for this rank's latents: each call draws the whole picture's, so that it does not
+/// depend on the ranks, and gives this rank's part.
+using OnDraw = std::function<at::Tensor(schedulers::Draw draw)>;
+
+/// Where a picture begins.
+struct Start {
+  at::Tensor latents;      ///< in the denoiser's layout
+  std::int64_t first = 0;  ///< evaluation of the sampler's schedule
+  OnDraw draw;             ///< for samplers that add noise
+};
+
+/// The noise that the sampler adds in evaluation `step`; undefined for none. Once an evaluation.
+[[nodiscard]] at::Tensor drawn(const schedulers::Sampler& sampler, std::int64_t step, const Start& start);
 
 /// Which tokens and which blocks run when.
 class Loop {
@@ -55,9 +69,9 @@ class Loop {
   Loop(const Loop&) = delete;
   Loop& operator=(const Loop&) = delete;
   virtual ~Loop() = default;
-  /// Latents of the picture from `noise`, both in the denoiser's layout.
+  /// Latents of the picture, in the denoiser's layout.
   [[nodiscard]] virtual at::Tensor run(models::Denoiser& denoiser, const schedulers::Sampler& sampler,
-                                       Guide& guide, const Guidance& guidance, const at::Tensor& noise,
+                                       Guide& guide, const Guidance& guidance, const Start& start,
                                        const OnStep& on_step) = 0;
 };
 
@@ -65,8 +79,7 @@ class Loop {
 class SerialLoop final : public Loop {
  public:
   [[nodiscard]] at::Tensor run(models::Denoiser& denoiser, const schedulers::Sampler& sampler, Guide& guide,
-                               const Guidance& guidance, const at::Tensor& noise,
-                               const OnStep& on_step) override;
+                               const Guidance& guidance, const Start& start, const OnStep& on_step) override;
 };
 
 }  // namespace xdit::parallel

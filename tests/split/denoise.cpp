@@ -71,7 +71,7 @@ at::Tensor denoise(const Run& run, const models::Model& model, std::int64_t rank
   const auto denoiser = models::make_denoiser(model, {mine.blocks.first, mine.blocks.count}, *weights,
                                               spread.linears(), spread.attention());
   const auto sampler = schedulers::make_sampler(
-      {.name = "flow-match-euler", .steps = run.steps, .image_tokens = run.rows * run.columns, .shift = {}},
+      {.name = "flow-match-euler", .steps = run.steps, .image_tokens = run.rows * run.columns},
       model.files.scheduler_config);
   std::vector<float> times;
   for (const float timestep : sampler->timesteps()) times.push_back(timestep / 1000);
@@ -94,7 +94,8 @@ at::Tensor denoise(const Run& run, const models::Model& model, std::int64_t rank
   const at::Tensor latents = spread.loop().run(
       *denoiser, *sampler, spread.guide(),
       {.positive = positive.get(), .negative = guided ? negative.get() : nullptr, .scale = run.cfg_scale},
-      at::cat(part), [](std::int64_t, const at::Tensor&) {});
+      {.latents = sampler->begin(at::cat(part)), .first = 0, .draw = {}},
+      [](std::int64_t, const at::Tensor&) {});
   const at::Tensor all = spread.all_tokens(latents);
   spread.finish();
   return all;

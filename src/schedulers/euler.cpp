@@ -1,0 +1,55 @@
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+#include "schedulers/sigma_sampler.h"
+
+namespace xdit::schedulers {
+namespace {
+
+// Karras et al. 2022, algorithm 1 without its second order; diffusers EulerDiscreteScheduler.
+class Euler final : public SigmaSampler {
+ public:
+  using SigmaSampler::SigmaSampler;
+
+ private:
+  at::Tensor update(std::int64_t step, const at::Tensor& x, const at::Tensor& output,
+                    const at::Tensor& /*noise*/, History& /*history*/) const override {
+    return x + slope(step, x, output) * (sigma(step + 1) - sigma(step));
+  }
+};
+
+// Less noise than the next level holds, then the rest of it anew (k-diffusion; diffusers
+// EulerAncestralDiscreteScheduler).
+class EulerAncestral final : public SigmaSampler {
+ public:
+  using SigmaSampler::SigmaSampler;
+  Draw draws(std::int64_t step) const override { return sigma(step + 1) > 0 ? Draw::kAsFirst : Draw::kNone; }
+
+ private:
+  at::Tensor update(std::int64_t step, const at::Tensor& x, const at::Tensor& output, const at::Tensor& noise,
+                    History& /*history*/) const override {
+    const auto [down, up] = ancestral(sigma(step), sigma(step + 1));
+    const at::Tensor next = x + slope(step, x, output) * (down - sigma(step));
+    return noise.defined() ? next + noise * up : next;
+  }
+};
+
+}  // namespace
+
+AncestralStep ancestral(float from, float to) {
+  const float up = std::sqrt(to * to * (from * from - to * to) / (from * from));
+  return {std::sqrt(to * to - up * up), up};
+}
+
+std::unique_ptr<Sampler> make_euler(const DiffusionConfig& config, std::int64_t steps) {
+  const TrainedNoise trained = trained_noise(config, config.zero_terminal_snr, true);
+  return std::make_unique<Euler>(config, noise_levels(config, trained, steps, LevelStyle::kSigmas));
+}
+
+std::unique_ptr<Sampler> make_euler_ancestral(const DiffusionConfig& config, std::int64_t steps) {
+  const TrainedNoise trained = trained_noise(config, config.zero_terminal_snr, true);
+  return std::make_unique<EulerAncestral>(config, noise_levels(config, trained, steps, LevelStyle::kSigmas));
+}
+
+}  // namespace xdit::schedulers

@@ -1,0 +1,10 @@
+#pragma once
+#include "schedulers/flow_match.h"
+#include "schedulers/sampler.h"
+
+namespace xdit::schedulers {
+
+/// dx = v dsigma (Lipman et al. 2023): diffusers' FlowMatchEulerDiscreteScheduler.
+[[nodiscard]] std::unique_ptr<Sampler> make_flow_match_euler(FlowMatchSchedule schedule);
+
+}  // namespace xdit::schedulers
