@@ -29,7 +29,7 @@ class Ddim final : public TimestepSampler {
 }  // namespace
 
 std::unique_ptr<Sampler> make_ddim(const DiffusionConfig& config, std::int64_t steps) {
-  return std::make_unique<Ddim>(config, trained_noise(config, config.zero_terminal_snr, false), steps);
+  return std::make_unique<Ddim>(config, trained_noise(config, false), steps);
 }
 
 }  // namespace xdit::schedulers

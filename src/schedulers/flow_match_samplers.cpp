@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include "schedulers/sigma_sampler.h"
+
 namespace xdit::schedulers {
 namespace {
 
@@ -29,10 +31,29 @@ class FlowMatchEuler final : public FlowMatchSampler {
   }
 };
 
+class FlowMatchHeun final : public FlowMatchSampler {
+ public:
+  using FlowMatchSampler::FlowMatchSampler;
+  std::int64_t order() const override { return 2; }
+
+ private:
+  at::Tensor update(std::int64_t step, const at::Tensor& x, const at::Tensor& output,
+                    const at::Tensor& /*noise*/, History& history) const override {
+    const bool second = step % 2 == 1;
+    const std::int64_t first = second ? step - 1 : step;
+    const at::Tensor slope = (x - denoised(Prediction::kEpsilon, x, output, sigma(step))) / sigma(step);
+    return heun_step(second, x, slope, sigma(first + 1) - sigma(first), history);
+  }
+};
+
 }  // namespace
 
 std::unique_ptr<Sampler> make_flow_match_euler(FlowMatchSchedule schedule) {
   return std::make_unique<FlowMatchEuler>(std::move(schedule));
+}
+
+std::unique_ptr<Sampler> make_flow_match_heun(const FlowMatchSchedule& schedule) {
+  return std::make_unique<FlowMatchHeun>(twice(schedule));
 }
 
 }  // namespace xdit::schedulers

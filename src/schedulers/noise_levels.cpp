@@ -101,12 +101,12 @@ double TrainedNoise::timestep_of(double sigma) const {
   return (1 - weight) * static_cast<double>(low) + weight * static_cast<double>(low + 1);
 }
 
-TrainedNoise trained_noise(const DiffusionConfig& config, bool zero_terminal_snr, bool finite) {
+TrainedNoise trained_noise(const DiffusionConfig& config, bool finite) {
   std::vector<float> betas = betas_of(config);
-  if (zero_terminal_snr) betas = without_terminal_signal(betas);
+  if (config.zero_terminal_snr) betas = without_terminal_signal(betas);
   TrainedNoise trained;
   trained.alphas = cumulative_alphas(betas);
-  if (zero_terminal_snr && finite) trained.alphas.back() = 0x1p-24F;  // diffusers' bound: 4096
+  if (config.zero_terminal_snr && finite) trained.alphas.back() = 0x1p-24F;  // diffusers' bound: 4096
   for (const float alpha : trained.alphas) {
     trained.sigmas.push_back(std::sqrt((1 - alpha) / alpha));
     trained.log_sigmas.push_back(std::log(trained.sigmas.back()));
@@ -172,7 +172,7 @@ std::vector<double> spread_sigmas(Sigmas sigmas, double highest, double lowest, 
 
 NoiseLevels noise_levels(const DiffusionConfig& config, const TrainedNoise& trained, std::int64_t steps,
                          LevelStyle style) {
-  const bool multistep = style == LevelStyle::kMultistep;
+  const bool multistep = style != LevelStyle::kSigmas;
   std::vector<double> timesteps = spaced_timesteps(config, config.spacing.value_or(Spacing::kLinspace), steps,
                                                    multistep ? steps + 1 : steps);
   std::vector<double> sigmas;
@@ -186,9 +186,9 @@ NoiseLevels noise_levels(const DiffusionConfig& config, const TrainedNoise& trai
     for (std::size_t i = 0; i < sigmas.size(); ++i) {
       timesteps[i] = trained.timestep_of(sigmas[i]);
       // diffusers rounds those of Karras' levels and cuts the others.
-      if (multistep)
-        timesteps[i] =
-            config.sigmas == Sigmas::kKarras ? std::nearbyint(timesteps[i]) : std::floor(timesteps[i]);
+      const bool rounds = config.sigmas == Sigmas::kKarras &&
+                          (style == LevelStyle::kUniPc || config.beta_schedule != "squaredcos_cap_v2");
+      if (multistep) timesteps[i] = rounds ? std::nearbyint(timesteps[i]) : std::floor(timesteps[i]);
     }
   }
   NoiseLevels levels{.sigmas = {sigmas.begin(), sigmas.end()},

@@ -15,9 +15,9 @@ struct TrainedNoise {
   /// The timestep, with its fraction, whose noise level is `sigma`: linear in the logarithm.
   [[nodiscard]] double timestep_of(double sigma) const;
 };
-/// `zero_terminal_snr`: rescaled so that the last step holds no picture (Lin et al. 2023, algorithm 1).
-/// `finite`: its sigma is kept finite, as solvers in sigma want it.
-[[nodiscard]] TrainedNoise trained_noise(const DiffusionConfig& config, bool zero_terminal_snr, bool finite);
+/// `finite`: the last sigma of a zero terminal SNR (Lin et al. 2023, algorithm 1) is kept finite, as solvers
+/// in sigma want it.
+[[nodiscard]] TrainedNoise trained_noise(const DiffusionConfig& config, bool finite);
 
 /// Timesteps of `steps` steps, descending; those of linspace are not rounded. `points`: how many the spacings
 /// other than trailing divide the training steps by: steps, or steps + 1 where the last is left out.
@@ -29,10 +29,11 @@ struct NoiseLevels {
   std::vector<float> sigmas;
   std::vector<float> timesteps;
 };
-/// What tells diffusers' two kinds of solvers apart.
+/// Where diffusers' solvers differ.
 enum class LevelStyle : std::uint8_t {
   kSigmas,     ///< k-diffusion's: fractional timesteps; spacings between the first and the last level
-  kMultistep,  ///< DPM-Solver's: whole timesteps; spacings between the trained extremes
+  kDpmSolver,  ///< whole timesteps; spacings between the trained extremes
+  kUniPc,      ///< the same, but for the rounding of Karras' timesteps
 };
 [[nodiscard]] NoiseLevels noise_levels(const DiffusionConfig& config, const TrainedNoise& trained,
                                        std::int64_t steps, LevelStyle style);

@@ -10,6 +10,7 @@ namespace xdit::schedulers {
 SigmaSampler::SigmaSampler(const DiffusionConfig& config, NoiseLevels levels)
     : Sampler(std::move(levels.timesteps)),
       prediction_(config.prediction),
+      clip_(config.clip),
       sigmas_(std::move(levels.sigmas)),
       first_noise_(*std::max_element(sigmas_.begin(), sigmas_.end())) {
   // diffusers: the first timestep of leading is not the last trained one, so latents hold a picture.
@@ -18,6 +19,11 @@ SigmaSampler::SigmaSampler(const DiffusionConfig& config, NoiseLevels levels)
 
 at::Tensor SigmaSampler::model_input(std::int64_t step, const at::Tensor& latents) const {
   return latents / std::sqrt(sigma(step) * sigma(step) + 1);
+}
+
+at::Tensor SigmaSampler::picture(std::int64_t step, const at::Tensor& x, const at::Tensor& output) const {
+  const at::Tensor predicted = denoised(prediction_, x, output, sigma(step));
+  return clip_ ? predicted.clamp(-*clip_, *clip_) : predicted;
 }
 
 at::Tensor SigmaSampler::slope(std::int64_t step, const at::Tensor& x, const at::Tensor& output) const {

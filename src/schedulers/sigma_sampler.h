@@ -15,9 +15,8 @@ class SigmaSampler : public Sampler {
 
  protected:
   [[nodiscard]] float sigma(std::int64_t step) const { return sigmas_.at(static_cast<std::size_t>(step)); }
-  [[nodiscard]] at::Tensor picture(std::int64_t step, const at::Tensor& x, const at::Tensor& output) const {
-    return denoised(prediction_, x, output, sigma(step));
-  }
+  /// The predicted picture, clipped where the config says so.
+  [[nodiscard]] at::Tensor picture(std::int64_t step, const at::Tensor& x, const at::Tensor& output) const;
   /// dx / dsigma.
   [[nodiscard]] at::Tensor slope(std::int64_t step, const at::Tensor& x, const at::Tensor& output) const;
   [[nodiscard]] Level level(std::int64_t step) const override { return {1, sigma(step)}; }
@@ -25,6 +24,7 @@ class SigmaSampler : public Sampler {
 
  private:
   Prediction prediction_;
+  std::optional<float> clip_;
   std::vector<float> sigmas_;
   float first_noise_;
 };
@@ -36,8 +36,19 @@ struct AncestralStep {
 };
 [[nodiscard]] AncestralStep ancestral(float from, float to);
 
+/// One of the two evaluations of Heun's method over `change` of the level; the history holds the first.
+[[nodiscard]] at::Tensor heun_step(bool second, const at::Tensor& x, const at::Tensor& slope, float change,
+                                   History& history);
+/// Levels of evaluations that are made twice at all levels but the first.
+[[nodiscard]] NoiseLevels twice(const NoiseLevels& steps);
+
 [[nodiscard]] std::unique_ptr<Sampler> make_euler(const DiffusionConfig& config, std::int64_t steps);
 [[nodiscard]] std::unique_ptr<Sampler> make_euler_ancestral(const DiffusionConfig& config,
                                                             std::int64_t steps);
+[[nodiscard]] std::unique_ptr<Sampler> make_heun(const DiffusionConfig& config, std::int64_t steps);
+[[nodiscard]] std::unique_ptr<Sampler> make_dpm_2(const DiffusionConfig& config, std::int64_t steps);
+[[nodiscard]] std::unique_ptr<Sampler> make_dpm_2s_ancestral(const DiffusionConfig& config,
+                                                             std::int64_t steps);
+[[nodiscard]] std::unique_ptr<Sampler> make_lms(const DiffusionConfig& config, std::int64_t steps);
 
 }  // namespace xdit::schedulers

@@ -29,5 +29,8 @@ class TimestepSampler : public Sampler {
 [[nodiscard]] std::vector<float> whole_timesteps(const DiffusionConfig& config, std::int64_t steps);
 
 [[nodiscard]] std::unique_ptr<Sampler> make_ddim(const DiffusionConfig& config, std::int64_t steps);
+[[nodiscard]] std::unique_ptr<Sampler> make_ddpm(const DiffusionConfig& config, std::int64_t steps);
+[[nodiscard]] std::unique_ptr<Sampler> make_lcm(const DiffusionConfig& config, std::int64_t steps);
+[[nodiscard]] std::unique_ptr<Sampler> make_pndm(const DiffusionConfig& config, std::int64_t steps);
 
 }  // namespace xdit::schedulers
