@@ -1,7 +1,5 @@
 #include <ATen/ATen.h>
 
-#include <cmath>
-
 #include "schedulers/sigma_sampler.h"
 
 namespace xdit::schedulers {
@@ -38,8 +36,11 @@ class EulerAncestral final : public SigmaSampler {
 }  // namespace
 
 AncestralStep ancestral(float from, float to) {
-  const float up = std::sqrt(to * to * (from * from - to * to) / (from * from));
-  return {std::sqrt(to * to - up * up), up};
+  // From a terminal SNR of zero, `down` is the difference of numbers that agree in all but their last bits:
+  // diffusers' is what torch's root leaves of it.
+  const auto root = [](float value) { return at::sqrt(at::scalar_tensor(value)).item<float>(); };
+  const float up = root(to * to * (from * from - to * to) / (from * from));
+  return {root(to * to - up * up), up};
 }
 
 std::unique_ptr<Sampler> make_euler(const DiffusionConfig& config, std::int64_t steps) {

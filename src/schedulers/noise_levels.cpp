@@ -10,15 +10,16 @@
 namespace xdit::schedulers {
 namespace {
 
-// torch.linspace in float32: from both ends to the middle.
+// torch.linspace in float32: from both ends to the middle, multiplied and added in one rounding.
 std::vector<float> linspace32(double first, double last, std::int64_t count) {
   const auto start = static_cast<float>(first);
   const auto end = static_cast<float>(last);
   const float step = (end - start) / static_cast<float>(count - 1);
   std::vector<float> values(static_cast<std::size_t>(count));
   for (std::int64_t i = 0; i < count; ++i)
-    values[static_cast<std::size_t>(i)] =
-        i < count / 2 ? start + step * static_cast<float>(i) : end - step * static_cast<float>(count - i - 1);
+    values[static_cast<std::size_t>(i)] = i < count / 2
+                                              ? std::fma(step, static_cast<float>(i), start)
+                                              : std::fma(-step, static_cast<float>(count - i - 1), end);
   return values;
 }
 
@@ -106,11 +107,9 @@ TrainedNoise trained_noise(const DiffusionConfig& config, bool finite) {
   if (config.zero_terminal_snr) betas = without_terminal_signal(betas);
   TrainedNoise trained;
   trained.alphas = cumulative_alphas(betas);
-  if (config.zero_terminal_snr && finite) trained.alphas.back() = 0x1p-24F;  // diffusers' bound: 4096
-  for (const float alpha : trained.alphas) {
-    trained.sigmas.push_back(std::sqrt((1 - alpha) / alpha));
-    trained.log_sigmas.push_back(std::log(trained.sigmas.back()));
-  }
+  for (const float alpha : trained.alphas) trained.sigmas.push_back(std::sqrt((1 - alpha) / alpha));
+  if (config.zero_terminal_snr && finite) trained.sigmas.back() = 4096;  // diffusers' bound
+  for (const float sigma : trained.sigmas) trained.log_sigmas.push_back(std::log(sigma));
   return trained;
 }
 

@@ -132,9 +132,10 @@ std::unique_ptr<Sampler> make_dpm_2(const DiffusionConfig& config, std::int64_t 
 
 std::unique_ptr<Sampler> make_dpm_2s_ancestral(const DiffusionConfig& config, std::int64_t steps) {
   const TrainedNoise trained = trained_noise(config, true);
-  return std::make_unique<Dpm2sAncestral>(
-      config,
-      with_middles(noise_levels(config, trained, steps, LevelStyle::kSigmas), trained, ancestral_middle));
+  NoiseLevels levels = noise_levels(config, trained, steps, LevelStyle::kSigmas);
+  for (std::size_t i = 0; i < levels.timesteps.size(); ++i)  // k-diffusion goes by the levels alone
+    levels.timesteps[i] = static_cast<float>(trained.timestep_of(levels.sigmas[i]));
+  return std::make_unique<Dpm2sAncestral>(config, with_middles(levels, trained, ancestral_middle));
 }
 
 }  // namespace xdit::schedulers

@@ -40,11 +40,11 @@ TEST_CASE("sigmas and timesteps are diffusers'") {
 }
 
 TEST_CASE("a config that the scheduler does not have is refused") {
-  CHECK_THROWS_WITH(read_flow_match_config({{"use_karras_sigmas", true}}, "config"),
-                    ContainsSubstring("use_karras_sigmas"));
+  CHECK_THROWS_WITH(read_flow_match_config({{"stochastic_sampling", true}}, "config"),
+                    ContainsSubstring("stochastic_sampling"));
   CHECK_THROWS_AS(read_flow_match_config({{"shift", "three"}}, "config"), Error);
   CHECK_THROWS_AS(read_flow_match_config({{"shift", 0}}, "config"), Error);
-  CHECK_THROWS_AS(read_flow_match_config({{"time_shift_type", "linear"}}, "config"), Error);
+  CHECK_THROWS_AS(read_flow_match_config({{"time_shift_type", "cubic"}}, "config"), Error);
 }
 
 TEST_CASE("a constant velocity field is integrated exactly") {
