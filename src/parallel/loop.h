@@ -17,6 +17,9 @@ struct Guidance {
   const models::Branch* positive = nullptr;
   const models::Branch* negative = nullptr;
   double scale = 1;
+  double rescale = 0;  ///< how far the guided prediction takes the positive one's deviation; 0: not
+  /// The picture's rows [T, C] on every rank, from this rank's; unset where it holds them all.
+  std::function<at::Tensor(const at::Tensor& rows)> whole{};
 };
 
 /// Which rank computes which branch of a guided step.
@@ -41,8 +44,10 @@ class LocalGuide final : public Guide {
                                    const Guidance& guidance) override;
 };
 
-/// negative + scale (positive - negative).
-[[nodiscard]] at::Tensor guided(const at::Tensor& positive, const at::Tensor& negative, double scale);
+/// negative + scale (positive - negative), rescaled (Lin et al. 2023, eq. 15 and 16) by the deviations over
+/// the whole picture.
+[[nodiscard]] at::Tensor guided(const at::Tensor& positive, const at::Tensor& negative,
+                                const Guidance& guidance);
 
 /// Called after each evaluation with its number in the run (1-based) and the latents; undefined where the
 /// rank does not hold them.

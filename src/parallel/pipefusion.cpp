@@ -145,8 +145,12 @@ at::Tensor PipefusionLoop::run(models::Denoiser& denoiser, const schedulers::Sam
                   std::vector<schedulers::History>(static_cast<std::size_t>(split_.bands())),
                   {}};
   const auto steps = static_cast<std::int64_t>(sampler.timesteps().size());
+  const std::int64_t whole = start.first + sampler.evaluations(shape_.warmup);
+  if (guidance.rescale != 0 && whole < steps)
+    throw Error(ExitCode::kUsage, "guidance rescale needs whole pictures, which PipeFusion's bands are not",
+                "sampling.guidance_rescale", "0, or without --pipefusion");
   for (std::int64_t i = start.first; i < steps; ++i) {
-    if (i - start.first < shape_.warmup)
+    if (i < whole)
       run_part(picture, i, split_.whole());
     else
       for (std::int64_t band = 0; band < split_.bands(); ++band)

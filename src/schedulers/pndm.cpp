@@ -17,7 +17,10 @@ class Pndm final : public TimestepSampler {
  public:
   Pndm(const DiffusionConfig& config, const TrainedNoise& trained, std::vector<float> timesteps,
        std::int64_t steps)
-      : TimestepSampler(config, trained, std::move(timesteps)), stride_(config.training_steps / steps) {}
+      : TimestepSampler(config, trained, std::move(timesteps)),
+        stride_(config.training_steps / steps),
+        more_(std::ssize(this->timesteps()) - steps) {}
+  std::int64_t evaluations(std::int64_t steps) const override { return steps + more_; }
 
  private:
   at::Tensor update(std::int64_t step, const at::Tensor& x, const at::Tensor& output,
@@ -76,6 +79,7 @@ class Pndm final : public TimestepSampler {
   }
 
   std::int64_t stride_;
+  std::int64_t more_;  // evaluations than steps, to warm up with
 };
 
 // Each of the first steps at its ends and twice in its middle, as diffusers lists them.

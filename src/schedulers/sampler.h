@@ -36,6 +36,8 @@ class Sampler {
   [[nodiscard]] std::span<const float> timesteps() const { return timesteps_; }
   /// Evaluations that a step takes: a picture may begin at multiples of it.
   [[nodiscard]] virtual std::int64_t order() const { return 1; }
+  /// How many evaluations the first `steps` steps take, or more where they are all.
+  [[nodiscard]] virtual std::int64_t evaluations(std::int64_t steps) const { return steps * order(); }
   /// Latents to begin the whole schedule with.
   [[nodiscard]] at::Tensor begin(const at::Tensor& noise) const;
   /// Latents to begin evaluation `step` with, of a picture's own.
