@@ -69,6 +69,7 @@ RankRun::RankRun(const RankJob& job, Listener& listener, output::Report& report)
       loader_(job.plan, plan_, job.model, spread_, at::TensorOptions().dtype(dtype_).device(device_)),
       pictures_(config::pictures(job.spec)),
       sampler_(schedulers::make_sampler({.name = job.spec.sampling.scheduler,
+                                         .sigmas = job.spec.sampling.sigmas,
                                          .steps = job.spec.sampling.steps,
                                          .image_tokens = job.plan.image_tokens,
                                          .shift = job.spec.sampling.shift},
@@ -226,13 +227,19 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& p
   const models::Shape& shape = job_.model.shape;
   const std::int64_t rows = spec.image.height / shape.latent_scale;
   const std::int64_t columns = spec.image.width / shape.latent_scale;
-  const at::Tensor drawn = draw_noise(picture.seed, shape.latent_channels, rows, columns,
-                                      torch_type(spec.sampling.rng_dtype.value_or(spec.model.dtype)));
-  const at::Tensor all_noise = denoiser.pack(drawn).to(device_, dtype_);
-  std::vector<at::Tensor> mine;
-  for (const models::TokenRange& range : image_)
-    mine.push_back(all_noise.narrow(0, range.first, range.count));
-  const at::Tensor noise = at::cat(mine);
+  PictureNoise noise(picture.seed, shape.latent_channels, rows, columns);
+  const at::ScalarType drawn_type = torch_type(spec.sampling.rng_dtype.value_or(spec.model.dtype));
+  const auto mine = [&](const at::Tensor& all) {
+    std::vector<at::Tensor> parts;
+    for (const models::TokenRange& range : image_) parts.push_back(all.narrow(0, range.first, range.count));
+    return at::cat(parts);
+  };
+  const at::Tensor all_noise = denoiser.pack(noise.draw(drawn_type)).to(device_, dtype_);
+  const parallel::Start start{
+      .latents = sampler_->begin(mine(all_noise)), .first = 0, .draw = [&](schedulers::Draw draw) {
+        const at::ScalarType type = draw == schedulers::Draw::kFloat32 ? at::kFloat : drawn_type;
+        return mine(denoiser.pack(noise.draw(type))).to(device_);
+      }};
   const parallel::Guidance guidance{.positive = &branch(denoiser, picture.prompt),
                                     .negative = guided_ ? &branch(denoiser, spec.negative_prompt) : nullptr,
                                     .scale = spec.sampling.cfg_scale};
@@ -240,11 +247,12 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& p
   if (guided_) trace_prompt(spec.negative_prompt, "negative_");
   trace_.add("noise", all_noise);
 
-  listener_.begin("denoise", spec.sampling.steps);
+  const auto evaluations = static_cast<std::int64_t>(sampler_->timesteps().size());
+  listener_.begin("denoise", evaluations);
   Marks marks(device_);
   marks.add();
   const at::Tensor latents = spread_.loop().run(
-      denoiser, *sampler_, spread_.guide(), guidance, noise, [&](std::int64_t step, const at::Tensor& now) {
+      denoiser, *sampler_, spread_.guide(), guidance, start, [&](std::int64_t step, const at::Tensor& now) {
         job_.stop.check();
         marks.add();
         if (trace_.enabled() && now.defined())
@@ -258,7 +266,7 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& p
   for (std::size_t i = 1; i < marks.count(); ++i)
     report_.phases.push_back(
         phase("step", marks.at_s(i - 1), marks.at_s(i), picture.index, static_cast<std::int64_t>(i)));
-  listener_.advance(spec.sampling.steps);
+  listener_.advance(evaluations);
   listener_.finish();
   return denoiser.unpack(spread_.all_tokens(latents), rows, columns);
 }
