@@ -92,6 +92,10 @@ class Sdxl(Architecture):
     def parts(self) -> dict[str, nn.Module]:
         return {"unet": self.unet, "text_encoder": self.clip, "text_encoder_2": self.clip2}
 
+    def compile(self, **options: Any) -> None:
+        """The UNet alone: transformers collects hidden states under a lock, which torch.compile refuses."""
+        self.unet.compile(**options)
+
     def to_latents(self, means: Tensor, vae: AutoencoderKL) -> Tensor:
         return means * vae.config.scaling_factor
 

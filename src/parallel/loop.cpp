@@ -16,7 +16,7 @@ at::Tensor deviation(const at::Tensor& rows) {
 }  // namespace
 
 at::Tensor guided(const at::Tensor& positive, const at::Tensor& negative, const Guidance& guidance) {
-  const at::Tensor combined = negative + (positive - negative) * guidance.scale;
+  at::Tensor combined = negative + (positive - negative) * guidance.scale;
   if (guidance.rescale == 0) return combined;
   const auto deviation_of = [&](const at::Tensor& rows) {
     return deviation(guidance.whole ? guidance.whole(rows) : rows);

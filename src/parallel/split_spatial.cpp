@@ -79,7 +79,7 @@ SplitSpatial::Shared::Shared(comm::Group& of, const std::vector<comm::Range>& ro
   for (const comm::Range& range : rows) takes_part.push_back(range.count > 0);
 }
 
-SplitSpatial::SplitSpatial(comm::Group& group, std::vector<comm::Range> rows, const SlabBytes& bytes)
+SplitSpatial::SplitSpatial(comm::Group& group, const std::vector<comm::Range>& rows, const SlabBytes& bytes)
     : SplitSpatial(std::make_shared<Shared>(group, rows, bytes), rows) {}
 
 SplitSpatial::SplitSpatial(std::shared_ptr<Shared> shared, std::vector<comm::Range> rows)

@@ -33,7 +33,7 @@ class SplitSpatial final : public nn::Spatial {
  public:
   /// Collective. `rows`: each rank's of the latents, in order; at higher resolutions these ranges grow alike.
   /// Kernels of convolutions are at most 3 wide.
-  SplitSpatial(comm::Group& group, std::vector<comm::Range> rows, const SlabBytes& bytes);
+  SplitSpatial(comm::Group& group, const std::vector<comm::Range>& rows, const SlabBytes& bytes);
   [[nodiscard]] const nn::Spatial& halved() const override { return halved_ ? *halved_ : *this; }
   [[nodiscard]] at::Tensor gather_tokens(const at::Tensor& rows) const override;
   /// The picture [C, H, W] on rank 0 from all ranks' rows [C, h, W] of it; undefined on the others.

@@ -22,8 +22,8 @@ class Ddpm final : public TimestepSampler {
     const float next = last ? 1 : alpha(timestep(step + 1));
     const float ratio = now / next;
     const float beta = 1 - ratio;
-    const at::Tensor mean = picture(x, output, now) * (std::sqrt(next) * beta / (1 - now)) +
-                            x * (std::sqrt(ratio) * (1 - next) / (1 - now));
+    at::Tensor mean = picture(x, output, now) * (std::sqrt(next) * beta / (1 - now)) +
+                      x * (std::sqrt(ratio) * (1 - next) / (1 - now));
     if (!noise.defined()) return mean;
     const float variance = config().large_variance ? beta : std::max((1 - next) / (1 - now) * beta, 1e-20F);
     return mean + noise * std::sqrt(variance);

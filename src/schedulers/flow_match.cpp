@@ -13,7 +13,7 @@ namespace xdit::schedulers {
 namespace {
 
 // Switches of diffusers' class that change the schedule or the steps, none of which FLUX.1 uses.
-constexpr std::array kUnsupported{"invert_sigmas", "stochastic_sampling"};
+constexpr std::array kUnsupportedSwitches{"invert_sigmas", "stochastic_sampling"};
 constexpr double kSimpleLevels = 10'000;  // ComfyUI's table of a flow model
 
 constexpr std::array<std::pair<const char*, Sigmas>, 3> kSwitches{
@@ -50,7 +50,7 @@ FlowMatchConfig read_flow_match_config(const nlohmann::json& config, const std::
     flow.base_shift = config.value("base_shift", flow.base_shift);
     flow.max_shift = config.value("max_shift", flow.max_shift);
     flow.training_steps = config.value("num_train_timesteps", flow.training_steps);
-    for (const char* key : kUnsupported)
+    for (const char* key : kUnsupportedSwitches)
       if (is_on(config, key))
         throw Error(ExitCode::kModel, fmt::format("{}: expected false, found true", key), where);
     for (const auto& [key, sigmas] : kSwitches)

@@ -24,7 +24,7 @@ class Lcm final : public TimestepSampler {
                     History& /*history*/) const override {
     const float time = static_cast<float>(timestep(step)) * static_cast<float>(config().timestep_scaling);
     const float power = time * time + kDataVariance;
-    const at::Tensor predicted =
+    at::Tensor predicted =
         picture(x, output, alpha(timestep(step))) * (time / std::sqrt(power)) + x * (kDataVariance / power);
     if (last(step)) return predicted;
     const float next = alpha(timestep(step + 1));

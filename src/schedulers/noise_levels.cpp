@@ -135,10 +135,11 @@ std::vector<double> spaced_timesteps(const DiffusionConfig& config, Spacing spac
       case Spacing::kLinspace:
         timesteps.push_back(even[static_cast<std::size_t>(points - 1 - i)]);
         break;
-      case Spacing::kLeading:
-        timesteps.push_back(from_end * static_cast<double>(config.training_steps / points) +
-                            static_cast<double>(config.steps_offset));
+      case Spacing::kLeading: {
+        const std::int64_t whole = config.training_steps / points;
+        timesteps.push_back(from_end * static_cast<double>(whole) + static_cast<double>(config.steps_offset));
         break;
+      }
       case Spacing::kTrailing:  // numpy.arange's rounding of the step
         timesteps.push_back(
             std::nearbyint(training + static_cast<double>(i) * ((training - ratio) - training)) - 1);

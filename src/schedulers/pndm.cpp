@@ -85,8 +85,9 @@ class Pndm final : public TimestepSampler {
 // Each of the first steps at its ends and twice in its middle, as diffusers lists them.
 std::vector<float> with_runge_kutta(const std::vector<float>& steps, std::int64_t stride) {
   std::vector<float> all;
+  const std::int64_t half = stride / 2;
   for (std::size_t i = 0; i < kWarmSteps; ++i) {
-    const float middle = steps[i + 1] + static_cast<float>(stride / 2);
+    const float middle = steps[i + 1] + static_cast<float>(half);
     all.insert(all.end(), {steps[i], middle, middle, steps[i + 1]});
   }
   all.insert(all.end(), steps.begin() + kWarmSteps, steps.end());
