@@ -40,7 +40,10 @@ class Spread {
   [[nodiscard]] Guide& guide() { return *guide_; }
   [[nodiscard]] Loop& loop() { return *loop_; }
   /// Rows of the latents of a denoiser of pictures.
-  [[nodiscard]] const nn::Spatial& patches() const { return whole_; }
+  [[nodiscard]] const nn::Spatial& patches() const {
+    if (patches_) return *patches_;
+    return whole_;
+  }
   /// Rows of the decoder's.
   [[nodiscard]] const nn::Spatial& spatial() const {
     if (slabs_) return *slabs_;
@@ -73,6 +76,8 @@ class Spread {
     return group && group->size() > 1 ? &*group : nullptr;
   }
   void make_groups(const Run& run);
+  void split_tokens(const Run& run);
+  void split_rows(const Run& run);
 
   std::optional<comm::Group> world_;
   std::optional<comm::Group> patient_;   ///< of all, too; waits for its members without end
@@ -91,6 +96,7 @@ class Spread {
   std::unique_ptr<Loop> loop_;
   std::optional<TokenGather> gather_;
   nn::LocalSpatial whole_;
+  std::unique_ptr<SplitSpatial> patches_;
   std::unique_ptr<SplitSpatial> slabs_;
 };
 

@@ -15,6 +15,7 @@
 #include "output/metadata.h"
 #include "output/png.h"
 #include "parallel/loop.h"
+#include "parallel/plan_weights.h"
 #include "pipeline/marks.h"
 #include "pipeline/picture.h"
 
@@ -74,8 +75,8 @@ RankRun::RankRun(const RankJob& job, Listener& listener, output::Report& report)
                                          .shift = job.spec.sampling.shift},
                                         job.model.files.scheduler_config)) {
   for (const parallel::Range& band : plan_.image_tokens) image_.push_back({band.first, band.count});
-  for (const config::Picture& picture : pictures_) prompts_.insert(picture.prompt);
-  if (guided_) prompts_.insert(job.spec.negative_prompt);
+  for (const config::Picture& picture : pictures_) prompts_.insert({picture.prompt});
+  if (guided_) prompts_.insert({job.spec.negative_prompt, true});
 }
 
 output::Phase RankRun::phase(const std::string& name, double start_s, double end_s, std::int64_t picture,
@@ -128,25 +129,26 @@ RankRun::Networks RankRun::load_networks() {
   const c10::InferenceMode no_gradients;  // counts for one thread
   Networks networks;
   networks.start_s = now_s();
-  networks.transformer = load("transformer");
+  networks.denoiser = load(parallel::denoiser_of(job_.model).component);
   if (plan_.pictures.count > 0) networks.vae = load("vae");
   networks.end_s = now_s();
   return networks;
 }
 
 void RankRun::encode_prompts() {
-  ids_ = tokenise(job_.model, {prompts_.begin(), prompts_.end()}, job_.spec.sampling.max_sequence_length,
+  ids_ = tokenise(job_.model, prompts_, job_.spec.sampling.max_sequence_length,
                   [this](std::string_view line) { listener_.warn(line); });
   const double start = now_s();
   listener_.begin("load", 0);
-  std::map<std::string, std::unique_ptr<nn::Weights>> weights;
-  for (const char* component : {"text_encoder", "text_encoder_2"}) weights[component] = load(component);
+  EncoderWeights weights;
+  for (const models::TextEncoder& encoder : job_.model.text_encoders)
+    weights[encoder.component] = load(encoder.component);
   listener_.finish();
   const double loaded = now_s();
   report_.phases.push_back(phase("load_encoders", start, loaded));
 
   listener_.begin("text_encode", 0);
-  embeddings_ = encode(job_.model, *weights["text_encoder"], *weights["text_encoder_2"], ids_, device_);
+  embeddings_ = encode(job_.model, weights, ids_, device_);
   Marks marks(device_);
   marks.add();
   report_.phases.push_back(phase("text_encode", loaded, marks.at_s(0)));
@@ -156,22 +158,24 @@ void RankRun::encode_prompts() {
 }
 
 void RankRun::share_prompts() {
-  std::set<std::string> mine;
+  std::set<Prompt> mine;
   for (std::int64_t i = 0; i < plan_.pictures.count; ++i)
-    mine.insert(pictures_.at(static_cast<std::size_t>(plan_.pictures.first + i)).prompt);
-  if (guided_) mine.insert(job_.spec.negative_prompt);
+    mine.insert({pictures_.at(static_cast<std::size_t>(plan_.pictures.first + i)).prompt});
+  if (guided_) mine.insert({job_.spec.negative_prompt, true});
   if (comm::Group* world = spread_.world()) {
+    const auto& encoders = job_.model.text_encoders;
+    const bool pooled = std::any_of(encoders.begin(), encoders.end(), [](const auto& e) { return e.pooled; });
     parallel::TensorBroadcast broadcast(*world, at::TensorOptions().dtype(dtype_).device(device_));
-    for (const std::string& prompt : prompts_) {
+    for (const Prompt& prompt : prompts_) {
       models::PromptEmbedding& embedding = embeddings_[prompt];
       embedding.tokens = broadcast(embedding.tokens);
-      embedding.pooled = broadcast(embedding.pooled);
+      if (pooled) embedding.pooled = broadcast(embedding.pooled);
       if (!mine.contains(prompt)) embeddings_.erase(prompt);
     }
   }
 }
 
-const models::Branch& RankRun::branch(models::Denoiser& denoiser, const std::string& prompt) {
+const models::Branch& RankRun::branch(models::Denoiser& denoiser, const Prompt& prompt) {
   std::unique_ptr<models::Branch>& prepared = branches_[prompt];
   if (!prepared)
     prepared = denoiser.prepare(embeddings_.at(prompt),
@@ -187,7 +191,7 @@ const models::Branch& RankRun::branch(models::Denoiser& denoiser, const std::str
 
 void RankRun::make_pictures(const Networks& networks) {
   const auto denoiser = models::make_denoiser(job_.model, {plan_.blocks.first, plan_.blocks.count},
-                                              *networks.transformer, spread_.linears(), spread_.attention(),
+                                              *networks.denoiser, spread_.linears(), spread_.attention(),
                                               spread_.patches());
   const models::VaeDecoder decoder(vae_, *networks.vae);
   if (embeddings_.size() <= kPreparedPrompts) {
@@ -228,11 +232,13 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& p
   for (const models::TokenRange& range : image_)
     mine.push_back(all_noise.narrow(0, range.first, range.count));
   const at::Tensor noise = at::cat(mine);
-  const parallel::Guidance guidance{.positive = &branch(denoiser, picture.prompt),
-                                    .negative = guided_ ? &branch(denoiser, spec.negative_prompt) : nullptr,
+  const Prompt prompt{picture.prompt};
+  const Prompt negative{spec.negative_prompt, true};
+  const parallel::Guidance guidance{.positive = &branch(denoiser, prompt),
+                                    .negative = guided_ ? &branch(denoiser, negative) : nullptr,
                                     .scale = spec.sampling.cfg_scale};
-  trace_prompt(picture.prompt, "");
-  if (guided_) trace_prompt(spec.negative_prompt, "negative_");
+  trace_prompt(prompt);
+  if (guided_) trace_prompt(negative);
   trace_.add("noise", all_noise);
 
   listener_.begin("denoise", spec.sampling.steps);
@@ -274,13 +280,14 @@ at::Tensor RankRun::decode(const models::VaeDecoder& decoder, const at::Tensor& 
   return image;
 }
 
-void RankRun::trace_prompt(const std::string& prompt, const std::string& prefix) {
+void RankRun::trace_prompt(const Prompt& prompt) {
   if (!trace_.enabled() || !plan_.decodes) return;
-  trace_.add(prefix + "prompt_embeds", embeddings_.at(prompt).tokens);
-  trace_.add(prefix + "pooled_prompt_embeds", embeddings_.at(prompt).pooled);
-  if (!prefix.empty()) return;
-  trace_.add("clip_ids", ids_.at(prompt).clip);
-  trace_.add("t5_ids", ids_.at(prompt).t5);
+  const std::string prefix = prompt.negative ? "negative_" : "";
+  const models::PromptEmbedding& embedding = embeddings_.at(prompt);
+  trace_.add(prefix + "prompt_embeds", embedding.tokens);
+  if (embedding.pooled.defined()) trace_.add(prefix + "pooled_prompt_embeds", embedding.pooled);
+  for (std::size_t i = 0; i < job_.model.text_encoders.size() && !prompt.negative; ++i)
+    trace_.add(job_.model.text_encoders[i].ids, ids_.at(prompt)[i]);
 }
 
 output::PictureRecord RankRun::record_of(const config::Picture& picture) const {
