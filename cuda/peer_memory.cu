@@ -8,6 +8,7 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kInFlight = 4;         // loads a thread has under way
 constexpr int kMostBlocks = 1024;    // of a launch: enough to fill any GPU
+constexpr int kLandingBlocks = 256;  // of a launch: enough to fill PCIe, and each reads a list of extents
 constexpr unsigned kPollEvery = 64;  // looks at a word for each at the host's memory, which is far away
 
 template <class T>
@@ -53,11 +54,8 @@ __device__ void copy_units(const RowCopy& copy) {
   }
 }
 
-// A copy in each blockIdx.y, in the widest units that its addresses and sizes allow.
-__global__ void __launch_bounds__(kThreads)
-    copy_rows_kernel(const __grid_constant__ Batch<RowCopy> copies, const std::uint32_t* dead) {
-  if (load_relaxed(dead) != 0) return;
-  const RowCopy& copy = copies.items[blockIdx.y];
+// In the widest units that its addresses and sizes allow.
+__device__ void copy_widest(const RowCopy& copy) {
   const auto bits = reinterpret_cast<std::uintptr_t>(copy.from) | reinterpret_cast<std::uintptr_t>(copy.to) |
                     static_cast<std::uintptr_t>(copy.row_bytes | copy.from_stride | copy.to_stride);
   if (bits % 16 == 0)
@@ -70,6 +68,37 @@ __global__ void __launch_bounds__(kThreads)
     copy_units<std::uint16_t>(copy);
   else
     copy_units<std::uint8_t>(copy);
+}
+
+// A copy in each blockIdx.y.
+__global__ void __launch_bounds__(kThreads)
+    copy_rows_kernel(const __grid_constant__ Batch<RowCopy> copies, const std::uint32_t* dead) {
+  if (load_relaxed(dead) == 0) copy_widest(copies.items[blockIdx.y]);
+}
+
+__global__ void write_labels_kernel(const __grid_constant__ Batch<Label> labels, const Lists lists,
+                                    const std::uint32_t* dead) {
+  if (static_cast<int>(threadIdx.x) >= labels.count || load_relaxed(dead) != 0) return;
+  const Label& label = labels.items[threadIdx.x];
+  label.list[*label.count % lists.ahead * lists.most + label.index] = label.extent;
+}
+
+// A landing in each blockIdx.y. The list lies far away: its extents are read at once.
+__global__ void __launch_bounds__(kThreads)
+    land_extents_kernel(const __grid_constant__ Batch<Landing> landings, const Lists lists,
+                        const std::uint32_t* dead) {
+  if (load_relaxed(dead) != 0) return;
+  __shared__ Extent extents[kThreads];
+  const Landing& landing = landings.items[blockIdx.y];
+  if (static_cast<int>(threadIdx.x) < lists.most)
+    extents[threadIdx.x] = landing.list[(*landing.count - 1) % lists.ahead * lists.most + threadIdx.x];
+  __syncthreads();
+  for (int i = 0; i < lists.most && extents[i].rows > 0; ++i) {
+    const Extent& extent = extents[i];
+    copy_widest({static_cast<const std::byte*>(landing.from) + extent.offset,
+                 static_cast<std::byte*>(landing.to) + extent.offset, extent.rows, extent.row_bytes,
+                 extent.stride, extent.stride});
+  }
 }
 
 __global__ void raise_signals_kernel(const __grid_constant__ Batch<Signal> signals,
@@ -156,11 +185,30 @@ cudaError_t sum_terms(float* to, const Batch<const float*>& terms, std::int64_t 
   return cudaGetLastError();
 }
 
+cudaError_t write_labels(const Batch<Label>& labels, Lists lists, const std::uint32_t* dead,
+                         cudaStream_t stream) {
+  if (labels.count == 0) return cudaSuccess;
+  write_labels_kernel<<<1, Batch<Label>::kMost, 0, stream>>>(labels, lists, dead);
+  return cudaGetLastError();
+}
+
+cudaError_t land_extents(const Batch<Landing>& landings, Lists lists, std::int64_t most_bytes,
+                         const std::uint32_t* dead, cudaStream_t stream) {
+  if (landings.count == 0) return cudaSuccess;
+  if (lists.most > kThreads) return cudaErrorInvalidValue;
+  const std::int64_t most = (kLandingBlocks + landings.count - 1) / landings.count;
+  const dim3 grid(blocks_for(most_bytes / (16 * kInFlight), most), static_cast<unsigned>(landings.count));
+  land_extents_kernel<<<grid, kThreads, 0, stream>>>(landings, lists, dead);
+  return cudaGetLastError();
+}
+
 cudaError_t load_peer_kernels() {
   cudaFuncAttributes attributes;
   for (const void* kernel :
        {reinterpret_cast<const void*>(copy_rows_kernel), reinterpret_cast<const void*>(raise_signals_kernel),
-        reinterpret_cast<const void*>(await_signals_kernel), reinterpret_cast<const void*>(sum_terms_kernel)})
+        reinterpret_cast<const void*>(await_signals_kernel), reinterpret_cast<const void*>(sum_terms_kernel),
+        reinterpret_cast<const void*>(write_labels_kernel),
+        reinterpret_cast<const void*>(land_extents_kernel)})
     if (const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel)) return error;
   return cudaSuccess;
 }

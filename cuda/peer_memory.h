@@ -32,6 +32,33 @@ struct Signal {
   int peer;
 };
 
+/// Rows in a buffer: comm::Extent.
+struct Extent {
+  std::int64_t offset;
+  std::int64_t rows;
+  std::int64_t row_bytes;
+  std::int64_t stride;
+};
+/// One of what a sender puts: comm::Label.
+struct Label {
+  Extent* list;
+  const std::uint64_t* count;
+  std::int32_t index;
+  Extent extent;
+};
+/// What a transfer has left: comm::Landing.
+struct Landing {
+  const Extent* list;
+  const std::uint64_t* count;
+  const void* from;
+  void* to;
+};
+/// Extents of a transfer, and transfers that a list has room for: those of comm::Label.
+struct Lists {
+  std::int32_t most;
+  std::int32_t ahead;
+};
+
 /// What waiting kernels and the host tell each other, in mapped host memory.
 struct Watch {
   alignas(64) std::uint64_t clock_ns;  ///< the host's; stands still while the host is stopped
@@ -55,6 +82,11 @@ cudaError_t await_signals(const Batch<Signal>& signals, const char* operation, c
                           cudaStream_t stream);
 /// to = ((terms[0] + terms[1]) + terms[2]) ...; `to` may be terms[0].
 cudaError_t sum_terms(float* to, const Batch<const float*>& terms, std::int64_t count, cudaStream_t stream);
+cudaError_t write_labels(const Batch<Label>& labels, Lists lists, const std::uint32_t* dead,
+                         cudaStream_t stream);
+/// `most_bytes`: of a landing; lists.most is at most 256.
+cudaError_t land_extents(const Batch<Landing>& landings, Lists lists, std::int64_t most_bytes,
+                         const std::uint32_t* dead, cudaStream_t stream);
 /// Loads these kernels: done lazily, it could wait for a kernel that waits.
 cudaError_t load_peer_kernels();
 

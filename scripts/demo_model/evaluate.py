@@ -21,16 +21,19 @@ LEAST_PICTURES = 300
 LEAST_ACCURACY = 0.90
 
 
-def generate(model: Path, folder: Path, steps: int, count: int, device: str) -> None:
+def generate(model: Path, folder: Path, call: dict, count: int, device: str) -> None:
+    """Asks the pipeline that the folder names; call replaces its recommended arguments where not None."""
     import torch
-    from diffusers import FluxPipeline
+    from architectures import of_pipeline
+    from diffusers import DiffusionPipeline
 
-    pipeline = FluxPipeline.from_pretrained(model, dtype=torch.float32).to(device)
+    pipeline = DiffusionPipeline.from_pretrained(model, dtype=torch.float32).to(device)
     pipeline.set_progress_bar_config(disable=True)
+    call = of_pipeline(type(pipeline).__name__).CALL | {k: v for k, v in call.items() if v is not None}
     folder.mkdir(parents=True, exist_ok=True)
     for emoji in glyphs.read_list()[:count]:
-        picture = pipeline(emoji.name, height=128, width=128, num_inference_steps=steps, guidance_scale=0.0,
-                           max_sequence_length=32, generator=torch.Generator().manual_seed(0)).images[0]
+        picture = pipeline(emoji.name, height=128, width=128, generator=torch.Generator().manual_seed(0),
+                           **call).images[0]
         picture.save(folder / f"{emoji.codepoint}.png")
 
 
@@ -39,7 +42,8 @@ def main() -> int:
     parser.add_argument("pictures", type=Path, nargs="?")
     parser.add_argument("--font", type=Path, default=glyphs.FONT)
     parser.add_argument("--generate", type=Path, metavar="MODEL")
-    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--steps", type=int, help="16 for FLUX, 20 for SDXL if not said")
+    parser.add_argument("--guidance", type=float, help="0 for FLUX, 2 for SDXL if not said")
     parser.add_argument("--count", type=int, default=10000, help="generate the first COUNT emoji only")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--list", action="store_true")
@@ -52,7 +56,8 @@ def main() -> int:
     if arguments.pictures is None:
         parser.error("give the folder of the pictures, or --list")
     if arguments.generate:
-        generate(arguments.generate, arguments.pictures, arguments.steps, arguments.count, arguments.device)
+        call = {"num_inference_steps": arguments.steps, "guidance_scale": arguments.guidance}
+        generate(arguments.generate, arguments.pictures, call, arguments.count, arguments.device)
 
     found = [i for i, e in enumerate(emoji) if (arguments.pictures / f"{e.codepoint}.png").exists()]
     if not found:

@@ -1,4 +1,4 @@
-"""The two tokenizers of the demo model, trained on its prompts and saved as FLUX.1 publishes them."""
+"""The demo models' tokenizers, trained on their prompts and saved as FLUX.1 and SDXL publish them."""
 
 import io
 import itertools
@@ -13,6 +13,7 @@ from transformers import CLIPTokenizer, T5TokenizerFast
 
 CLIP_LENGTH = 77
 T5_LENGTH = 32
+START_TOKEN, END_TOKEN = "<|startoftext|>", "<|endoftext|>"
 CLIP_WORD = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")  # as in CLIP's tokenizer
 
 
@@ -45,17 +46,16 @@ def train_clip_bpe(texts: list[str], merge_count: int) -> tuple[dict[str, int], 
                 i += 1
     letters = byte_alphabet()
     pieces = [*letters, *(c + "</w>" for c in letters), *dict.fromkeys(a + b for a, b in merges),
-              "<|startoftext|>", "<|endoftext|>"]
+              START_TOKEN, END_TOKEN]
     return {piece: i for i, piece in enumerate(pieces)}, merges
 
 
-def save_clip(texts: list[str], folder: Path, merge_count: int = 800) -> CLIPTokenizer:
+def save_clip(texts: list[str], folder: Path, merge_count: int = 800, pad_token: str = END_TOKEN) -> CLIPTokenizer:
     vocabulary, merges = train_clip_bpe(texts, merge_count)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
     (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges), encoding="utf-8")
-    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>",
-               "pad_token": "<|endoftext|>"}
+    special = {"bos_token": START_TOKEN, "eos_token": END_TOKEN, "unk_token": END_TOKEN, "pad_token": pad_token}
     (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")
     (folder / "tokenizer_config.json").write_text(json.dumps(
         {"tokenizer_class": "CLIPTokenizer", "model_max_length": CLIP_LENGTH, "do_lower_case": True,

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Trains the demo model on what prepare.py wrote: first the VAE, then the transformer and both text encoders.
+"""Trains a demo model on what prepare.py wrote: first the VAE, then the denoiser and both text encoders.
 
-train.py --data .train --out DIR --compile
-Writes to DIR: model.tar (the diffusers folder, fp16), train.log, samples.png, reconstructions.png.
+train.py --model flux --data .train --out DIR --compile
+Writes to DIR: model.tar (the diffusers folder, fp16), train.log, samples*.png, reconstructions.png.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import model as demo
 import numpy as np
 import torch
 import torch.nn.functional as F
+from architectures import ARCHITECTURES
 from PIL import Image
 from torch import Tensor, nn
 
@@ -26,7 +27,6 @@ WARMUP_STEPS = 200
 EMA_DECAY = 0.999
 PROMPT_DROPOUT = 0.1
 KL_WEIGHT = 2e-3
-TIME_SHIFT = 1.5  # times lean towards noise, where the picture is decided
 
 
 class Log:
@@ -39,6 +39,10 @@ class Log:
         print(line, file=self.file, flush=True)
 
 
+def trained(module: nn.Module) -> list[nn.Parameter]:
+    return [p for p in module.parameters() if p.requires_grad]
+
+
 class Phase:
     """Trains a module on a loss within a number of seconds and keeps a moving average of it.
 
@@ -48,14 +52,14 @@ class Phase:
 
     def __init__(self, module: nn.Module, loss: Callable[[], Tensor], peak_lr: float, log: Log):
         self.ema = copy.deepcopy(module).eval()
-        self.ema_weights = list(self.ema.parameters())
-        self.masters = [p.detach().clone() for p in module.parameters()]
+        self.ema_weights = trained(self.ema)
+        self.masters = [p.detach().clone() for p in trained(module)]
         for master in self.masters:
             master.grad = torch.zeros_like(master)
         self.device = self.masters[0].device
         on_gpu = self.device.type == "cuda"
         self.module = module.to(torch.bfloat16 if on_gpu else torch.float32)
-        self.weights = list(self.module.parameters())
+        self.weights = trained(self.module)
         self.loss, self.peak_lr, self.log = loss, peak_lr, log
         self.lr = torch.zeros((), device=self.device)
         self.optimizer = torch.optim.AdamW(self.masters, lr=self.lr, betas=(0.9, 0.99), weight_decay=0.01,
@@ -167,18 +171,18 @@ def picture_loss(made: Tensor, real: Tensor) -> Tensor:
     return total
 
 
-def train_vae(pictures: Tensor, seconds: float, batch: int, log: Log) -> nn.Module:
+def train_vae(vae: nn.Module, pictures: Tensor, seconds: float, batch: int, log: Log) -> nn.Module:
     device = pictures.device
-    vae = demo.new_vae().to(device, memory_format=torch.channels_last)
+    vae.to(device, memory_format=torch.channels_last)
     log(f"VAE: {sum(p.numel() for p in vae.parameters()) / 1e6:.2f} M parameters")
 
     def loss() -> Tensor:
         real = augment(pictures[torch.randint(len(pictures), (batch,), device=device)])
         dtype = vae.dtype
-        mean, log_variance = vae.encoder(real.to(dtype, memory_format=torch.channels_last)).float().chunk(2, dim=1)
+        mean, log_variance = moments(vae, real.to(dtype, memory_format=torch.channels_last))
         log_variance = log_variance.clamp(-20, 10)
         z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
-        made = vae.decoder(z.to(dtype)).float()
+        made = vae.decode(z.to(dtype), return_dict=False)[0].float()
         kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
         return picture_loss(made, real) + KL_WEIGHT * kl
 
@@ -186,10 +190,15 @@ def train_vae(pictures: Tensor, seconds: float, batch: int, log: Log) -> nn.Modu
     return phase.run(seconds, report=lambda: "")
 
 
+def moments(vae: nn.Module, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Means and logarithms of the variances of the posteriors, in fp32."""
+    return vae.encode(pictures, return_dict=False)[0].parameters.float().chunk(2, dim=1)
+
+
 @torch.no_grad()
 def encode(vae: nn.Module, pictures: Tensor) -> Tensor:
     """Means of the posteriors, [N, C, 16, 16]."""
-    return torch.cat([vae.encoder(part).float().chunk(2, dim=1)[0] for part in pictures.split(64)])
+    return torch.cat([moments(vae, part)[0] for part in pictures.split(64)])
 
 
 @torch.no_grad()
@@ -199,7 +208,7 @@ def refit_output(vae: nn.Module, pictures: Tensor, means: Tensor) -> None:
     hook = layer.register_forward_pre_hook(lambda _layer, inputs: features.append(inputs[0]))
     gram, target = 0, 0
     for part, real in zip(means.split(8), pictures.split(8)):
-        vae.decoder(part)
+        vae.decode(part)
         patches = F.pad(F.unfold(features.pop(), 3, padding=1), (0, 0, 0, 1), value=1.0)  # [B, 9 C + 1, H W]
         x = patches.transpose(0, 1).flatten(1).double()
         gram, target = gram + x @ x.T, target + x @ real.transpose(0, 1).flatten(1).double().T
@@ -210,30 +219,23 @@ def refit_output(vae: nn.Module, pictures: Tensor, means: Tensor) -> None:
     layer.bias.copy_(solution[-1])
 
 
-def train_flux(flux: demo.Flux, vae: nn.Module, data: dict[str, Tensor], pictures: Tensor, seconds: float,
-               batch: int, peak_lr: float, checkpoint: Callable[[nn.Module], str], log: Log) -> nn.Module:
-    device = pictures.device
-    log(f"transformer {sum(p.numel() for p in flux.transformer.parameters()) / 1e6:.2f} M, "
-        f"CLIP {sum(p.numel() for p in flux.clip.parameters()) / 1e6:.2f} M, "
-        f"T5 {sum(p.numel() for p in flux.t5.parameters()) / 1e6:.2f} M parameters")
-    latents = demo.pack((encode(vae, pictures) - vae.config.shift_factor) * vae.config.scaling_factor)
-    emoji_count, prompt_count = data["t5_ids"].shape[:2]
+def train_denoiser(net: demo.Architecture, latents: Tensor, data: dict[str, Tensor], seconds: float, batch: int,
+                   peak_lr: float, checkpoint: Callable[[nn.Module], str], log: Log) -> nn.Module:
+    device = latents.device
+    log(", ".join(f"{name} {sum(p.numel() for p in part.parameters()) / 1e6:.2f} M"
+                  for name, part in net.parts().items()) + " parameters")
+    emoji_count, prompt_count = data[net.TEXTS[0] + "_ids"].shape[:2]
     slots = torch.arange(batch, device=device)
 
     def loss() -> Tensor:
         emoji = torch.randint(emoji_count, (batch,), device=device)
         prompt = torch.randint(prompt_count, (batch,), device=device)
         dropped = torch.rand(batch, 1, device=device) < PROMPT_DROPOUT
-        clip_ids = torch.where(dropped, data["clip_empty"], data["clip_ids"][emoji, prompt])
-        t5_ids = torch.where(dropped, data["t5_empty"], data["t5_ids"][emoji, prompt])
-        t = (slots + torch.rand(batch, device=device)) / batch  # stratified
-        t = TIME_SHIFT * t / (1 + (TIME_SHIFT - 1) * t)
-        x0 = latents[emoji]
-        noise = torch.randn_like(x0)
-        x = torch.lerp(x0, noise, t[:, None, None])
-        return F.mse_loss(flux(x, t, clip_ids, t5_ids).float(), noise - x0)
+        ids = [torch.where(dropped, data[name + "_empty"], data[name + "_ids"][emoji, prompt]) for name in net.TEXTS]
+        u = (slots + torch.rand(batch, device=device)) / batch  # stratified
+        return net.loss(latents[emoji], u, ids)
 
-    phase = Phase(flux, loss, peak_lr=peak_lr, log=log)
+    phase = Phase(net, loss, peak_lr=peak_lr, log=log)
     return phase.run(seconds, report=lambda: checkpoint(phase.ema), report_seconds=100)
 
 
@@ -248,16 +250,17 @@ def save_grid(path: Path, pictures: np.ndarray, columns: int = 26) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=ARCHITECTURES, default="flux")
     parser.add_argument("--data", type=Path, required=True, help="folder written by prepare.py")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--vae-seconds", type=float, default=110)
-    parser.add_argument("--seconds", type=float, default=450, help="of the transformer phase, compilation included")
+    parser.add_argument("--seconds", type=float, default=450, help="of the denoiser's phase, compilation included")
     parser.add_argument("--deadline", type=float, default=600, help="seconds of the process by which all is written")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--vae-batch", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=1.5e-3, help="peak rate of the transformer phase")
+    parser.add_argument("--lr", type=float, default=1.5e-3, help="peak rate of the denoiser's phase")
     parser.add_argument("--resume", type=Path, help="model.tar to go on from; its VAE is kept")
-    parser.add_argument("--compile", action="store_true", help="torch.compile the transformer and the encoders")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the denoiser and the encoders")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
 
@@ -273,42 +276,47 @@ def main() -> None:
     arrays = np.load(arguments.data / "data.npz")
     real = arrays["glyphs"]
     pictures = torch.from_numpy(real).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
-    data = {name: torch.from_numpy(arrays[name].astype(np.int64)).to(device) for name in arrays.files
-            if name.startswith(("clip", "t5"))}
-    flux = demo.Flux(*arrays["sizes"].tolist())
+    net = ARCHITECTURES[arguments.model](*arrays["sizes"].tolist())
+    data = {name: torch.from_numpy(arrays[name].astype(np.int64)).to(device)
+            for name in (f"{text}_{kind}" for text in net.TEXTS for kind in ("ids", "empty", "names"))}
     skeleton, archive = arguments.data / "model", arguments.out / "model.tar"
     log(f"{device}: {torch.cuda.get_device_name() if device.type == 'cuda' else 'CPU'}, {len(real)} glyphs")
 
     if arguments.resume:
-        vae = demo.load(flux, arguments.resume).to(device)
+        vae = demo.load(net, arguments.resume).to(device)
     else:
-        vae = train_vae(pictures, arguments.vae_seconds, arguments.vae_batch, log)
+        vae = train_vae(net.new_vae(), pictures, arguments.vae_seconds, arguments.vae_batch, log)
+        net.normalize(vae, encode(vae, pictures))
         means = encode(vae, pictures)
         refit_output(vae, pictures, means)
-        vae.register_to_config(shift_factor=means.mean().item(), scaling_factor=1 / means.std().item())
         with torch.no_grad():
-            made = torch.cat([vae.decoder(part) for part in means.split(64)]).float().clamp(-1, 1)
+            made = torch.cat([vae.decode(part, return_dict=False)[0] for part in means.split(64)]).float().clamp(-1, 1)
         error = ((made - pictures) / 2).square().mean(dim=(1, 2, 3))
         log(f"VAE: PSNR {(-10 * error.log10()).mean():.2f} dB, worst {(-10 * error.log10()).min():.2f} dB; "
-            f"latents' shift {vae.config.shift_factor:.4f}, scale {vae.config.scaling_factor:.4f}")
+            f"latents' shift {vae.config.shift_factor or 0:.4f}, scale {vae.config.scaling_factor:.4f}")
         save_grid(arguments.out / "reconstructions.png",
                   ((made + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy())
-        demo.save(flux, vae, skeleton, archive)
+        demo.save(net, vae, skeleton, archive)
     vae.requires_grad_(False).eval()
-    flux.to(device)
+    net.to(device)
     if arguments.compile:
-        flux.compile(fullgraph=True)
+        net.compile(fullgraph=True)
 
     def checkpoint(ema: nn.Module) -> str:
         demo.save(ema, vae, skeleton, archive)
-        made = demo.sample(ema, vae, data["clip_names"], data["t5_names"]).numpy()
-        save_grid(arguments.out / "samples.png", made)
+        samples = ema.samples(vae, *([data[f"{text}_{kind}"] for text in net.TEXTS] for kind in ("names", "empty")))
+        return "; ".join(judge(settings, made.numpy()) for settings, made in samples.items())
+
+    def judge(settings: str, made: np.ndarray) -> str:
+        save_grid(arguments.out / ("-".join(["samples", *settings.split()]) + ".png"), made)
         right = glyphs.distances(made, real).argmin(1) == np.arange(len(real))
         error = np.mean((made / 255.0 - real / 255.0) ** 2, axis=(1, 2, 3))
-        return f"nearest glyph right {right.mean():.1%}, median PSNR {np.median(-10 * np.log10(error)):.2f} dB"
+        return (f"{settings} nearest glyph right {right.mean():.1%}, "
+                f"median PSNR {np.median(-10 * np.log10(error)):.2f} dB").lstrip()
 
     seconds = min(arguments.seconds, arguments.deadline - 15 - (time.monotonic() - PROCESS_START))
-    ema = train_flux(flux, vae, data, pictures, seconds, arguments.batch, arguments.lr, checkpoint, log)
+    latents = net.to_latents(encode(vae, pictures), vae)
+    ema = train_denoiser(net, latents, data, seconds, arguments.batch, arguments.lr, checkpoint, log)
     log(checkpoint(ema))
     log(f"wrote {archive.name}, {archive.stat().st_size / 1e6:.2f} MB")
 

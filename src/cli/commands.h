@@ -1,22 +1,37 @@
 #pragma once
-#include <string>
+#include <string_view>
 #include <vector>
 
+#include "cli/parser.h"
 #include "core/error.h"
 #include "core/stop.h"
 
 namespace xdit::cli {
 
-using Arguments = std::vector<std::string>;
+/// What a command is called with.
+struct Call {
+  const Parser& flags;  ///< parsed
+  const Arguments& rest;
+  const char* const* environment;  ///< NAME=value, null-terminated
+  const StopToken& stop;
+};
 
-/// Makes pictures; stops between steps when `stop` says so. `environment` is a null-terminated list of
-/// NAME=value.
-ExitCode generate(const Arguments& arguments, const char* const* environment, const StopToken& stop);
+/// A command of the line. Its help, the completions of shells and the man page are made of this.
+struct Command {
+  std::string_view name;
+  std::string_view arguments;  ///< besides flags, as the help shows them: "FILE"; choices "a|b" are completed
+  std::size_t positionals;     ///< how many of these at most
+  std::string_view meaning;
+  void (*add_flags)(Parser& parser);
+  ExitCode (*run)(const Call& call);
+};
 
-/// A model (what it holds and lacks) or a PNG (what made it). kModel for a model that lacks something.
-ExitCode inspect(const Arguments& arguments);
+Command generate_command();  ///< makes pictures; stops between steps when asked to
+Command inspect_command();   ///< kModel for a model that lacks something
+Command list_command();
+Command verify_command();  ///< kPartial when the files are not equal
 
-/// models, schedulers or devices.
-ExitCode list(const Arguments& arguments);
+/// All of them; the first one works without its name.
+[[nodiscard]] std::vector<Command> commands();
 
 }  // namespace xdit::cli

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "cli/commands.h"
 #include "cli/console.h"
 #include "cli/generate_options.h"
 #include "cli/layers.h"
@@ -53,17 +54,11 @@ void dry_run(const GenerateOptions& options, const Prepared& run, const Paths& p
   for (const std::filesystem::path& path : paths) print(as_comment(path.string()));
 }
 
-}  // namespace
-
-ExitCode generate(const Arguments& arguments, const char* const* environment, const StopToken& stop) {
-  const GenerateOptions options = read_generate_options(arguments, std::cin);
-  if (options.help) {
-    print(generate_help());
-    return ExitCode::kOk;
-  }
-  stop.check();                // stdin may have waited for long
+ExitCode generate(const Call& call) {
+  const GenerateOptions options = read_generate_options(call.flags, std::cin);
+  call.stop.check();           // stdin may have waited for long
   std::random_device entropy;  // 32 bits: short enough to type again
-  const Prepared run = prepare(options, environment, [&] {
+  const Prepared run = prepare(options, call.environment, [&] {
     const std::uint64_t seed = entropy();
     if (launch::joined_place(&std::getenv))
       throw Error(ExitCode::kUsage, "each of the processes that were started would draw its own", "--seed",
@@ -80,8 +75,19 @@ ExitCode generate(const Arguments& arguments, const char* const* environment, co
     dry_run(options, run, paths);
     return ExitCode::kOk;
   }
-  console.summary(launch::run(spec, run.model, console, stop).report);
+  console.summary(launch::run(spec, run.model, console, call.stop).report);
   return ExitCode::kOk;
+}
+
+}  // namespace
+
+Command generate_command() {
+  return {.name = "generate",
+          .arguments = "",
+          .positionals = 0,
+          .meaning = "pictures from prompts",
+          .add_flags = add_generate_flags,
+          .run = generate};
 }
 
 }  // namespace xdit::cli

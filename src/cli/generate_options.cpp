@@ -3,9 +3,7 @@
 #include <fmt/format.h>
 
 #include <istream>
-#include <map>
 
-#include "cli/parser.h"
 #include "config/values.h"
 
 namespace xdit::cli {
@@ -19,6 +17,13 @@ constexpr std::size_t kMaxPromptBytes = std::size_t{1} << 20U;
 // Keys whose flag stands alone: --overwrite, --no-metadata, --shard-weights.
 bool is_toggle(const Key& key) {
   return key.type == config::kBoolean || key.allowed == "auto|true|false";
+}
+
+// What stands for a value in the help.
+std::string stands_for(const Key& key) {
+  if (key.type == config::kChoice) return std::string(key.allowed);
+  if (key.type == config::kText) return key.path == "negative_prompt" ? "TEXT" : "PATH";
+  return key.type == config::kTexts ? "TEXT" : "N";
 }
 
 Setting setting(std::string_view key, std::vector<std::string> values, std::string_view flag) {
@@ -50,35 +55,38 @@ std::string read_prompt(std::istream& input) {
 
 }  // namespace
 
-GenerateOptions read_generate_options(const Arguments& arguments, std::istream& input) {
-  Parser parser;
-  std::map<const Key*, const CLI::Option*> flags;
+void add_generate_flags(Parser& parser) {
   for (const Key& key : config::keys()) {
     if (key.flag.empty()) continue;
     const std::string names = fmt::format("{} {}", key.flag, key.aliases);
-    flags[&key] = is_toggle(key) ? parser.toggle(names) : parser.value(names);
+    std::string meaning(key.meaning);
+    if (key.type == config::kInteger || key.type == config::kNumber)
+      meaning += fmt::format(" ({})", key.allowed);
+    if (is_toggle(key))
+      parser.toggle(names, meaning);
+    else
+      parser.value(names, stands_for(key), meaning);
   }
-  const CLI::Option* profile = parser.value("--profile");
-  const CLI::Option* set = parser.value("--set");
-  const CLI::Option* size = parser.value("--size");
-  const CLI::Option* from_image = parser.value("--from-image");
-  const CLI::Option* progress = parser.value("--progress");
-  const CLI::Option* json = parser.toggle("--json");
-  const CLI::Option* quiet = parser.toggle("--quiet");
-  const CLI::Option* verbose = parser.toggle("--verbose -v");
-  const CLI::Option* dry_run = parser.toggle("--dry-run");
-  parser.parse(arguments, 0);
+  parser.value("--size", "WxH", "width and height");
+  parser.value("--profile", "FILE", "settings as YAML");
+  parser.value("--set", "KEY=VALUE", "any key of a profile");
+  parser.value("--from-image", "PNG", "the settings that made a picture");
+  parser.toggle("--dry-run", "prints all settings as a profile, and the plan");
+  parser.toggle("--json", "one JSON object a picture on stdout");
+  parser.toggle("--quiet", "nothing but errors");
+  parser.toggle("--verbose -v", "more");
+  parser.value("--progress", "auto|plain|off", "bar on a terminal, lines elsewhere");
+}
 
+GenerateOptions read_generate_options(const Parser& flags, std::istream& input) {
   GenerateOptions options{.settings = {},
-                          .profile = last(profile),
-                          .from_image = last(from_image),
-                          .json = last(json) == "true",
-                          .quiet = last(quiet) == "true",
-                          .verbose = last(verbose) == "true",
-                          .dry_run = last(dry_run) == "true",
-                          .help = parser.help()};
-  if (options.help) return options;
-  const std::string mode = progress->empty() ? "auto" : last(progress);
+                          .profile = flags.last("--profile"),
+                          .from_image = flags.last("--from-image"),
+                          .json = flags.on("--json"),
+                          .quiet = flags.on("--quiet"),
+                          .verbose = flags.on("--verbose"),
+                          .dry_run = flags.on("--dry-run")};
+  const std::string mode = flags.values("--progress").empty() ? "auto" : flags.last("--progress");
   if (mode != "auto" && mode != "plain" && mode != "off")
     throw Error(ExitCode::kUsage,
                 fmt::format("expected one of auto|plain|off, found {}", config::in_quotes(mode)),
@@ -86,13 +94,13 @@ GenerateOptions read_generate_options(const Arguments& arguments, std::istream& 
   options.progress = mode == "plain" ? output::ProgressMode::kPlain : output::ProgressMode::kAuto;
   if (mode == "off" || options.quiet) options.progress = output::ProgressMode::kOff;
 
-  for (const std::string& assignment : set->results())
+  for (const std::string& assignment : flags.values("--set"))
     options.settings.push_back(config::parse_assignment(assignment));
-  add_size(last(size), options.settings);
+  add_size(flags.last("--size"), options.settings);
   for (const Key& key : config::keys()) {
-    const auto flag = flags.find(&key);
-    if (flag == flags.end() || flag->second->empty()) continue;
-    std::vector<std::string> values = flag->second->results();
+    if (key.flag.empty()) continue;
+    std::vector<std::string> values = flags.values(std::string(key.flag));
+    if (values.empty()) continue;
     if (!key.list) values = {values.back()};
     if (key.path == "prompt") {
       if (std::count(values.begin(), values.end(), "-") > 1)

@@ -2,7 +2,7 @@
 #include <iosfwd>
 #include <string>
 
-#include "cli/commands.h"
+#include "cli/parser.h"
 #include "config/settings.h"
 #include "output/progress.h"
 
@@ -18,15 +18,12 @@ struct GenerateOptions {
   bool quiet = false;
   bool verbose = false;
   bool dry_run = false;
-  bool help = false;
 };
+
+void add_generate_flags(Parser& parser);
 
 /// Error(kUsage) says what to type. A prompt of "-" is read from `input`, at most 1 MiB, without its last
 /// newlines.
-[[nodiscard]] GenerateOptions read_generate_options(const Arguments& arguments, std::istream& input);
-
-/// `xdit-gen --help`: a screen with examples. `xdit-gen generate --help`: every flag.
-[[nodiscard]] std::string short_help();
-[[nodiscard]] std::string generate_help();
+[[nodiscard]] GenerateOptions read_generate_options(const Parser& flags, std::istream& input);
 
 }  // namespace xdit::cli

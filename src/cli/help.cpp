@@ -1,28 +1,25 @@
 #include <fmt/format.h>
 
-#include "cli/generate_options.h"
-#include "config/values.h"
+#include <utility>
+
+#include "cli/help.h"
+#include "config/settings.h"
 
 namespace xdit::cli {
 namespace {
 
-// What stands for a value in the help.
-std::string_view placeholder(const config::Key& key) {
-  if (key.type == config::kBoolean || key.allowed == "auto|true|false") return "";
-  if (key.type == config::kText) return key.path == "negative_prompt" ? " TEXT" : " PATH";
-  if (key.type == config::kTexts) return " TEXT";
-  return key.type == config::kChoice ? " NAME" : " N";
-}
+constexpr std::size_t kColumn = 32;  // where meanings begin
 
-std::string flag_line(const config::Key& key) {
+// "  -s, --seed N   seeds and ranges"
+std::string flag_line(const Parser::Flag& flag) {
+  const bool choices = flag.value.find('|') != std::string::npos;
   std::string names;
-  for (const std::string& alias : config::split(key.aliases, ' '))
-    if (alias.size() == 2) names = alias + ", ";
-  names += fmt::format("{}{}", key.flag, placeholder(key));
-  std::string allowed;
-  if (key.type == config::kChoice || key.type == config::kInteger || key.type == config::kNumber)
-    allowed = fmt::format(" ({})", key.allowed);
-  return fmt::format("  {:<30} {}{}\n", names, key.meaning, allowed);
+  for (const std::string& name : flag.names)
+    if (name.size() == 2) names = name + ", ";
+  names += flag.names.front();
+  if (!flag.value.empty()) names += choices ? " NAME" : " " + flag.value;
+  return fmt::format("  {:<{}} {}{}\n", names, kColumn - 3, flag.meaning,
+                     choices ? fmt::format(" ({})", flag.value) : "");
 }
 
 }  // namespace
@@ -32,6 +29,7 @@ std::string short_help() {
 
 usage: xdit-gen [generate] -m MODEL -p PROMPT [flags]
        xdit-gen inspect FILE  |  xdit-gen list models|schedulers|devices
+       xdit-gen verify A B
 
   -m, --model PATH     diffusers folder, .safetensors file, or owner/name
   -p, --prompt TEXT    what to draw; repeat it for several, - reads stdin
@@ -54,36 +52,28 @@ profile or the environment: --steps, sampling: {steps: 20}, XDIT_GEN_STEPS.
 )";
 }
 
-std::string generate_help() {
-  std::string text = "usage: xdit-gen [generate] -m MODEL -p PROMPT [flags]\n\n";
-  for (const config::Key& key : config::keys())
-    if (!key.flag.empty()) text += flag_line(key);
-  text += R"(
-  --size WxH                     width and height
-  --profile FILE                 settings as YAML
-  --set KEY=VALUE                any key of a profile:
-                                )";
-  std::size_t column = 32;
+std::string help_of(const Command& command) {
+  Parser parser;
+  command.add_flags(parser);
+  std::string text = fmt::format("usage: xdit-gen {}{}{} [flags]\n\n{}\n\n", command.name,
+                                 command.arguments.empty() ? "" : " ", command.arguments, command.meaning);
+  for (const Parser::Flag& flag : parser.flags()) text += flag_line(flag);
+  return text + "\nSwitches also as --no-NAME.\n";
+}
+
+std::string settings_help() {
+  std::string text = "Keys that --set and profiles reach besides:\n";
+  std::string line = " ";
   for (const config::Key& key : config::keys()) {
     if (!key.flag.empty()) continue;
-    if (column + key.path.size() > 90) {
-      text += "\n" + std::string(32, ' ');
-      column = 32;
-    }
-    text += fmt::format(" {}", key.path);
-    column += key.path.size() + 1;
+    if (line.size() + key.path.size() > 79) text += std::exchange(line, " ") + "\n";
+    line += fmt::format(" {}", key.path);
   }
-  text += R"(
-  --from-image PNG               the settings that made a picture
-  --dry-run                      prints all settings as a profile, and the plan
-  --json                         one JSON object a picture on stdout
-  --quiet, -v, --verbose         nothing but errors; more
-  --progress auto|plain|off      bar on a terminal, lines elsewhere
+  return text + line + R"(
 
-Switches also as --no-NAME. Precedence: built-in < model's default < --profile <
-XDIT_GEN_* in the environment < --from-image < flags.
+Precedence: built-in < model's default < --profile < XDIT_GEN_* in the
+environment < --from-image < flags.
 )";
-  return text;
 }
 
 }  // namespace xdit::cli

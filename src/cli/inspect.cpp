@@ -5,9 +5,9 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "cli/commands.h"
 #include "cli/console.h"
 #include "cli/layers.h"
-#include "cli/parser.h"
 #include "config/values.h"
 #include "core/file.h"
 #include "models/registry.h"
@@ -138,27 +138,32 @@ std::string as_text(const Json& value, const std::string& indent = {}) {
   return text;
 }
 
+ExitCode inspect(const Call& call) {
+  if (call.rest.empty())
+    throw Error(ExitCode::kUsage, "no file to inspect", {}, "xdit-gen inspect out/42.png");
+  const std::string& file = call.rest.front();
+  Json about = inspect_path(file, call.flags.last("--base"));
+  if (call.flags.on("--sha256")) about["sha256"] = weights::file_sha256(file);
+  print(call.flags.on("--json") ? about.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"
+                                : as_text(about));
+  return about.value("complete", true) ? ExitCode::kOk : ExitCode::kModel;
+}
+
 }  // namespace
 
-ExitCode inspect(const Arguments& arguments) {
-  Parser parser;
-  const CLI::Option* json = parser.toggle("--json");
-  const CLI::Option* sha256 = parser.toggle("--sha256");
-  const CLI::Option* base = parser.value("--base");
-  const Arguments rest = parser.parse(arguments, 1);
-  if (parser.help()) {
-    print(
-        "usage: xdit-gen inspect FILE [--json] [--sha256] [--base DIR]\n\n"
-        "FILE is a PNG, a model folder, a .safetensors file, or owner/name in the Hugging Face cache.\n"
-        "--sha256 adds the hash of the whole FILE; --base is the folder with what a single file lacks.\n");
-    return ExitCode::kOk;
-  }
-  if (rest.empty()) throw Error(ExitCode::kUsage, "no file to inspect", {}, "xdit-gen inspect out/42.png");
-  Json about = inspect_path(rest.front(), last(base));
-  if (last(sha256) == "true") about["sha256"] = weights::file_sha256(rest.front());
-  print(last(json) == "true" ? about.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"
-                             : as_text(about));
-  return about.value("complete", true) ? ExitCode::kOk : ExitCode::kModel;
+Command inspect_command() {
+  return {.name = "inspect",
+          .arguments = "FILE",
+          .positionals = 1,
+          .meaning =
+              "what made a PNG, or what a model holds and lacks: a folder, a .safetensors file, owner/name",
+          .add_flags =
+              [](Parser& parser) {
+                parser.toggle("--json", "one JSON object");
+                parser.toggle("--sha256", "adds the hash of the whole file");
+                parser.value("--base", "DIR", "folder with the components that a single file lacks");
+              },
+          .run = inspect};
 }
 
 }  // namespace xdit::cli

@@ -5,8 +5,8 @@
 #include <array>
 #include <nlohmann/json.hpp>
 
+#include "cli/commands.h"
 #include "cli/console.h"
-#include "cli/parser.h"
 #include "config/samplers.h"
 #include "config/values.h"
 #include "core/nearest.h"
@@ -78,39 +78,36 @@ std::string table(const Json& rows) {
   return text;
 }
 
-struct What {
-  const char* name;
-  Json (*rows)();
-};
-constexpr std::array kLists{What{"models", list_models}, What{"schedulers", list_schedulers},
-                            What{"devices", list_devices}};
+constexpr std::string_view kNames = "models|schedulers|devices";
+constexpr std::array kLists{list_models, list_schedulers, list_devices};  // in the order of kNames
+
+ExitCode list(const Call& call) {
+  const std::string usage = fmt::format("xdit-gen list {}", kNames);
+  if (call.rest.empty()) throw Error(ExitCode::kUsage, "nothing named to list", {}, usage);
+  const std::string& name = call.rest.front();
+  const std::vector<std::string> names = config::split(kNames, '|');
+  const auto found = std::find(names.begin(), names.end(), name);
+  if (found == names.end()) {
+    const std::string near = nearest(name, names);
+    throw Error(
+        ExitCode::kUsage,
+        fmt::format("cannot list {}: expected one of {}", config::in_quotes(name), fmt::join(names, ", ")),
+        {}, near.empty() ? usage : "xdit-gen list " + near);
+  }
+  const Json rows = kLists.at(static_cast<std::size_t>(found - names.begin()))();
+  print(call.flags.on("--json") ? rows.dump() + "\n" : table(rows));
+  return ExitCode::kOk;
+}
 
 }  // namespace
 
-ExitCode list(const Arguments& arguments) {
-  Parser parser;
-  const CLI::Option* json = parser.toggle("--json");
-  const Arguments rest = parser.parse(arguments, 1);
-  std::vector<std::string> names(kLists.size());
-  std::transform(kLists.begin(), kLists.end(), names.begin(), [](const What& what) { return what.name; });
-  const std::string usage = fmt::format("xdit-gen list {}", fmt::join(names, "|"));
-  if (parser.help()) {
-    print(fmt::format("usage: {} [--json]\n", usage));
-    return ExitCode::kOk;
-  }
-  if (rest.empty()) throw Error(ExitCode::kUsage, "nothing named to list", {}, usage);
-  const auto what =
-      std::find_if(kLists.begin(), kLists.end(), [&](const What& w) { return w.name == rest.front(); });
-  if (what == kLists.end()) {
-    const std::string near = nearest(rest.front(), names);
-    throw Error(ExitCode::kUsage,
-                fmt::format("cannot list {}: expected one of {}", config::in_quotes(rest.front()),
-                            fmt::join(names, ", ")),
-                {}, near.empty() ? usage : "xdit-gen list " + near);
-  }
-  const Json rows = what->rows();
-  print(last(json) == "true" ? rows.dump() + "\n" : table(rows));
-  return ExitCode::kOk;
+Command list_command() {
+  return {.name = "list",
+          .arguments = kNames,
+          .positionals = 1,
+          .meaning = "what is known, or what is there",
+          .add_flags = [](Parser& parser) { parser.toggle("--json", "one JSON array"); },
+          .run = list};
 }
 
 }  // namespace xdit::cli

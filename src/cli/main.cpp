@@ -1,14 +1,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <csignal>
 #include <cstdio>
 #include <new>
 
 #include "cli/commands.h"
 #include "cli/console.h"
-#include "cli/generate_options.h"
+#include "cli/help.h"
 #include "config/values.h"
 #include "core/nearest.h"
 #include "core/stop.h"
@@ -29,6 +28,16 @@ void stop_on_signals() {
   std::signal(SIGXFSZ, SIG_IGN);  // so is a file-size limit
 }
 
+Error unknown_command(const std::string& name, const std::vector<Command>& all) {
+  std::vector<std::string> names(all.size());
+  std::transform(all.begin(), all.end(), names.begin(), [](const Command& c) { return std::string(c.name); });
+  const std::string near = nearest(name, names);
+  return {ExitCode::kUsage,
+          fmt::format("unknown command {}", config::in_quotes(name)),
+          {},
+          near.empty() ? fmt::format("xdit-gen -p \"{}\", or --help", name) : "xdit-gen " + near};
+}
+
 ExitCode run(Arguments arguments) {
   const std::string first = arguments.empty() ? "" : arguments.front();
   if (first == "--help" || first == "-h" || first == "help") {
@@ -39,17 +48,21 @@ ExitCode run(Arguments arguments) {
     print(fmt::format("xdit-gen {}\n", XDIT_VERSION));
     return ExitCode::kOk;
   }
-  const bool is_command = !first.empty() && !first.starts_with('-');
-  if (is_command) arguments.erase(arguments.begin());
-  if (first == "inspect") return inspect(arguments);
-  if (first == "list") return list(arguments);
-  if (is_command && first != "generate") {
-    const std::array<std::string, 3> commands{"generate", "inspect", "list"};
-    const std::string near = nearest(first, commands);
-    throw Error(ExitCode::kUsage, fmt::format("unknown command {}", config::in_quotes(first)), {},
-                near.empty() ? fmt::format("xdit-gen -p \"{}\", or --help", first) : "xdit-gen " + near);
+  const std::vector<Command> all = commands();
+  auto command = all.begin();
+  if (!first.empty() && !first.starts_with('-')) {
+    command = std::find_if(all.begin(), all.end(), [&](const Command& c) { return c.name == first; });
+    if (command == all.end()) throw unknown_command(first, all);
+    arguments.erase(arguments.begin());
   }
-  return generate(arguments, environ, stop_token);
+  Parser parser;
+  command->add_flags(parser);
+  const Arguments rest = parser.parse(arguments, command->positionals);
+  if (parser.on("--help")) {
+    print(help_of(*command) + (command == all.begin() ? "\n" + settings_help() : ""));
+    return ExitCode::kOk;
+  }
+  return command->run({.flags = parser, .rest = rest, .environment = environ, .stop = stop_token});
 }
 
 int report(ExitCode code, const std::string& text) {

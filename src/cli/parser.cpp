@@ -31,22 +31,39 @@ Arguments spellings(const std::string& names) {
 Parser::Parser() {
   app_.set_help_flag();
   app_.allow_extras();
-  help_ = app_.add_flag("--help,-h");
+  toggle("--help -h", "this");
 }
 
-CLI::Option* Parser::value(const std::string& names) {
-  return app_.add_option(fmt::format("{}", fmt::join(spellings(names), ",")))
+void Parser::value(const std::string& names, const std::string& stands_for, const std::string& meaning) {
+  app_.add_option(fmt::format("{}", fmt::join(spellings(names), ",")))
+      ->type_name(stands_for)
+      ->description(meaning)
       ->allow_extra_args(false)
       ->take_all();
 }
 
-CLI::Option* Parser::toggle(const std::string& names) {
+void Parser::toggle(const std::string& names, const std::string& meaning) {
   Arguments all = spellings(names);
   for (const std::string& name : config::split(names, ' '))
     if (name.starts_with("--"))
       for (const std::string& negative : spellings("--no-" + name.substr(2)))
         all.push_back(negative + "{false}");
-  return app_.add_flag(fmt::format("{}", fmt::join(all, ",")))->take_all();
+  app_.add_flag(fmt::format("{}", fmt::join(all, ",")))->type_name("")->description(meaning)->take_all();
+}
+
+std::vector<Parser::Flag> Parser::flags() const {
+  std::vector<Flag> all;
+  for (const CLI::Option* option : app_.get_options()) {
+    Flag& flag = all.emplace_back(
+        Flag{.names = {}, .value = option->get_type_name(), .meaning = option->get_description()});
+    const Arguments& negatives = option->get_fnames();
+    for (const std::string& name : option->get_lnames())
+      if (name.find('_') == std::string::npos &&
+          std::find(negatives.begin(), negatives.end(), name) == negatives.end())
+        flag.names.push_back("--" + name);
+    for (const std::string& name : option->get_snames()) flag.names.push_back("-" + name);
+  }
+  return all;
 }
 
 Arguments Parser::parse(const Arguments& arguments, std::size_t positionals) {
@@ -60,15 +77,13 @@ Arguments Parser::parse(const Arguments& arguments, std::size_t positionals) {
     throw Error(ExitCode::kUsage, error.what(), {}, "xdit-gen --help");
   }
   Arguments rest = app_.remaining();
-  if (help()) return rest;
-  std::vector<std::string> flags;
-  for (const CLI::Option* option : app_.get_options())
-    for (const std::string& name : option->get_lnames())
-      if (name.find('_') == std::string::npos) flags.push_back("--" + name);
+  if (on("--help")) return rest;
+  Arguments known;
+  for (const Flag& flag : flags()) known.insert(known.end(), flag.names.begin(), flag.names.end());
   for (const std::string& argument : rest) {
     if (argument.size() < 2 || !argument.starts_with('-')) continue;
     const std::string name = argument.substr(0, argument.find('='));
-    const std::string near = nearest(name, flags);
+    const std::string near = nearest(name, known);
     throw Error(ExitCode::kUsage, fmt::format("unknown flag {}", config::in_quotes(name)), {},
                 near.empty() ? "xdit-gen --help" : near);
   }
@@ -78,9 +93,13 @@ Arguments Parser::parse(const Arguments& arguments, std::size_t positionals) {
   return rest;
 }
 
-std::string last(const CLI::Option* option) {
-  const std::vector<std::string>& results = option->results();
-  return results.empty() ? "" : results.back();
+const Arguments& Parser::values(const std::string& name) const {
+  return app_.get_option(name)->results();
+}
+
+std::string Parser::last(const std::string& name) const {
+  const Arguments& all = values(name);
+  return all.empty() ? "" : all.back();
 }
 
 }  // namespace xdit::cli

@@ -44,7 +44,7 @@ Group Group::world(const std::shared_ptr<const Job>& job, int rank, std::chrono:
   std::vector<std::unique_ptr<Block>> blocks(size);
   std::uint64_t ready = 0;
   Job::Card& mine = job->card(rank);
-  blocks[rank] = host->create(PeerBuffer::header_bytes(size) + bytes, mine.handle);
+  blocks[rank] = host->create(PeerBuffer::header_bytes(*host, size) + bytes, &mine.handle);
   const Flag here{&mine.ready, &ready, rank};
   host->raise({&here, 1}, nullptr);
 
@@ -57,7 +57,8 @@ Group Group::world(const std::shared_ptr<const Job>& job, int rank, std::chrono:
     host->await({&there, 1}, "rendezvous", nullptr);
     blocks[peer] = host->open(job->card(peer).handle, peer);
   }
-  Group group(host, memory ? std::move(memory) : host,
+  if (!memory) memory = std::make_shared<HostMemory>(job, rank, timeout);  // apart: it counts what is put
+  Group group(host, std::move(memory),
               PeerBuffer(host, rank, members, std::vector<std::int64_t>(size, bytes), std::move(blocks)));
   group.finish();
   return group;
@@ -85,7 +86,8 @@ PeerBuffer Group::connect(const std::shared_ptr<PeerMemory>& memory, const Peers
   Offer mine{{}, bytes};
   std::vector<std::unique_ptr<Block>> blocks(ranks.size());
   const auto position = std::ranges::find(ranks, rank()) - ranks.begin();
-  blocks[position] = memory->create(PeerBuffer::header_bytes(ranks.size()) + bytes, mine.handle);
+  blocks[position] = memory->create(PeerBuffer::header_bytes(*memory, ranks.size()) + bytes,
+                                    ranks.size() > 1 ? &mine.handle : nullptr);
   const std::vector<Offer> offers = share_values(*this, mine);
   std::vector<int> in_job;
   std::vector<std::int64_t> sizes;

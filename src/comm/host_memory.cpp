@@ -15,7 +15,6 @@
 #include <type_traits>
 #include <utility>
 
-#include "comm/shared_memory.h"
 #include "comm/wait_error.h"
 
 namespace xdit::comm {
@@ -52,20 +51,31 @@ void futex_wake(std::uint64_t* word) {
 
 }  // namespace
 
-std::unique_ptr<Block> HostMemory::create(std::int64_t bytes, Handle& handle) {
+SharedMemory create_shared(std::int64_t bytes, Handle* handle) {
   SharedMemory memory = SharedMemory::create(bytes);
   const SharedMemory::Address address = memory.address();
-  static_assert(std::is_trivially_copyable_v<SharedMemory::Address> && sizeof address <= sizeof handle);
-  std::memcpy(handle.data(), &address, sizeof address);
-  return std::make_unique<HostBlock>(std::move(memory));
+  static_assert(std::is_trivially_copyable_v<SharedMemory::Address> && sizeof address <= sizeof *handle);
+  if (handle != nullptr)
+    std::memcpy(handle->data(), &address, sizeof address);
+  else
+    memory.close_descriptor();
+  return memory;
 }
 
-std::unique_ptr<Block> HostMemory::open(const Handle& handle, int peer) {
+SharedMemory open_shared(const Handle& handle, int peer) {
   SharedMemory::Address address{};
   std::memcpy(&address, handle.data(), sizeof address);
   SharedMemory memory = SharedMemory::open(address, fmt::format("rank {}", peer));
   memory.close_descriptor();
-  return std::make_unique<HostBlock>(std::move(memory));
+  return memory;
+}
+
+std::unique_ptr<Block> HostMemory::create(std::int64_t bytes, Handle* handle) {
+  return std::make_unique<HostBlock>(create_shared(bytes, handle));
+}
+
+std::unique_ptr<Block> HostMemory::open(const Handle& handle, int peer) {
+  return std::make_unique<HostBlock>(open_shared(handle, peer));
 }
 
 void HostMemory::copy(std::span<const Copy> copies, Stream) {

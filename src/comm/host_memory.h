@@ -6,8 +6,13 @@
 
 #include "comm/job.h"
 #include "comm/peer_memory.h"
+#include "comm/shared_memory.h"
 
 namespace xdit::comm {
+
+/// Shared memory that peers find by a handle, and a peer's.
+[[nodiscard]] SharedMemory create_shared(std::int64_t bytes, Handle* handle);
+[[nodiscard]] SharedMemory open_shared(const Handle& handle, int peer);
 
 /// Peer memory of CPU ranks: memfds, memcpy, and futexes on the epochs. Everything is done when the call
 /// returns.
@@ -17,7 +22,7 @@ class HostMemory : public PeerMemory {
   HostMemory(std::shared_ptr<const Job> job, int rank, std::chrono::nanoseconds timeout)
       : job_(std::move(job)), rank_(rank), timeout_(timeout) {}
 
-  std::unique_ptr<Block> create(std::int64_t bytes, Handle& handle) override;
+  std::unique_ptr<Block> create(std::int64_t bytes, Handle* handle) override;
   std::unique_ptr<Block> open(const Handle& handle, int peer) override;
   void copy(std::span<const Copy> copies, Stream stream) override;
   void raise(std::span<const Flag> flags, Stream stream) override;

@@ -17,9 +17,9 @@ struct ncclComm;
 
 namespace xdit::comm {
 
-/// A Group's operations through NCCL, for GPUs that do not reach each other's memory, and the reference in
-/// tests. One GPU a rank. Ordered on the stream; after a first call of its size an operation can be captured.
-/// NCCL moves whole messages, so both ends say what goes where. An abort of the job ends what waits.
+/// A Group's operations through NCCL: the reference in tests. One GPU a rank. Ordered on the stream; after a
+/// first call of its size an operation can be captured. NCCL moves whole messages, so both ends say what goes
+/// where. An abort of the job ends what waits.
 class NcclGroup {
  public:
   /// Collective over `group`, which carries NCCL's id. `memory` (of `device`) packs rows and adds.

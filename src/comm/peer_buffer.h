@@ -20,14 +20,18 @@ using Peers = std::vector<int>;
 /// - the receiver's arrive() waits for the signal; it reads until its next post.
 /// Ranks that post before they put never deadlock, whoever sends to whom. After an Error the group is dead.
 /// Both ends of a pair must agree on the sequence of transfers; a put may carry no bytes.
+/// Where memory relays (relay.h) the copies are made by put() and arrive(), of at most Label::kMost extents a
+/// transfer and peer and at most Label::kAhead posts ahead.
 /// Zeroed at first, aligned to 256 bytes. Destroyed by all ranks of the group between the same two
 /// collectives.
 class PeerBuffer {
  public:
   [[nodiscard]] std::byte* data() const noexcept { return part(rank_); }  ///< this rank's part
   [[nodiscard]] std::int64_t bytes() const noexcept { return bytes_[rank_]; }
-  /// A peer's part, for reads that nothing here orders.
-  [[nodiscard]] const std::byte* peer(int rank) const noexcept { return part(rank); }
+  /// Bytes of a rank's part to be read now. Nothing here orders such reads, and of what its owner wrote
+  /// itself the others see what it has published.
+  [[nodiscard]] const std::byte* read(int rank, Range bytes) const;
+  void publish(Stream stream = nullptr);  ///< all of this rank's part
 
   void post(const Peers& from, Stream stream = nullptr);
   /// `puts` go to ranks of `to` only. A put onto its own source is left out.
@@ -43,9 +47,13 @@ class PeerBuffer {
   /// A block is a header, lines of one word a peer, and the part. Peers write the first two lines of it.
   enum class Line : std::uint8_t { kFull, kFree, kFullRaised, kFreeRaised, kFullSeen, kFreeSeen };
   static constexpr std::int64_t kLines = 6;
-  [[nodiscard]] static std::int64_t header_bytes(std::size_t size);
+  [[nodiscard]] static std::int64_t header_bytes(const PeerMemory& memory, std::size_t size);
   [[nodiscard]] std::uint64_t* word(int owner, Line line, int peer) const;
-  [[nodiscard]] std::byte* part(int peer) const noexcept;
+  [[nodiscard]] Extent* labels(int owner, int sender) const;
+  [[nodiscard]] std::byte* part(int peer) const noexcept;  ///< the own one: the copy
+  [[nodiscard]] std::byte* shared_part(int peer) const noexcept;
+  void label(std::span<const Put> puts, const Peers& to, Stream stream);
+  void land(const Peers& from, Stream stream);
   void raise(const Peers& peers, Line line, Line count, Stream stream);
   void await(const Peers& peers, Line line, Line count, Stream stream, const char* operation);
 
@@ -54,6 +62,9 @@ class PeerBuffer {
   std::vector<int> members_;         // ranks in the job
   std::vector<std::int64_t> bytes_;  // of each rank's part
   std::vector<std::unique_ptr<Block>> blocks_;
+  bool relays_;
+  std::int64_t header_;
+  std::vector<std::int64_t> ahead_;  // posts for each peer whose transfers have not arrived
 };
 
 }  // namespace xdit::comm

@@ -5,6 +5,9 @@
 #include <memory>
 #include <span>
 
+#include "comm/relay.h"
+#include "comm/use.h"
+
 struct CUstream_st;  // cudaStream_t points to one
 
 namespace xdit::comm {
@@ -21,7 +24,9 @@ class Block {
   Block(const Block&) = delete;
   Block& operator=(const Block&) = delete;
   virtual ~Block() = default;
-  [[nodiscard]] virtual std::byte* data() const noexcept = 0;
+  [[nodiscard]] virtual std::byte* data() const noexcept = 0;  ///< what its owner and the peers reach
+  /// Where its owner works; where memory relays, a copy of its own.
+  [[nodiscard]] virtual std::byte* local() const noexcept { return data(); }
   virtual void opened() {}  ///< every peer has opened it: what served that only may go
 };
 
@@ -50,8 +55,8 @@ class PeerMemory {
   PeerMemory& operator=(const PeerMemory&) = delete;
   virtual ~PeerMemory() = default;
 
-  /// Zeroed, aligned to 256 bytes at least.
-  [[nodiscard]] virtual std::unique_ptr<Block> create(std::int64_t bytes, Handle& handle) = 0;
+  /// Zeroed, aligned to 256 bytes at least. `handle`: for the peers; null where there are none.
+  [[nodiscard]] virtual std::unique_ptr<Block> create(std::int64_t bytes, Handle* handle) = 0;
   [[nodiscard]] virtual std::unique_ptr<Block> open(const Handle& handle, int peer) = 0;
 
   virtual void copy(std::span<const Copy> copies, Stream stream) = 0;
@@ -65,6 +70,16 @@ class PeerMemory {
   /// Throws what a wait on a stream has met so far. Bytes that came over a stream are good when check()
   /// returns after that stream was synchronised.
   virtual void check() const {}
+
+  /// Blocks with a handle have a copy that is their owner's (relay.h).
+  [[nodiscard]] virtual bool relays() const { return false; }
+  virtual void label(std::span<const Label> /*labels*/, Stream /*stream*/) {}     ///< before raise
+  virtual void land(std::span<const Landing> /*landings*/, Stream /*stream*/) {}  ///< after await
+
+  [[nodiscard]] Use& use() { return use_; }
+
+ private:
+  Use use_;
 };
 
 }  // namespace xdit::comm

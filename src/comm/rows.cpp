@@ -47,6 +47,24 @@ std::vector<Put> put_rows(const Slab& slab, std::span<const Range> owned, std::s
   return puts;
 }
 
+std::vector<Extent> extents_of(std::span<const Put> puts, int peer) {
+  std::vector<Extent> extents;
+  for (const Put& put : puts) {
+    if (put.peer != peer || put.rows == 0 || put.row_bytes == 0) continue;
+    Extent next{put.offset, put.rows, put.row_bytes, put.stride};
+    if (put.rows == 1 || put.stride == put.row_bytes) next = {put.offset, 1, put.rows * put.row_bytes, 0};
+    if (!extents.empty()) {
+      Extent& last = extents.back();
+      if (last.rows == 1 && next.rows == 1 && last.offset + last.row_bytes == next.offset) {
+        last.row_bytes += next.row_bytes;
+        continue;
+      }
+    }
+    extents.push_back(next);
+  }
+  return extents;
+}
+
 std::vector<int> sources(std::span<const Range> owned, std::span<const Range> wanted, int rank) {
   std::vector<int> result;
   for (std::size_t peer = 0; peer < owned.size(); ++peer) {

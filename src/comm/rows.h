@@ -16,6 +16,17 @@ struct Put {
   std::int64_t stride = 0;
 };
 
+/// Rows in a buffer, in bytes.
+struct Extent {
+  std::int64_t offset = 0;
+  std::int64_t rows = 0;
+  std::int64_t row_bytes = 0;
+  std::int64_t stride = 0;
+  bool operator==(const Extent&) const = default;
+};
+/// Where `puts` lie in `peer`'s buffer; those that follow each other without a gap are one.
+[[nodiscard]] std::vector<Extent> extents_of(std::span<const Put> puts, int peer);
+
 /// Global indices of rows or tokens; any Range may be empty.
 struct Range {
   std::int64_t first = 0;

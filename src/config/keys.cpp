@@ -130,6 +130,8 @@ constexpr std::array kKeys{
                                        "safetensors file: what the run computed, in float32"),
     row<&R::runtime, &R::Runtime::device>("runtime.device", "--device", kChoice, "cuda|cpu",
                                           "where to compute"),
+    row<&R::runtime, &R::Runtime::transport>("runtime.transport", "--transport", kChoice, "auto|peer|host",
+                                             "peer: the GPUs' memory; host: where they do not reach it"),
     row<&R::runtime, &R::Runtime::timeout_s>("runtime.timeout", "", kDuration, "(60s, 10m, 500ms) up to 24h",
                                              "silence after which a rank counts as hung"),
     row<&R::runtime, &R::Runtime::deterministic>("runtime.deterministic", "", kBoolean, "true|false",

@@ -11,6 +11,7 @@ namespace xdit::config {
 enum class LoadFormat : std::uint8_t { kAuto, kDummy };
 enum class Allow : std::uint8_t { kExact, kRounding, kApproximate };
 enum class Device : std::uint8_t { kCuda, kCpu };
+enum class Transport : std::uint8_t { kAuto, kPeer, kHost };
 
 /// What a run is, after every source of settings has been merged and checked. Immutable and printable
 /// (`generate --dry-run`). Nothing here depends on the machine.
@@ -61,6 +62,7 @@ struct RunSpec {
   };
   struct Runtime {
     Device device = Device::kCuda;
+    Transport transport = Transport::kAuto;  ///< what ranks exchange through
     double timeout_s = 60;
     bool deterministic = true;
     friend bool operator==(const Runtime&, const Runtime&) = default;

@@ -13,8 +13,8 @@ at::Tensor Spatial::moments(const at::Tensor& x, std::int64_t groups) const {
 // The picture is written straight to its place between the halo rows.
 template <class F>
 at::Tensor Spatial::padded(const at::Tensor& x, std::int64_t halo, F&& write) const {
-  const at::Tensor all = at::empty({x.size(0), x.size(1), x.size(2) + 2 * halo, x.size(3)},
-                                   x.options().memory_format(at::MemoryFormat::ChannelsLast));
+  at::Tensor all = at::empty({x.size(0), x.size(1), x.size(2) + 2 * halo, x.size(3)},
+                             x.options().memory_format(at::MemoryFormat::ChannelsLast));
   write(all.narrow(2, halo, x.size(2)));
   if (halo > 0) fill_halo(all, halo);
   return all;

@@ -34,4 +34,16 @@ struct PngText {
 /// `code`.
 [[nodiscard]] PngText read_png_text(const std::filesystem::path& path, ExitCode code);
 
+/// The pixels of a PNG.
+struct Pixels {
+  std::int64_t width = 0;
+  std::int64_t height = 0;
+  bool opaque = true;              ///< the file holds no transparency
+  std::vector<std::uint8_t> rgba;  ///< [height, width, 4], row-major
+};
+
+/// Decodes an untrusted PNG of 8 bits a channel or fewer, which read_png_text finds sound, of at most 128
+/// megapixels; no buffer grows over 2 GiB, whatever the file says. Every fault throws `code`.
+[[nodiscard]] Pixels read_png_pixels(const std::filesystem::path& path, ExitCode code);
+
 }  // namespace xdit::output

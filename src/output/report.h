@@ -26,7 +26,7 @@ struct RankUse {
   std::uint64_t peak_device_bytes = 0;
   std::uint64_t peak_host_bytes = 0;
   std::uint64_t bytes_read = 0;  ///< from files
-  std::uint64_t bytes_sent = 0;  ///< to other ranks
+  std::uint64_t bytes_sent = 0;  ///< to other ranks, and of their weights read
 };
 
 /// A run, measured: --report.

@@ -1,4 +1,4 @@
-// stb_image_write's implementation, with libdeflate in the places that it leaves open.
+// The implementations of stb_image_write, with libdeflate in the places that it leaves open, and stb_image.
 #include "output/stb.h"
 
 #include <libdeflate.h>
@@ -24,6 +24,12 @@ namespace {
   return compressed;
 }
 
+constexpr std::size_t kMaxBuffer = INT_MAX;  // a few bytes of a zlib stream can ask for gigabytes
+
+[[maybe_unused]] void* bounded_realloc(void* buffer, std::size_t size) {
+  return size > kMaxBuffer ? nullptr : std::realloc(buffer, size);
+}
+
 }  // namespace
 
 #define STBIW_ZLIB_COMPRESS compress
@@ -31,7 +37,14 @@ namespace {
 #define STBI_WRITE_NO_STDIO
 #ifndef __clang_analyzer__  // which has complaints about stb
 #define STB_IMAGE_WRITE_IMPLEMENTATION
+#define STB_IMAGE_IMPLEMENTATION
 #endif
+#define STBI_ONLY_PNG
+#define STBI_NO_STDIO
+#define STBI_MALLOC(size) bounded_realloc(nullptr, size)
+#define STBI_REALLOC(buffer, size) bounded_realloc(buffer, size)
+#define STBI_FREE(buffer) std::free(buffer)
+#include <stb_image.h>
 #include <stb_image_write.h>
 
 namespace {
@@ -51,6 +64,20 @@ std::string stb_png(std::span<const std::uint8_t> rgb, int width, int height) {
   };
   stbi_write_png_to_func(keep, &png, width, height, 3, rgb.data(), width * 3);
   return png;
+}
+
+StbPixels stb_pixels(std::string_view png) {
+  StbPixels pixels{.rgba = {nullptr, stbi_image_free}};
+  const auto* bytes = reinterpret_cast<const stbi_uc*>(png.data());
+  const int size = static_cast<int>(png.size());
+  if (stbi_is_16_bit_from_memory(bytes, size) != 0) {
+    pixels.fault = "16 bits a channel: 8 at most are read";
+    return pixels;
+  }
+  pixels.rgba.reset(
+      stbi_load_from_memory(bytes, size, &pixels.width, &pixels.height, &pixels.channels, STBI_rgb_alpha));
+  if (!pixels.rgba) pixels.fault = stbi_failure_reason();
+  return pixels;
 }
 
 }  // namespace xdit::output

@@ -4,8 +4,31 @@
 
 namespace xdit::parallel {
 
-at::Tensor guided(const at::Tensor& positive, const at::Tensor& negative, double scale) {
-  return negative + (positive - negative) * scale;
+namespace {
+
+// Of [T, C] in float64, each row first: no order of additions follows the threads.
+at::Tensor deviation(const at::Tensor& rows) {
+  const at::Tensor values = rows.contiguous().to(at::kDouble);
+  const at::Tensor centred = values - values.mean(1).mean();
+  return ((centred * centred).sum(1).sum() / static_cast<double>(values.numel() - 1)).sqrt();
+}
+
+}  // namespace
+
+at::Tensor guided(const at::Tensor& positive, const at::Tensor& negative, const Guidance& guidance) {
+  const at::Tensor combined = negative + (positive - negative) * guidance.scale;
+  if (guidance.rescale == 0) return combined;
+  const auto deviation_of = [&](const at::Tensor& rows) {
+    return deviation(guidance.whole ? guidance.whole(rows) : rows);
+  };
+  const at::Tensor wanted = deviation_of(positive);
+  const at::Tensor ratio = wanted / deviation_of(combined);
+  return combined * (ratio * guidance.rescale + (1 - guidance.rescale)).to(at::kFloat);
+}
+
+at::Tensor drawn(const schedulers::Sampler& sampler, std::int64_t step, const Start& start) {
+  const schedulers::Draw draw = sampler.draws(step);
+  return draw == schedulers::Draw::kNone ? at::Tensor() : start.draw(draw);
 }
 
 std::vector<const models::Branch*> LocalGuide::branches(const Guidance& guidance) const {
@@ -14,20 +37,22 @@ std::vector<const models::Branch*> LocalGuide::branches(const Guidance& guidance
 }
 
 at::Tensor LocalGuide::combine(std::span<const at::Tensor> predictions, const Guidance& guidance) {
-  return predictions.size() == 1 ? predictions[0] : guided(predictions[0], predictions[1], guidance.scale);
+  return predictions.size() == 1 ? predictions[0] : guided(predictions[0], predictions[1], guidance);
 }
 
 at::Tensor SerialLoop::run(models::Denoiser& denoiser, const schedulers::Sampler& sampler, Guide& guide,
-                           const Guidance& guidance, const at::Tensor& noise, const OnStep& on_step) {
-  at::Tensor latents = noise;
+                           const Guidance& guidance, const Start& start, const OnStep& on_step) {
+  at::Tensor latents = start.latents;
   schedulers::History history;
   const auto steps = static_cast<std::int64_t>(sampler.timesteps().size());
-  for (std::int64_t i = 0; i < steps; ++i) {
+  for (std::int64_t i = start.first; i < steps; ++i) {
+    const at::Tensor input = sampler.model_input(i, latents);
     std::vector<at::Tensor> predictions;
     for (const models::Branch* branch : guide.branches(guidance))
-      predictions.push_back(denoiser.predict(*branch, latents, i, {}));
-    latents = sampler.step(i, latents, guide.combine(predictions, guidance), history);
-    on_step(i + 1, latents);
+      predictions.push_back(denoiser.predict(*branch, input, i, {}));
+    latents =
+        sampler.step(i, latents, guide.combine(predictions, guidance), drawn(sampler, i, start), history);
+    on_step(i + 1 - start.first, latents);
   }
   return latents;
 }

@@ -17,6 +17,9 @@ struct Guidance {
   const models::Branch* positive = nullptr;
   const models::Branch* negative = nullptr;
   double scale = 1;
+  double rescale = 0;  ///< how far the guided prediction takes the positive one's deviation; 0: not
+  /// The picture's rows [T, C] on every rank, from this rank's; unset where it holds them all.
+  std::function<at::Tensor(const at::Tensor& rows)> whole{};
 };
 
 /// Which rank computes which branch of a guided step.
@@ -41,12 +44,28 @@ class LocalGuide final : public Guide {
                                    const Guidance& guidance) override;
 };
 
-/// negative + scale (positive - negative).
-[[nodiscard]] at::Tensor guided(const at::Tensor& positive, const at::Tensor& negative, double scale);
+/// negative + scale (positive - negative), rescaled (Lin et al. 2023, eq. 15 and 16) by the deviations over
+/// the whole picture.
+[[nodiscard]] at::Tensor guided(const at::Tensor& positive, const at::Tensor& negative,
+                                const Guidance& guidance);
 
-/// Called after each step with its number (1-based) and the latents; undefined where the rank does not hold
-/// them.
+/// Called after each evaluation with its number in the run (1-based) and the latents; undefined where the
+/// rank does not hold them.
 using OnStep = std::function<void(std::int64_t step, const at::Tensor& latents)>;
+
+/// Standard normal noise for this rank's latents: each call draws the whole picture's, so that it does not
+/// depend on the ranks, and gives this rank's part.
+using OnDraw = std::function<at::Tensor(schedulers::Draw draw)>;
+
+/// Where a picture begins.
+struct Start {
+  at::Tensor latents;      ///< in the denoiser's layout
+  std::int64_t first = 0;  ///< evaluation of the sampler's schedule
+  OnDraw draw;             ///< for samplers that add noise
+};
+
+/// The noise that the sampler adds in evaluation `step`; undefined for none. Once an evaluation.
+[[nodiscard]] at::Tensor drawn(const schedulers::Sampler& sampler, std::int64_t step, const Start& start);
 
 /// Which tokens and which blocks run when.
 class Loop {
@@ -55,9 +74,9 @@ class Loop {
   Loop(const Loop&) = delete;
   Loop& operator=(const Loop&) = delete;
   virtual ~Loop() = default;
-  /// Latents of the picture from `noise`, both in the denoiser's layout.
+  /// Latents of the picture, in the denoiser's layout.
   [[nodiscard]] virtual at::Tensor run(models::Denoiser& denoiser, const schedulers::Sampler& sampler,
-                                       Guide& guide, const Guidance& guidance, const at::Tensor& noise,
+                                       Guide& guide, const Guidance& guidance, const Start& start,
                                        const OnStep& on_step) = 0;
 };
 
@@ -65,8 +84,7 @@ class Loop {
 class SerialLoop final : public Loop {
  public:
   [[nodiscard]] at::Tensor run(models::Denoiser& denoiser, const schedulers::Sampler& sampler, Guide& guide,
-                               const Guidance& guidance, const at::Tensor& noise,
-                               const OnStep& on_step) override;
+                               const Guidance& guidance, const Start& start, const OnStep& on_step) override;
 };
 
 }  // namespace xdit::parallel

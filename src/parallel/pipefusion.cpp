@@ -14,8 +14,10 @@ struct PipefusionLoop::Picture {
   const schedulers::Sampler& sampler;
   Guide& guide;
   const Guidance& guidance;
+  const Start& start;
   at::Tensor latents;                          // [image tokens, channels], on the first and the last stage
   std::vector<schedulers::History> histories;  // of each band
+  at::Tensor noise;                            // that this step adds, of all bands
 };
 
 PipefusionLoop::PipefusionLoop(comm::Group& stages, const TokenSplit& split, std::int64_t token_rank,
@@ -91,12 +93,15 @@ void PipefusionLoop::collect(Picture& picture, Range bands) {
 
 void PipefusionLoop::step(Picture& picture, std::int64_t step, Range bands, const at::Tensor& velocity) {
   const std::int64_t begin = rows_before(bands.first);
+  if (bands.first == 0) picture.noise = drawn(picture.sampler, step, picture.start);
   for (std::int64_t band = bands.first; band < bands.end(); ++band) {
     const std::int64_t row = rows_before(band);
     const std::int64_t rows = rows_before(band + 1) - row;
     const at::Tensor latents = picture.latents.narrow(0, row, rows);
-    latents.copy_(picture.sampler.step(step, latents, velocity.narrow(0, row - begin, rows),
-                                       picture.histories.at(static_cast<std::size_t>(band))));
+    latents.copy_(
+        picture.sampler.step(step, latents.clone(), velocity.narrow(0, row - begin, rows),
+                             picture.noise.defined() ? picture.noise.narrow(0, row, rows) : picture.noise,
+                             picture.histories.at(static_cast<std::size_t>(band))));
   }
   const at::Tensor now = picture.latents.narrow(0, begin, rows_before(bands.end()) - begin);
   send(latents_, 0, now, bands, begin, 0, "latents");
@@ -107,14 +112,14 @@ void PipefusionLoop::run_part(Picture& picture, std::int64_t step, const TokenPa
   const std::int64_t row = rows_before(bands.first);
   const std::int64_t rows = rows_before(bands.end()) - row;
   const std::int64_t text = part.text ? split_.tokens(token_rank_, {true, {0, 0}}) : 0;
-  if (first() && step > 0) collect(picture, bands);
+  if (first() && step > picture.start.first) collect(picture, bands);
   std::vector<at::Tensor> predictions;
   std::int64_t index = 0;
   for (const models::Branch* branch : picture.guide.branches(picture.guidance)) {
     attention_.select(part, index);
     const std::int64_t state = state_rows(index, bands.first);
     const at::Tensor input =
-        first() ? picture.latents.narrow(0, row, rows)
+        first() ? picture.sampler.model_input(step, picture.latents.narrow(0, row, rows))
                 : receive(states_, stages_.rank() - 1, bands, state, text + rows, shape_.width, "state");
     const at::Tensor output =
         picture.denoiser.predict(*branch, input, step, {.text = part.text, .image_first = row});
@@ -130,22 +135,31 @@ void PipefusionLoop::run_part(Picture& picture, std::int64_t step, const TokenPa
 }
 
 at::Tensor PipefusionLoop::run(models::Denoiser& denoiser, const schedulers::Sampler& sampler, Guide& guide,
-                               const Guidance& guidance, const at::Tensor& noise, const OnStep& on_step) {
-  Picture picture{denoiser,      sampler,
-                  guide,         guidance,
-                  noise.clone(), std::vector<schedulers::History>(static_cast<std::size_t>(split_.bands()))};
+                               const Guidance& guidance, const Start& start, const OnStep& on_step) {
+  Picture picture{denoiser,
+                  sampler,
+                  guide,
+                  guidance,
+                  start,
+                  start.latents.clone(),
+                  std::vector<schedulers::History>(static_cast<std::size_t>(split_.bands())),
+                  {}};
   const auto steps = static_cast<std::int64_t>(sampler.timesteps().size());
-  for (std::int64_t i = 0; i < steps; ++i) {
-    if (i < shape_.warmup)
+  const std::int64_t whole = start.first + sampler.evaluations(shape_.warmup);
+  if (guidance.rescale != 0 && whole < steps)
+    throw Error(ExitCode::kUsage, "guidance rescale needs whole pictures, which PipeFusion's bands are not",
+                "sampling.guidance_rescale", "0, or without --pipefusion");
+  for (std::int64_t i = start.first; i < steps; ++i) {
+    if (i < whole)
       run_part(picture, i, split_.whole());
     else
       for (std::int64_t band = 0; band < split_.bands(); ++band)
         run_part(picture, i, {.text = band == 0, .bands = {band, 1}});
     // The first stage has this step's latents when it has begun the next one.
-    if (i > 0) on_step(i, first() ? picture.latents.clone() : at::Tensor());
+    if (i > start.first) on_step(i - start.first, first() ? picture.latents.clone() : at::Tensor());
   }
   if (first()) collect(picture, {0, split_.bands()});
-  on_step(steps, first() ? picture.latents : at::Tensor());
+  on_step(steps - start.first, first() ? picture.latents : at::Tensor());
 
   const auto bytes = static_cast<std::int64_t>(picture.latents.nbytes());
   if (!result_) result_ = stages_.allocate(bytes);

@@ -30,8 +30,7 @@ class PipefusionLoop final : public Loop {
 
   /// The result is on every stage; on_step's latents on the first one.
   [[nodiscard]] at::Tensor run(models::Denoiser& denoiser, const schedulers::Sampler& sampler, Guide& guide,
-                               const Guidance& guidance, const at::Tensor& noise,
-                               const OnStep& on_step) override;
+                               const Guidance& guidance, const Start& start, const OnStep& on_step) override;
 
  private:
   struct Picture;  ///< what one run holds

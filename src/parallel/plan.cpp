@@ -45,6 +45,16 @@ void require_devices(const std::vector<std::int64_t>& devices, const Machine& ma
                   fmt::format("--gpus {}", count));
 }
 
+// The host's memory where GPUs do not reach each other's; a GPU always reaches its own.
+config::Transport transport_of(const config::RunSpec& spec, const Machine& machine,
+                               const std::vector<std::int64_t>& devices) {
+  using config::Transport;
+  if (spec.runtime.transport != Transport::kAuto) return spec.runtime.transport;
+  const bool on_cpu = spec.runtime.device == config::Device::kCpu;
+  const bool reach = on_cpu || machine.peer_access || std::set(devices.begin(), devices.end()).size() == 1;
+  return reach ? Transport::kPeer : Transport::kHost;
+}
+
 // Slabs of the decoder: the first ranks of every picture, as many as asked for (all of them), share its rows.
 void cut_slabs(Plan& plan, const config::RunSpec& spec, std::int64_t rows) {
   const std::int64_t ranks = plan.mesh.size() / plan.mesh.data;  // that make a picture
@@ -114,7 +124,7 @@ void place_ranks(Plan& plan, const models::Model& model, std::int64_t pictures) 
     rank.pictures = part_of(pictures, plan.mesh.data, along(comm::Axis::kData));
     rank.decodes = token_rank == 0 && along(comm::Axis::kCfg) == 0 && along(comm::Axis::kPipefusion) == 0 &&
                    along(comm::Axis::kTensor) == 0;
-    rank.encodes = rank.rank == 0 || (plan.apart && rank.pictures.count > 0);
+    rank.encodes = rank.rank == 0;
     rank.blocks = stages[static_cast<std::size_t>(along(comm::Axis::kPipefusion))];
     if (rank.pictures.count == 0) continue;
     rank.text_tokens = part_of(plan.text_tokens, token_ranks, token_rank);
@@ -144,11 +154,7 @@ Plan make_plan(const config::RunSpec& spec, const models::Model& model, const Ma
 
   Plan plan;
   plan.mesh = choose_mesh(spec, model.shape, static_cast<std::int64_t>(devices.size()));
-  plan.apart = !on_cpu && !machine.peer_access && std::set(devices.begin(), devices.end()).size() > 1;
-  if (plan.apart && plan.mesh.size() != plan.mesh.data)
-    throw Error(ExitCode::kDevice,
-                "these GPUs do not reach each other's memory: they can share pictures only", "--gpus",
-                fmt::format("--gpus 1, or --data {} for several pictures", plan.mesh.size()));
+  plan.transport = transport_of(spec, machine, devices);
   plan.warmup = std::min(spec.parallel.pipefusion_warmup, spec.sampling.steps);
   plan.grade = grade_of(plan.mesh, plan.warmup, spec.sampling.steps);
   plan.text_tokens = model.shape.by_rows ? 0 : spec.sampling.max_sequence_length;

@@ -65,8 +65,8 @@ struct Plan {
   std::int64_t warmup = 0;  ///< steps of whole pictures that pipefusion begins with
   std::int64_t shard = 1;   ///< ranks over which every block's weights are spread
   std::vector<RankPlan> ranks;
-  bool apart = false;  ///< ranks reach nothing of each other: each encodes and reads for itself
-  [[nodiscard]] bool exchanges() const { return ranks.size() > 1 && !apart; }
+  config::Transport transport = config::Transport::kPeer;  ///< of all ranks
+  [[nodiscard]] bool exchanges() const { return ranks.size() > 1; }
   config::Allow grade = config::Allow::kExact;
   std::vector<std::string> notes;  ///< what the user should know of it, a line each
 };

@@ -54,6 +54,13 @@ std::map<std::int32_t, std::uint64_t> file_reads(const Plan& plan, const RankPla
   return bytes;
 }
 
+const char* transport_text(const Plan& plan, const config::RunSpec& spec) {
+  const bool direct = plan.transport == config::Transport::kPeer;
+  if (spec.runtime.device == config::Device::kCpu)
+    return direct ? "shared memory" : "shared memory, of which each rank has copies";
+  return direct ? "peer memory" : "pinned host memory";
+}
+
 std::string rank_text(const Plan& plan, const RankPlan& rank, const models::Model& model) {
   std::string text;
   if (rank.pictures.count == 0)
@@ -89,6 +96,7 @@ std::string to_text(const Plan& plan, const models::Model& model, const Machine&
       "tokens: {} text + {} image\n",
       m.data, m.cfg, m.pipefusion, m.ring, m.gather, m.ulysses, m.tensor, m.size(), m.size() == 1 ? "" : "s",
       plan.text_tokens, plan.image_tokens);
+  if (plan.exchanges()) text += fmt::format("transport: {}\n", transport_text(plan, spec));
   if (plan.shard > 1) text += fmt::format("weights: each block spread over {} ranks\n", plan.shard);
   for (const std::string& note : plan.notes) text += note + "\n";
   for (const RankPlan& rank : plan.ranks) {

@@ -105,10 +105,6 @@ void assign_readers(Plan& plan, const models::Model& model, const models::Networ
       for (const RankPlan& peer : plan.ranks)
         if (peer.pictures.count > 0) same.push_back(static_cast<int>(peer.rank));
     }
-    if (plan.apart) {
-      same = {me};
-      rank.block_readers = readers_among(plan, same, 1, 0);
-    }
     rank.readers[network.component] = readers_among(plan, same, file_bytes(network, 1, 1), 0);
   }
 }
@@ -281,7 +277,7 @@ void spread_weights(Plan& plan, const config::RunSpec& spec, const models::Model
   std::vector<std::int64_t> degrees;  // that may be tried, in this order
   for (std::int64_t d = 1; d <= replicas; ++d)
     if (replicas % d == 0) degrees.push_back(d);
-  if (spec.parallel.shard_weights == "false" || plan.apart) degrees = {1};
+  if (spec.parallel.shard_weights == "false") degrees = {1};
   if (spec.parallel.shard_weights == "true") {
     if (replicas == 1)
       throw Error(ExitCode::kUsage, "no two ranks of this grid hold the same weights", "--shard-weights",

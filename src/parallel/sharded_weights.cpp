@@ -47,7 +47,9 @@ void ShardedWeights::add_to(WeightMemory& memory) const {
 }
 
 void ShardedWeights::stored() {
-  group_.barrier(current_stream(options_.device()));
+  const comm::Stream stream = current_stream(options_.device());
+  shares_.publish(stream);
+  group_.barrier(stream);
 }
 
 at::Tensor ShardedWeights::get(const std::string& name) const {
@@ -72,8 +74,9 @@ void ShardedWeights::fetch(std::int64_t block) {
     const std::int64_t rank = (group_.rank() + step) % group_.size();  // not everybody from rank 0 first
     const Range part = share(block, rank);
     const std::byte* const from =
-        shares_.peer(static_cast<int>(rank)) +
-        offsets_[static_cast<std::size_t>(rank)][static_cast<std::size_t>(index)] * element;
+        shares_.read(static_cast<int>(rank),
+                     {offsets_[static_cast<std::size_t>(rank)][static_cast<std::size_t>(index)] * element,
+                      part.count * element});
     ahead_.copy(static_cast<std::byte*>(slot.mutable_data_ptr()) + (part.first - all.first) * element, from,
                 part.count * element);
   }

@@ -19,7 +19,7 @@ at::Tensor SplitGuide::combine(std::span<const at::Tensor> predictions, const Gu
   group_.all_gather_v(output.const_data_ptr(), parts, *outputs_, current_stream(output.device()));
   const at::Tensor both =
       at::from_blob(outputs_->data(), {2, output.size(0), output.size(1)}, output.options());
-  return guided(both[0], both[1], guidance.scale);
+  return guided(both[0], both[1], guidance);
 }
 
 at::Tensor TokenGather::operator()(const at::Tensor& rows) {

@@ -5,6 +5,8 @@
 
 #include "comm/device_memory.h"
 #include "comm/host_memory.h"
+#include "comm/pinned_memory.h"
+#include "comm/relayed_memory.h"
 #include "core/error.h"
 #include "parallel/device_stream.h"
 #include "parallel/pipefusion.h"
@@ -46,16 +48,23 @@ std::unique_ptr<SplitSpatial> slabs_of(const Plan& plan, comm::Group& group, con
       group, slabs, slab_bytes(vae, rows, columns, static_cast<std::int64_t>(options.dtype().itemsize())));
 }
 
+std::shared_ptr<comm::PeerMemory> memory_of(const Spread::Run& run) {
+  const auto rank = static_cast<int>(run.rank);
+  const at::Device device = run.options.device();
+  const bool direct = run.plan.transport == config::Transport::kPeer;
+  if (!device.is_cuda() && direct) return std::make_shared<comm::HostMemory>(run.peers, rank, run.timeout);
+  if (!device.is_cuda()) return std::make_shared<comm::RelayedMemory>(run.peers, rank, run.timeout);
+  return direct ? comm::device_memory(run.peers, rank, device.index(), run.timeout)
+                : comm::pinned_memory(run.peers, rank, device.index(), run.timeout);
+}
+
 }  // namespace
 
 void Spread::make_groups(const Run& run) {
   const auto me = static_cast<int>(run.rank);
   const RankPlan& mine = run.plan.ranks.at(static_cast<std::size_t>(run.rank));
   const comm::Mesh mesh = run.plan.mesh.ranks();
-  const at::Device device = run.options.device();
-  world_ = comm::Group::world(
-      run.peers, me, run.timeout,
-      device.is_cuda() ? comm::device_memory(run.peers, me, device.index(), run.timeout) : nullptr);
+  world_ = comm::Group::world(run.peers, me, run.timeout, memory_of(run));
   // Files and prompts may take as long as they like: a rank that is there says so to the launcher.
   patient_ =
       world_->split(0, std::make_shared<comm::HostMemory>(run.peers, me, std::chrono::nanoseconds::max()));

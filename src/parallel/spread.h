@@ -70,6 +70,8 @@ class Spread {
   void check() const {
     if (world_) world_->check();
   }
+  /// What this rank put to others, and its buffers take; null where it exchanges nothing.
+  [[nodiscard]] const comm::Use* use() const { return world_ ? &world_->use() : nullptr; }
 
  private:
   [[nodiscard]] static comm::Group* get(std::optional<comm::Group>& group) {

@@ -2,16 +2,16 @@
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
-#include <ATen/core/Generator.h>
 
 #include "core/error.h"
 
 namespace xdit::pipeline {
 
-at::Tensor draw_noise(std::uint64_t seed, std::int64_t channels, std::int64_t rows, std::int64_t columns,
-                      at::ScalarType dtype) {
-  const at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(seed);
-  return at::randn({channels, rows, columns}, generator, at::TensorOptions().dtype(dtype));
+PictureNoise::PictureNoise(std::uint64_t seed, std::int64_t channels, std::int64_t rows, std::int64_t columns)
+    : generator_(at::make_generator<at::CPUGeneratorImpl>(seed)), shape_{channels, rows, columns} {}
+
+at::Tensor PictureNoise::draw(at::ScalarType dtype) {
+  return at::randn(shape_, generator_, at::TensorOptions().dtype(dtype));
 }
 
 at::Tensor finished_picture(const at::Tensor& decoded) {

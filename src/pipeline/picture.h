@@ -1,6 +1,8 @@
 #pragma once
+#include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -8,10 +10,18 @@
 
 namespace xdit::pipeline {
 
-/// The noise of one picture, [C, h, w] on the CPU: what diffusers draws for `seed` with a CPU generator in
-/// `dtype`.
-[[nodiscard]] at::Tensor draw_noise(std::uint64_t seed, std::int64_t channels, std::int64_t rows,
-                                    std::int64_t columns, at::ScalarType dtype);
+/// The noise of one picture: what diffusers draws for its seed with a CPU generator. Each draw goes on where
+/// the one before ended.
+class PictureNoise {
+ public:
+  PictureNoise(std::uint64_t seed, std::int64_t channels, std::int64_t rows, std::int64_t columns);
+  /// [C, h, w] on the CPU.
+  [[nodiscard]] at::Tensor draw(at::ScalarType dtype);
+
+ private:
+  at::Generator generator_;
+  std::array<std::int64_t, 3> shape_;
+};
 
 /// [3, H, W] around -1..1 -> float32 in 0..1 on the CPU. Error(kModel) for NaN, infinity or a constant
 /// picture.

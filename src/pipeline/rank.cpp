@@ -9,6 +9,7 @@
 #include <new>
 
 #include "core/error.h"
+#include "pipeline/marks.h"
 #include "pipeline/meet.h"
 #include "pipeline/rank_run.h"
 
@@ -18,12 +19,16 @@ namespace {
 void run_joined(xdit::pipeline::RankJob job, xdit::pipeline::Listener& listener,
                 xdit::output::Report& report) {
   const auto rank = static_cast<int>(job.rank);
+  const double begun_s = xdit::pipeline::now_s();
   if (job.meeting)
     job.peers = xdit::pipeline::meet(
         *job.meeting, rank, static_cast<int>(job.plan.ranks.size()),
         std::chrono::milliseconds(std::llround(job.spec.runtime.timeout_s * 1e3)), job.stop);
   try {
-    xdit::pipeline::RankRun(job, listener, report).run();
+    xdit::pipeline::RankRun run(job, listener, report);
+    report.phases.push_back(
+        {"connect", begun_s - job.started_s, xdit::pipeline::now_s() - job.started_s, job.rank, -1, -1});
+    run.run();
   } catch (...) {
     if (job.meeting) job.peers->abort(rank);
     job.stop.check();  // stopped too, but after a peer

@@ -70,6 +70,7 @@ RankRun::RankRun(const RankJob& job, Listener& listener, output::Report& report)
       loader_(job.plan, plan_, job.model, spread_, at::TensorOptions().dtype(dtype_).device(device_)),
       pictures_(config::pictures(job.spec)),
       sampler_(schedulers::make_sampler({.name = job.spec.sampling.scheduler,
+                                         .sigmas = job.spec.sampling.sigmas,
                                          .steps = job.spec.sampling.steps,
                                          .image_tokens = job.plan.image_tokens,
                                          .shift = job.spec.sampling.shift},
@@ -91,7 +92,10 @@ void RankRun::run() {
   };
   const bool loads = !plan_.networks.empty();
   if (loads && plan_.overlap_loading) begin_loading();
-  if (plan_.encodes) encode_prompts();
+  if (plan_.encodes)
+    encode_prompts();
+  else
+    listener_.begin("text_encode", 0);  // another rank's
   share_prompts();
   if (loads) {
     if (!plan_.overlap_loading) begin_loading();
@@ -107,14 +111,16 @@ void RankRun::run() {
   spread_.finish();
   if (plan_.decodes && plan_.pictures.count > 0)
     trace_.write(job_.spec.output.trace, job_.spec.output.overwrite);
+  const comm::Use* const exchanged = spread_.use();
+  const std::uint64_t buffers = exchanged != nullptr ? exchanged->peak_device_bytes() : 0;
   report_.ranks.push_back({.rank = job_.rank,
                            .device = {},
                            .device_id = {},
                            .held_s = now_s() - job_.started_s,
-                           .peak_device_bytes = loads ? peak_device_bytes(device_) : 0,
+                           .peak_device_bytes = (loads ? peak_device_bytes(device_) : 0) + buffers,
                            .peak_host_bytes = peak_host_bytes(),
                            .bytes_read = bytes_read_,
-                           .bytes_sent = 0});
+                           .bytes_sent = exchanged != nullptr ? exchanged->bytes_sent() : 0});
 }
 
 std::unique_ptr<nn::Weights> RankRun::load(const std::string& component) {
@@ -225,13 +231,19 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& p
   const models::Shape& shape = job_.model.shape;
   const std::int64_t rows = spec.image.height / shape.latent_scale;
   const std::int64_t columns = spec.image.width / shape.latent_scale;
-  const at::Tensor drawn = draw_noise(picture.seed, shape.latent_channels, rows, columns,
-                                      torch_type(spec.sampling.rng_dtype.value_or(spec.model.dtype)));
-  const at::Tensor all_noise = denoiser.pack(drawn).to(device_, dtype_);
-  std::vector<at::Tensor> mine;
-  for (const models::TokenRange& range : image_)
-    mine.push_back(all_noise.narrow(0, range.first, range.count));
-  const at::Tensor noise = at::cat(mine);
+  PictureNoise noise(picture.seed, shape.latent_channels, rows, columns);
+  const at::ScalarType drawn_type = torch_type(spec.sampling.rng_dtype.value_or(spec.model.dtype));
+  const auto mine = [&](const at::Tensor& all) {
+    std::vector<at::Tensor> parts;
+    for (const models::TokenRange& range : image_) parts.push_back(all.narrow(0, range.first, range.count));
+    return at::cat(parts);
+  };
+  const at::Tensor all_noise = denoiser.pack(noise.draw(drawn_type)).to(device_, dtype_);
+  const parallel::Start start{
+      .latents = sampler_->begin(mine(all_noise)), .first = 0, .draw = [&](schedulers::Draw draw) {
+        const at::ScalarType type = draw == schedulers::Draw::kFloat32 ? at::kFloat : drawn_type;
+        return mine(denoiser.pack(noise.draw(type))).to(device_);
+      }};
   const Prompt prompt{picture.prompt};
   const Prompt negative{spec.negative_prompt, true};
   const parallel::Guidance guidance{.positive = &branch(denoiser, prompt),
@@ -241,11 +253,12 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& p
   if (guided_) trace_prompt(negative);
   trace_.add("noise", all_noise);
 
-  listener_.begin("denoise", spec.sampling.steps);
+  const auto evaluations = static_cast<std::int64_t>(sampler_->timesteps().size());
+  listener_.begin("denoise", evaluations);
   Marks marks(device_);
   marks.add();
   const at::Tensor latents = spread_.loop().run(
-      denoiser, *sampler_, spread_.guide(), guidance, noise, [&](std::int64_t step, const at::Tensor& now) {
+      denoiser, *sampler_, spread_.guide(), guidance, start, [&](std::int64_t step, const at::Tensor& now) {
         job_.stop.check();
         marks.add();
         if (trace_.enabled() && now.defined())
@@ -259,7 +272,7 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& p
   for (std::size_t i = 1; i < marks.count(); ++i)
     report_.phases.push_back(
         phase("step", marks.at_s(i - 1), marks.at_s(i), picture.index, static_cast<std::int64_t>(i)));
-  listener_.advance(spec.sampling.steps);
+  listener_.advance(evaluations);
   listener_.finish();
   return denoiser.unpack(spread_.all_tokens(latents), rows, columns);
 }

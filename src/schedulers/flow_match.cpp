@@ -5,15 +5,38 @@
 #include <array>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "core/error.h"
 
 namespace xdit::schedulers {
 namespace {
 
-// Switches of diffusers' class that change the schedule, none of which FLUX.1 uses.
-constexpr std::array kUnsupported{"invert_sigmas", "use_karras_sigmas", "use_exponential_sigmas",
-                                  "use_beta_sigmas", "stochastic_sampling"};
+// Switches of diffusers' class that change the schedule or the steps, none of which FLUX.1 uses.
+constexpr std::array kUnsupported{"invert_sigmas", "stochastic_sampling"};
+constexpr double kSimpleLevels = 10'000;  // ComfyUI's table of a flow model
+
+constexpr std::array<std::pair<const char*, Sigmas>, 3> kSwitches{
+    {{"use_karras_sigmas", Sigmas::kKarras},
+     {"use_exponential_sigmas", Sigmas::kExponential},
+     {"use_beta_sigmas", Sigmas::kBeta}}};
+
+bool is_on(const nlohmann::json& config, const char* key) {
+  return config.contains(key) && config.at(key) == true;
+}
+
+// In numpy's order: float32 for FluxPipeline's levels, double for those of the class itself.
+template <class T>
+T shifted(T sigma, double shift) {
+  const T s = static_cast<T>(shift);
+  return s * sigma / (1 + (static_cast<T>(shift - 1)) * sigma);
+}
+
+void end_schedule(FlowMatchSchedule& schedule, const FlowMatchConfig& config) {
+  for (const float sigma : schedule.sigmas)
+    schedule.timesteps.push_back(sigma * static_cast<float>(config.training_steps));
+  schedule.sigmas.push_back(0);
+}
 
 }  // namespace
 
@@ -28,10 +51,16 @@ FlowMatchConfig read_flow_match_config(const nlohmann::json& config, const std::
     flow.max_shift = config.value("max_shift", flow.max_shift);
     flow.training_steps = config.value("num_train_timesteps", flow.training_steps);
     for (const char* key : kUnsupported)
-      if (config.contains(key) && config.at(key) == true)
+      if (is_on(config, key))
         throw Error(ExitCode::kModel, fmt::format("{}: expected false, found true", key), where);
-    if (config.value("time_shift_type", "exponential") != "exponential")
-      throw Error(ExitCode::kModel, "time_shift_type: expected exponential, found another", where);
+    for (const auto& [key, sigmas] : kSwitches)
+      if (is_on(config, key)) flow.sigmas = sigmas;
+    if (config.contains("shift_terminal") && !config.at("shift_terminal").is_null())
+      config.at("shift_terminal").get_to(flow.terminal);
+    const std::string type = config.value("time_shift_type", "exponential");
+    flow.linear_shift = type == "linear";
+    if (!flow.linear_shift && type != "exponential")
+      throw Error(ExitCode::kModel, "time_shift_type: expected exponential or linear, found another", where);
   } catch (const nlohmann::json::exception& error) {
     throw Error(ExitCode::kModel, error.what(), where);
   }
@@ -43,26 +72,48 @@ FlowMatchConfig read_flow_match_config(const nlohmann::json& config, const std::
 }
 
 FlowMatchSchedule flow_match_schedule(const FlowMatchConfig& config, std::int64_t steps,
-                                      std::int64_t image_tokens, std::optional<double> shift) {
+                                      std::int64_t image_tokens, std::optional<double> shift, bool simple) {
   XDIT_ASSERT(steps > 0);
   const double slope =
       (config.max_shift - config.base_shift) / static_cast<double>(config.max_tokens - config.base_tokens);
   const double mu = slope * static_cast<double>(image_tokens - config.base_tokens) + config.base_shift;
-  const double factor = shift ? *shift : config.dynamic_shift ? std::exp(mu) : config.shift;
+  const bool dynamic = config.dynamic_shift && !shift;
+  const auto factor = static_cast<float>(config.linear_shift ? mu : std::exp(mu));
 
   FlowMatchSchedule schedule;
-  const double lowest = 1 / static_cast<double>(steps);
-  for (std::int64_t i = 0; i < steps; ++i) {
-    const double fraction = steps == 1 ? 0 : static_cast<double>(i) / static_cast<double>(steps - 1);
-    const auto sigma = static_cast<float>(1 + fraction * (lowest - 1));
-    const auto f = static_cast<float>(factor);
+  std::vector<double> even = linspace(1, 1 / static_cast<double>(steps), steps);
+  for (std::int64_t i = 0; simple && i < steps; ++i)
+    even[static_cast<std::size_t>(i)] =
+        (kSimpleLevels - std::floor(static_cast<double>(i) * (kSimpleLevels / static_cast<double>(steps)))) /
+        kSimpleLevels;
+  for (const double level : even) {
+    const auto sigma = static_cast<float>(level);
     // Two forms of one function, as diffusers writes each: they round differently.
-    const float shifted =
-        config.dynamic_shift && !shift ? f / (f + (1 / sigma - 1)) : f * sigma / (1 + (f - 1) * sigma);
-    schedule.sigmas.push_back(shifted);
-    schedule.timesteps.push_back(shifted * static_cast<float>(config.training_steps));
+    schedule.sigmas.push_back(dynamic ? factor / (factor + (1 / sigma - 1))
+                                      : shifted(sigma, shift.value_or(config.shift)));
   }
-  schedule.sigmas.push_back(0);
+  if (config.terminal != 0) {
+    const float scale = (1 - schedule.sigmas.back()) / static_cast<float>(1 - config.terminal);
+    for (float& sigma : schedule.sigmas) sigma = 1 - (1 - sigma) / scale;
+  }
+  if (config.sigmas != Sigmas::kDefault) {
+    const std::vector<double> spread =
+        spread_sigmas(config.sigmas, schedule.sigmas.front(), schedule.sigmas.back(), steps);
+    schedule.sigmas.assign(spread.begin(), spread.end());
+  }
+  end_schedule(schedule, config);
+  return schedule;
+}
+
+FlowMatchSchedule flow_match_heun_schedule(const FlowMatchConfig& config, std::int64_t steps,
+                                           std::optional<double> shift) {
+  const auto training = static_cast<double>(config.training_steps);
+  const double by = shift.value_or(config.shift);
+  const float least = shifted(1 / static_cast<float>(training), by);
+  FlowMatchSchedule schedule;
+  for (const double timestep : linspace(training, static_cast<double>(least) * training, steps))
+    schedule.sigmas.push_back(static_cast<float>(shifted(timestep / training, by)));
+  end_schedule(schedule, config);
   return schedule;
 }
 

@@ -40,6 +40,11 @@ void expect_marked(const Group& group, const PeerBuffer& buffer, Range range, st
   expect_marked(look(group, buffer.data(), range.count), range, salt, what);
 }
 
+std::vector<std::byte> after(std::vector<std::byte> bytes, int hops) {
+  for (std::byte& byte : bytes) byte = static_cast<std::byte>(std::to_integer<int>(byte) + hops);
+  return bytes;
+}
+
 // Ranks reach an operation at different times.
 void dawdle(int rank, int turn) {
   if ((rank * 7 + turn) % 5 == 0) ::usleep(static_cast<useconds_t>((rank * 13 + turn * 29) % 300));
@@ -182,7 +187,7 @@ TEST_CASE("sub-groups work side by side, and sub-groups of those") {
 }
 
 TEST_CASE("messages posted ahead arrive in order while collectives run") {
-  for (int size = 1; size <= kMost; size += 3) {
+  for (int size = 1; size <= kMost; ++size) {
     CAPTURE(size);
     CHECK(run_ranks(size, [](Rank& self) {
             constexpr int kSlots = 3;
@@ -212,6 +217,76 @@ TEST_CASE("messages posted ahead arrive in order while collectives run") {
               expect_marked(group, slot, kMessage, turn * kMost + previous, fmt::format("message {}", turn));
               slot.post({previous});
             }
+            group.barrier();
+          }) == kNone);
+  }
+}
+
+TEST_CASE("two ranks that send to each other at once both get all, whatever the sizes") {
+  for (int size = 1; size <= kMost; ++size) {
+    CAPTURE(size);
+    CHECK(
+        run_ranks(size, [](Rank& self) {
+          Group& group = self.group;
+          const std::int64_t rank = group.rank();
+          PeerBuffer buffer = group.allocate(kBufferBytes);
+          std::mt19937 random(3);
+          for (int turn = 0; turn < (on_gpu() ? 12 : 60); ++turn) {
+            const auto partner = static_cast<int>((turn % group.size() - rank + group.size()) % group.size());
+            std::vector<std::int64_t> lengths;  // of what each rank sends, nothing among them
+            for (int i = 0; i < group.size(); ++i)
+              lengths.push_back(i % 3 == 0 ? 0 : static_cast<std::int64_t>(random() % kBufferBytes));
+            std::ranges::shuffle(lengths, random);
+            dawdle(group.rank(), turn);
+            const Range mine{rank, lengths[rank]};
+            const auto message = held(mine, turn);
+            const Put put{.peer = partner, .source = message.get(), .rows = 1, .row_bytes = mine.count};
+            buffer.post({partner});
+            buffer.put({&put, 1}, {partner});
+            buffer.arrive({partner});
+            expect_marked(group, buffer, {partner, lengths[partner]}, turn, fmt::format("message {}", turn));
+          }
+          group.barrier();
+        }) == kNone);
+  }
+}
+
+// As PipeFusion's stages: bands of unlike lengths go down a chain that adds to them, all places are posted at
+// first, and the last rank sends to the first.
+TEST_CASE("bands posted ahead go round a chain while others are under way") {
+  for (int size = 1; size <= kMost; ++size) {
+    CAPTURE(size);
+    CHECK(run_ranks(size, [](Rank& self) {
+            Group& group = self.group;
+            const int next = (group.rank() + 1) % group.size();
+            const int previous = (group.rank() + group.size() - 1) % group.size();
+            std::mt19937 random(8);
+            const int rounds = on_gpu() ? 6 : 30;
+            const std::vector<Range> bands = cut(kBufferBytes, group.size() + 2, random);
+            PeerBuffer buffer = group.allocate(kBufferBytes);
+            for (std::size_t i = 0; i < bands.size(); ++i) buffer.post({previous});
+            std::vector<std::shared_ptr<std::byte>> sources;
+            const auto send = [&](const Range& band, const std::vector<std::byte>& bytes) {
+              sources.push_back(hold(bytes));
+              const Put put{.peer = next,
+                            .source = sources.back().get(),
+                            .rows = 1,
+                            .row_bytes = band.count,
+                            .offset = band.first};
+              buffer.put({&put, 1}, {next});
+            };
+            if (group.rank() == 0)
+              for (const Range& band : bands) send(band, marked(band, 0));
+            for (int round = 0; round < rounds; ++round)
+              for (const Range& band : bands) {
+                dawdle(group.rank(), round);
+                buffer.arrive({previous});
+                std::vector<std::byte> bytes = look(group, buffer.data() + band.first, band.count);
+                expect(bytes == after(marked(band, 0), round * group.size() + previous),
+                       fmt::format("band {} of round {}", band.first, round));
+                buffer.post({previous});
+                if (group.rank() > 0 || round + 1 < rounds) send(band, after(std::move(bytes), 1));
+              }
             group.barrier();
           }) == kNone);
   }

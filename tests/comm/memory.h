@@ -2,9 +2,11 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "comm/group.h"
@@ -12,11 +14,15 @@
 
 /// The memory that the ranks of a test exchange: the host's (host/memory.cpp), or with XDIT_TEST_CUDA set
 /// that of the GPUs (device/memory.cpp), rank r on GPU r modulo their number. A process that forks must not
-/// touch them.
+/// touch them. XDIT_TEST_TRANSPORT=host: memory that relays (comm/relay.h).
 namespace xdit::tests {
 
 [[nodiscard]] bool on_gpu();
-/// For Group::world: null where it is the host's.
+[[nodiscard]] inline bool relayed() {
+  const char* const transport = std::getenv("XDIT_TEST_TRANSPORT");
+  return transport != nullptr && std::string_view(transport) == "host";
+}
+/// For Group::world.
 [[nodiscard]] std::shared_ptr<comm::PeerMemory> tested_memory(const std::shared_ptr<const comm::Job>& job,
                                                               int rank, std::chrono::nanoseconds timeout);
 

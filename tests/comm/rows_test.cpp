@@ -35,6 +35,22 @@ TEST_CASE("who puts to whom is seen alike from both ends") {
   }
 }
 
+TEST_CASE("puts to one peer that follow each other are one extent") {
+  const std::vector<Put> puts{
+      {.peer = 1, .rows = 1, .row_bytes = 10, .offset = 0},
+      {.peer = 2, .rows = 1, .row_bytes = 9, .offset = 0},
+      {.peer = 1, .rows = 3, .row_bytes = 5, .offset = 10, .stride = 5},
+      {.peer = 1, .rows = 0, .row_bytes = 5, .offset = 25},
+      {.peer = 1, .rows = 2, .row_bytes = 5, .offset = 25, .stride = 8},
+      {.peer = 1, .rows = 1, .row_bytes = 4, .offset = 38},
+      {.peer = 1, .rows = 1, .row_bytes = 4, .offset = 43},
+  };
+  CHECK(extents_of(puts, 1) ==
+        std::vector<Extent>{{0, 1, 25, 0}, {25, 2, 5, 8}, {38, 1, 4, 0}, {43, 1, 4, 0}});
+  CHECK(extents_of(puts, 2) == std::vector<Extent>{{0, 1, 9, 0}});
+  CHECK(extents_of(puts, 0).empty());
+}
+
 TEST_CASE("rows land at their place in each plane") {
   std::mt19937 random(5);
   for (int trial = 0; trial < 200; ++trial) {

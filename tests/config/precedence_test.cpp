@@ -55,6 +55,7 @@ const std::map<std::string, Sample, std::less<>>& samples() {
       {"output.report", {"r.json", "s.json"}},
       {"output.trace", {"t.safetensors", "u.safetensors"}},
       {"runtime.device", {"cpu", "cuda"}},
+      {"runtime.transport", {"host", "peer"}},
       {"runtime.timeout", {"5s", "0.25s"}},
       {"runtime.deterministic", {"true", "false"}},
   };

@@ -95,7 +95,8 @@ TEST_CASE("to_yaml reads back as the same RunSpec") {
   spec.parallel.ulysses = 2;
   spec.parallel.allow = Allow::kApproximate;
   spec.output = {.path = "%03d.png", .metadata = false, .overwrite = true, .report = "r", .trace = "t"};
-  spec.runtime = {.device = Device::kCpu, .timeout_s = 0.0015, .deterministic = false};
+  spec.runtime = {
+      .device = Device::kCpu, .transport = Transport::kHost, .timeout_s = 0.0015, .deterministic = false};
   CHECK(round_trip(spec) == spec);
 
   std::mt19937 random(3);  // NOLINT: the same values every time

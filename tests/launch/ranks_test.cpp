@@ -9,6 +9,8 @@
 #include "core/file.h"
 #include "launch/clock.h"
 #include "launch/launch.h"
+#include "parallel/plan_parameters.h"
+#include "parallel/plan_weights.h"
 #include "tests/catch.h"
 #include "tests/launch/processes.h"
 #include "tests/scratch.h"
@@ -30,8 +32,8 @@ struct Heard final : pipeline::Listener {
   StopToken stop;
 };
 
-models::Model open_tiny(const fs::path& path = XDIT_TEST_DATA "/flux/tiny-dev") {
-  return models::open(path.string(), {}, {}, false);
+models::Model open_tiny(const fs::path& path = XDIT_TEST_DATA "/flux/tiny-dev", bool dummy = false) {
+  return models::open(path.string(), {}, {}, dummy);
 }
 
 config::RunSpec small_spec(const fs::path& folder, std::int64_t ranks) {
@@ -90,7 +92,7 @@ TEST_CASE("pictures do not depend on the number of ranks") {
     for (std::int64_t rank = 0; rank < ranks; ++rank) {
       CHECK(outcome.report.ranks.at(static_cast<std::size_t>(rank)).rank == rank);
       CHECK(outcome.report.ranks.at(static_cast<std::size_t>(rank)).device == "cpu");
-      for (const char* name : {"start", "load", "text_encode", "step", "decode", "write"}) {
+      for (const char* name : {"start", "connect", "load", "text_encode", "step", "decode", "write"}) {
         CAPTURE(rank, name);
         const bool encodes = rank == 0;  // for all
         CHECK((std::string(name) == "text_encode" && !encodes) !=
@@ -149,6 +151,89 @@ TEST_CASE("nor on how many of them decode it, more of them than it has rows amon
   CHECK((picture(3, {}) == alone));
   CHECK((picture(3, 1) == alone));
   CHECK((picture(3, 2) == alone));
+}
+
+TEST_CASE("the report counts what each rank puts to others and reads of their weights") {
+  // One prompt and picture in float32, decoded by rank 0: what is left are the prompt, attention, the
+  // latents' tokens at the end, and shares of the weights.
+  const models::Model model = open_tiny(XDIT_TEST_DATA "/flux/tiny-dev", true);
+  const models::Shape& shape = model.shape;
+  constexpr std::int64_t kElement = 4;
+  constexpr std::int64_t kPrompt = (32 * 40 + 24) * kElement;  // joint_attention_dim, pooled_projection_dim
+  struct Case {
+    std::int64_t gather, ulysses;
+    const char* shard;
+    config::Transport transport;
+  };
+  using config::Transport;
+  for (const Case& c : {Case{3, 1, "false", Transport::kPeer}, Case{1, 3, "false", Transport::kPeer},
+                        Case{1, 3, "false", Transport::kHost}, Case{2, 1, "true", Transport::kPeer}}) {
+    CAPTURE(c.gather, c.ulysses, c.shard, static_cast<int>(c.transport));
+    const tests::Scratch folder;
+    Heard heard;
+    config::RunSpec spec = small_spec(folder.path(), c.gather * c.ulysses);
+    spec.prompts.pop_back();
+    spec.image = {.width = 80, .height = 112, .count = 1};
+    spec.parallel.gather = c.gather;
+    spec.parallel.ulysses = c.ulysses;
+    spec.parallel.vae = 1;
+    spec.parallel.shard_weights = c.shard;
+    spec.runtime.transport = c.transport;
+    const Outcome outcome = run(spec, model, heard, heard.stop);
+    const std::int64_t ranks = c.gather * c.ulysses;
+    REQUIRE(outcome.report.ranks.size() == static_cast<std::size_t>(ranks));
+    for (const parallel::RankPlan& rank : outcome.plan.ranks) {
+      const std::int64_t image = rank.image_tokens.at(0).count;
+      const std::int64_t mine = rank.text_tokens.count + image;
+      const std::int64_t others = outcome.plan.text_tokens + outcome.plan.image_tokens - mine;
+      const std::int64_t row = shape.width / c.ulysses * kElement;          // of a token's heads
+      std::int64_t layer = 2 * mine * row * (ranks - 1);                    // K and V
+      if (c.ulysses > 1) layer += mine * row * (ranks - 1) + others * row;  // Q, and the outputs of others
+      std::int64_t weights = 0;
+      if (outcome.plan.shard > 1) {
+        const models::Network& network = parallel::network_of(model, parallel::kDenoiser);
+        const auto held = parallel::held_by(outcome.plan, rank, network);
+        for (std::int64_t block = 0; block < shape.blocks; ++block)
+          weights += parallel::block_memory(held, block).count -
+                     parallel::block_share(held, block, outcome.plan.shard, rank.rank).count;
+      }
+      const std::int64_t step = shape.blocks * layer + weights * kElement;
+      const std::int64_t expected = (rank.rank == 0 ? kPrompt * (ranks - 1) : 0) +
+                                    spec.sampling.steps * step +
+                                    image * shape.token_channels * kElement * (ranks - 1);
+      CHECK(outcome.report.ranks.at(static_cast<std::size_t>(rank.rank)).bytes_sent ==
+            static_cast<std::uint64_t>(expected));
+    }
+  }
+}
+
+TEST_CASE("a picture is the same through memory that relays") {
+  const models::Model model = open_tiny();
+  const auto picture = [&](const config::RunSpec::Parallel& parallel, std::int64_t ranks,
+                           config::Transport transport) {
+    const tests::Scratch folder;
+    Heard heard;
+    config::RunSpec spec = small_spec(folder.path(), ranks);
+    spec.prompts.pop_back();
+    spec.image = {.width = 80, .height = 112, .count = 1};
+    spec.sampling.steps = 3;
+    spec.parallel = parallel;
+    spec.parallel.gpus = std::to_string(ranks);
+    spec.parallel.allow = config::Allow::kApproximate;
+    spec.runtime.transport = transport;
+    static_cast<void>(run(spec, model, heard, heard.stop));
+    return pngs(folder.path()).at(0);
+  };
+  for (const auto& [parallel, ranks] : std::vector<std::pair<config::RunSpec::Parallel, std::int64_t>>{
+           {{.ulysses = 3}, 3},
+           {{.gather = 2, .shard_weights = "true"}, 2},
+           {{.ring = 3}, 3},
+           {{.tensor = 3}, 3},
+           {{.pipefusion = 2, .gather = 2}, 4}}) {
+    CAPTURE(ranks, parallel.pipefusion.value_or(1));
+    CHECK((picture(parallel, ranks, config::Transport::kHost) ==
+           picture(parallel, ranks, config::Transport::kPeer)));
+  }
 }
 
 TEST_CASE("more ranks than pictures: the others are idle, read nothing, and it is said") {

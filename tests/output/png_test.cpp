@@ -1,7 +1,5 @@
 #include "output/png.h"
 
-#include <libdeflate.h>
-
 #include <array>
 #include <random>
 
@@ -12,6 +10,7 @@
 
 #include "core/file.h"
 #include "tests/catch.h"
+#include "tests/output/chunks.h"
 #include "tests/scratch.h"
 
 using xdit::Error;
@@ -19,6 +18,8 @@ using xdit::ExitCode;
 using xdit::output::encode_png;
 using xdit::output::PngText;
 using xdit::output::TextChunk;
+using xdit::tests::chunk;
+using xdit::tests::zlib;
 
 namespace {
 
@@ -45,25 +46,6 @@ Bytes decoded(const std::string& png, std::int64_t width, std::int64_t height) {
   Bytes rgb(pixels, pixels + static_cast<std::size_t>(w) * h * channels);
   stbi_image_free(pixels);
   return rgb;
-}
-
-std::string big_endian(std::size_t value) {
-  std::string bytes;
-  for (int shift = 24; shift >= 0; shift -= 8) bytes += static_cast<char>(value >> shift);
-  return bytes;
-}
-
-std::string chunk(const std::string& type, const std::string& data) {
-  const std::string body = type + data;
-  return big_endian(data.size()) + body + big_endian(libdeflate_crc32(0, body.data(), body.size()));
-}
-
-std::string zlib(const std::string& text) {
-  libdeflate_compressor* compressor = libdeflate_alloc_compressor(9);
-  std::string packed(libdeflate_zlib_compress_bound(compressor, text.size()), '\0');
-  packed.resize(libdeflate_zlib_compress(compressor, text.data(), text.size(), packed.data(), packed.size()));
-  libdeflate_free_compressor(compressor);
-  return packed;
 }
 
 const std::string& plain() {  // 2 x 2, no text

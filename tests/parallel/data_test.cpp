@@ -95,24 +95,37 @@ TEST_CASE("--gpus gives ranks: all, a count, a list, a device twice") {
   CHECK(devices("0,0") == Devices{0, 0});
 }
 
-TEST_CASE("GPUs that do not reach each other share pictures, each on its own") {
-  config::RunSpec spec = spec_of(2, "2");
-  spec.runtime.device = config::Device::kCuda;
-  Machine machine = machine_of(2);
-  CHECK(make_plan(spec, flux_dev(), machine).exchanges());
-  machine.peer_access = false;
-  const Plan plan = make_plan(spec, flux_dev(), machine);
-  CHECK_FALSE(plan.exchanges());
-  for (const RankPlan& rank : plan.ranks) {
-    CHECK(rank.encodes);
-    CHECK(rank.networks.size() == 4);
-    for (const auto& [network, readers] : rank.readers)
-      CHECK(readers.ranks == std::vector<int>{static_cast<int>(rank.rank)});
-  }
-  spec.image.count = 1;
-  CHECK_THAT(refusal(spec, machine, ExitCode::kDevice), ContainsSubstring("--data 2"));
+TEST_CASE("GPUs that do not reach each other make the same plan, through the host's memory") {
+  using config::Transport;
+  config::RunSpec spec = spec_of(1, "2");
+  const auto plan_on = [&](config::Device device, bool reach) {
+    spec.runtime.device = device;
+    Machine machine = machine_of(2);
+    machine.peer_access = reach;
+    const Plan plan = make_plan(spec, flux_dev(), machine);
+    return std::pair{plan.transport, to_text(plan, flux_dev(), machine, spec)};
+  };
+  const auto direct = plan_on(config::Device::kCuda, true);
+  const auto relayed = plan_on(config::Device::kCuda, false);
+  CHECK(direct.first == Transport::kPeer);
+  CHECK(relayed.first == Transport::kHost);
+  CHECK_THAT(direct.second, ContainsSubstring("\ntransport: peer memory\n"));
+  std::string same = relayed.second;
+  const std::string line = "transport: pinned host memory";
+  REQUIRE(same.find(line) != std::string::npos);
+  CHECK(same.replace(same.find(line), line.size(), "transport: peer memory") == direct.second);
+  CHECK(plan_on(config::Device::kCpu, false).first == Transport::kPeer);
+
+  spec.runtime.transport = Transport::kHost;
+  CHECK(plan_on(config::Device::kCuda, true).first == Transport::kHost);
+  CHECK(plan_on(config::Device::kCpu, true).first == Transport::kHost);
+  spec.runtime.transport = Transport::kPeer;
+  CHECK(plan_on(config::Device::kCuda, false).first == Transport::kPeer);
+  spec.runtime.transport = Transport::kAuto;
   spec.parallel.gpus = "0,0";  // one GPU reaches itself
-  CHECK(make_plan(spec, flux_dev(), machine).exchanges());
+  CHECK(plan_on(config::Device::kCuda, false).first == Transport::kPeer);
+  spec.parallel.gpus = "1";
+  CHECK_THAT(plan_on(config::Device::kCuda, false).second, !ContainsSubstring("transport"));
 }
 
 TEST_CASE("ranks on one device share its memory") {

@@ -8,6 +8,7 @@
 #include "parallel/network_loader.h"
 #include "parallel/spread.h"
 #include "schedulers/sampler.h"
+#include "tests/comm/memory.h"
 #include "tests/models/tiny.h"
 
 namespace xdit::tests {
@@ -34,6 +35,7 @@ config::RunSpec spec_of(const Run& run, const models::Model& model) {
   spec.parallel = run.parallel;
   spec.parallel.gpus = std::to_string(run.ranks);
   spec.runtime.device = config::Device::kCpu;
+  if (relayed()) spec.runtime.transport = config::Transport::kHost;
   spec.model.dtype = run.type == at::kFloat ? DType::kF32 : DType::kBF16;
   return spec;
 }
@@ -71,8 +73,8 @@ at::Tensor denoise(const Run& run, const models::Model& model, std::int64_t rank
   const auto denoiser = models::make_denoiser(model, {mine.blocks.first, mine.blocks.count}, *weights,
                                               spread.linears(), spread.attention(), spread.patches());
   const auto sampler = schedulers::make_sampler(
-      {.name = "flow-match-euler", .steps = run.steps, .image_tokens = run.rows * run.columns, .shift = {}},
-      model.files.scheduler_config);
+      {.name = run.sampler, .steps = run.steps, .image_tokens = run.rows * run.columns},
+      run.sampler.starts_with("flow") ? model.files.scheduler_config : Json::object());
   std::vector<models::TokenRange> image;
   for (const parallel::Range& band : mine.image_tokens) image.push_back({band.first, band.count});
   const models::LoopShape shape{.timesteps = sampler->timesteps(),
@@ -85,15 +87,22 @@ at::Tensor denoise(const Run& run, const models::Model& model, std::int64_t rank
   const auto positive = denoiser->prepare(prompt_of(model, run, 7), shape);
   const auto negative = denoiser->prepare(prompt_of(model, run, 6), shape);
   const at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(8);
-  const at::Tensor noise =
-      denoiser->pack(at::randn({model.shape.latent_channels, 2 * run.rows, 2 * run.columns}, generator))
-          .to(run.type);
-  std::vector<at::Tensor> part;
-  for (const models::TokenRange& range : image) part.push_back(noise.narrow(0, range.first, range.count));
+  const auto draw = [&](schedulers::Draw) {
+    const at::Tensor all =
+        denoiser->pack(at::randn({model.shape.latent_channels, 2 * run.rows, 2 * run.columns}, generator));
+    std::vector<at::Tensor> part;
+    for (const models::TokenRange& range : image) part.push_back(all.narrow(0, range.first, range.count));
+    return at::cat(part).to(run.type);
+  };
   const at::Tensor latents = spread.loop().run(
       *denoiser, *sampler, spread.guide(),
-      {.positive = positive.get(), .negative = guided ? negative.get() : nullptr, .scale = run.cfg_scale},
-      at::cat(part), [](std::int64_t, const at::Tensor&) {});
+      {.positive = positive.get(),
+       .negative = guided ? negative.get() : nullptr,
+       .scale = run.cfg_scale,
+       .rescale = run.rescale,
+       .whole = [&](const at::Tensor& rows) { return spread.all_tokens(rows); }},
+      {.latents = sampler->begin(draw(schedulers::Draw::kAsFirst)), .first = 0, .draw = draw},
+      [](std::int64_t, const at::Tensor&) {});
   const at::Tensor all = spread.all_tokens(latents);
   spread.finish();
   return all;

@@ -17,6 +17,8 @@ struct Run {
   std::int64_t text = 13, rows = 5, columns = 7;
   std::int64_t steps = 2;
   double cfg_scale = 1;
+  double rescale = 0;                        // of the guidance
+  std::string sampler = "flow-match-euler";  // others step as for a model that predicts noise
   at::ScalarType type = at::kFloat;
   std::int64_t ranks = 1;
 };

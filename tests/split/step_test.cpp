@@ -27,8 +27,9 @@ void check_equal(const Run& run) {
     expect(at::equal(mine, all), "equal to one rank");
   });
   const Parallel& p = run.parallel;
-  CAPTURE(run.model, run.ranks, p.cfg.value_or(0), p.pipefusion.value_or(0), p.gather.value_or(0),
-          p.ulysses.value_or(0), p.shard_weights, run.text, run.rows, run.columns, at::toString(run.type));
+  CAPTURE(run.model, run.sampler, run.ranks, p.cfg.value_or(0), p.pipefusion.value_or(0),
+          p.gather.value_or(0), p.ulysses.value_or(0), p.shard_weights, run.text, run.rows, run.columns,
+          at::toString(run.type));
   for (const std::string& failure : failures) FAIL_CHECK(failure);
 }
 
@@ -86,6 +87,26 @@ Run stages(std::int64_t degree, Parallel others, std::int64_t ranks, double cfg_
   run.parallel.pipefusion = degree;
   run.parallel.pipefusion_warmup = run.steps;
   return run;
+}
+
+TEST_CASE("guidance rescaled by the whole picture's deviations") {
+  const auto rescaled = [](Parallel parallel, std::int64_t ranks, double by = 0.7) {
+    return Run{.parallel = parallel, .cfg_scale = 4, .rescale = by, .ranks = ranks};
+  };
+  check_dtypes(rescaled({.gather = 3}, 3));
+  check_dtypes(rescaled({.cfg = 2, .gather = 2}, 4));
+  const models::Model model = open_model({});
+  CHECK_FALSE(at::equal(denoise_alone(rescaled({}, 1), model), denoise_alone(rescaled({}, 1, 0), model)));
+}
+
+TEST_CASE("samplers that add noise or evaluate twice a step") {
+  for (const char* sampler : {"euler-ancestral", "dpm++-2m-sde", "heun", "pndm"})
+    for (const auto& [parallel, ranks] :
+         {std::pair{Parallel{.gather = 3}, 3}, {Parallel{.pipefusion = 2}, 2}}) {
+      Run run{.parallel = parallel, .steps = 3, .sampler = sampler, .ranks = ranks};
+      run.parallel.pipefusion_warmup = run.steps;
+      check_equal(run);
+    }
 }
 
 TEST_CASE("stages that only warm up") {

@@ -39,7 +39,8 @@ at::Tensor UnetTransformerBlock::attend(const at::Tensor& query, const at::Tenso
   const auto by_head = [&](const at::Tensor& x) {
     return x.unflatten(1, {heads_, -1}).transpose(0, 1).unsqueeze(0);  // [1, H, T, D]
   };
-  const double scale = 1 / std::sqrt(static_cast<double>(query.size(1) / heads_));
+  const std::int64_t width = query.size(1) / heads_;
+  const double scale = 1 / std::sqrt(static_cast<double>(width));
   const at::Tensor y = nn::scaled_dot_product(by_head(query), by_head(keys), by_head(values), scale);
   return y.squeeze(0).transpose(0, 1).flatten(1);
 }

@@ -48,7 +48,7 @@ at::Tensor Unet::embedding(const UnetInputs& inputs) const {
         {.width = width, .cosine_first = config_.cosine_first, .frequency_shift = config_.frequency_shift});
   };
   const at::Tensor times = at::tensor(at::ArrayRef<float>(inputs.timesteps.data(), inputs.timesteps.size()));
-  const at::Tensor time =
+  at::Tensor time =
       time_in_(embedded(times, config_.levels.front().channels).to(options.dtype()));  // [steps, C]
   if (!added_in_) return time;
   const at::Tensor sizes =

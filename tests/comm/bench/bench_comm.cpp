@@ -1,6 +1,7 @@
-// bench_comm 0,1 (or 0,0 or cpu,cpu): a rank for each device runs every operation of a Group at FLUX.1's 1024
-// px sizes. Prints the time of one (out of a captured graph on GPUs; the slowest rank's) and the bytes that a
-// rank gets from others in it.
+// bench_comm 0,1 [host] (or 0,0 or cpu,cpu): a rank for each device runs every operation of a Group at
+// FLUX.1's 1024 px sizes. Prints the time of one (out of a captured graph on GPUs; the slowest rank's) and
+// the bytes that a rank gets from others in it. host: through the host's memory, as where GPUs do not reach
+// each other.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -9,9 +10,12 @@
 #include <cstring>
 #include <set>
 #include <sstream>
+#include <string_view>
 
 #include "comm/device_memory.h"
 #include "comm/nccl.h"
+#include "comm/pinned_memory.h"
+#include "comm/relayed_memory.h"
 #include "tests/comm/device/cuda.h"
 #include "tests/comm/memory.h"
 #include "tests/comm/ranks.h"
@@ -149,6 +153,28 @@ void run_all(Group& group, NcclGroup* nccl) {
         [&](Stream stream) { nccl->gather_rows(slab, tokens, all, to.data(), stream); });
   }
   {
+    const std::vector<Range> image = even(4096 * 64 * 2, size);
+    PeerBuffer to = group.allocate(4096 * 64 * 2);
+    bench.line(
+        "all_gather of latents", image.back().end() - image[rank].count,
+        [&](Stream stream) { group.all_gather_v(source.get(), image, to, stream); },
+        [&](Stream stream) { nccl->all_gather_v(source.get(), image, to.data(), stream); });
+  }
+  {
+    const std::int64_t bytes = 4096 / size * kTokenBytes;
+    PeerBuffer to = group.allocate(bytes);
+    const int next = static_cast<int>((rank + 1) % size);
+    const int previous = static_cast<int>((rank + size - 1) % size);
+    const Put put{.peer = next, .source = source.get(), .rows = 1, .row_bytes = bytes};
+    bench.line("send and receive at once: a band's state", size > 1 ? bytes : 0,
+               [&](Stream stream) {
+                 to.post({previous}, stream);
+                 to.put({&put, 1}, {next}, stream);
+                 to.arrive({previous}, stream);
+               },
+               {});
+  }
+  {
     constexpr std::int64_t kRow = 1024 * 128 * 2;  // pixels, channels, bf16
     const std::vector<Range> rows = even(128, size);
     const std::vector<Range> wide = with_halo(rows, 1, 1);
@@ -184,21 +210,29 @@ void run_all(Group& group, NcclGroup* nccl) {
 
 int main(int count, char** arguments) {
   std::vector<std::string> devices;
-  std::istringstream list(count == 2 ? arguments[1] : "");
+  std::istringstream list(count > 1 ? arguments[1] : "");
   for (std::string device; std::getline(list, device, ',');) devices.push_back(device);
-  if (devices.empty()) {
-    fmt::print(stderr, "usage: bench_comm DEVICE,DEVICE...  (0,1 or 0,0 or cpu,cpu)\n");
+  const bool host = count == 3 && std::string_view(arguments[2]) == "host";
+  if (devices.empty() || (count > 2 && !host)) {
+    fmt::print(stderr, "usage: bench_comm DEVICE,DEVICE... [host]  (0,1 or 0,0 or cpu,cpu)\n");
     return 2;
   }
   if (devices[0] != "cpu") ::setenv("XDIT_TEST_CUDA", "1", 1);
+  const auto memory_of = [&](const std::shared_ptr<const Job>& job, int rank,
+                             std::chrono::nanoseconds timeout) -> std::shared_ptr<PeerMemory> {
+    const int device = std::atoi(devices[rank].c_str());
+    if (on_gpu())
+      return host ? pinned_memory(job, rank, device, timeout) : device_memory(job, rank, device, timeout);
+    if (host) return std::make_shared<RelayedMemory>(job, rank, timeout);
+    return std::make_shared<HostMemory>(job, rank, timeout);
+  };
   const auto size = static_cast<int>(devices.size());
   const std::shared_ptr<Job> job = Job::create(size);
   const bool apart = std::set(devices.begin(), devices.end()).size() == devices.size();
   const Failures failures = run_processes(size, [&](int rank) {
     constexpr std::chrono::seconds kTimeout{30};
     const int device = std::atoi(devices[rank].c_str());
-    const std::shared_ptr<PeerMemory> memory =
-        on_gpu() ? device_memory(job, rank, device, kTimeout) : nullptr;
+    const std::shared_ptr<PeerMemory> memory = memory_of(job, rank, kTimeout);
     Group group = Group::world(job, rank, kTimeout, memory);
     std::unique_ptr<NcclGroup> nccl;
     if (on_gpu() && apart) nccl = std::make_unique<NcclGroup>(group, job, memory, device, kTimeout);

@@ -4,6 +4,8 @@
 #include <cstdlib>
 
 #include "comm/device_memory.h"
+#include "comm/pinned_memory.h"
+#include "comm/relayed_memory.h"
 #include "tests/comm/device/cuda.h"
 
 namespace xdit::tests {
@@ -24,9 +26,11 @@ bool on_gpu() {
 
 std::shared_ptr<comm::PeerMemory> tested_memory(const std::shared_ptr<const comm::Job>& job, int rank,
                                                 std::chrono::nanoseconds timeout) {
-  if (!on_gpu()) return nullptr;
+  if (!on_gpu() && relayed()) return std::make_shared<comm::RelayedMemory>(job, rank, timeout);
+  if (!on_gpu()) return std::make_shared<comm::HostMemory>(job, rank, timeout);
   int devices = 0;
   must(cudaGetDeviceCount(&devices));
+  if (relayed()) return comm::pinned_memory(job, rank, rank % devices, timeout);
   return comm::device_memory(job, rank, rank % devices, timeout);
 }
 

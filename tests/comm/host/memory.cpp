@@ -2,15 +2,18 @@
 
 #include <algorithm>
 
+#include "comm/relayed_memory.h"
+
 namespace xdit::tests {
 
 bool on_gpu() {
   return false;
 }
 
-std::shared_ptr<comm::PeerMemory> tested_memory(const std::shared_ptr<const comm::Job>& /*job*/, int /*rank*/,
-                                                std::chrono::nanoseconds /*timeout*/) {
-  return nullptr;
+std::shared_ptr<comm::PeerMemory> tested_memory(const std::shared_ptr<const comm::Job>& job, int rank,
+                                                std::chrono::nanoseconds timeout) {
+  if (relayed()) return std::make_shared<comm::RelayedMemory>(job, rank, timeout);
+  return std::make_shared<comm::HostMemory>(job, rank, timeout);
 }
 
 std::shared_ptr<std::byte> hold(std::span<const std::byte> bytes) {

@@ -1,0 +1,9 @@
+#include "cli/commands.h"
+
+namespace xdit::cli {
+
+std::vector<Command> commands() {
+  return {generate_command(), inspect_command(), list_command(), verify_command()};
+}
+
+}  // namespace xdit::cli

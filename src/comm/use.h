@@ -1,0 +1,27 @@
+#pragma once
+#include <atomic>
+#include <cstdint>
+
+namespace xdit::comm {
+
+/// What a rank did with peer memory. Counted and read from any thread.
+class Use {
+ public:
+  void send(std::int64_t bytes) { sent_ += static_cast<std::uint64_t>(bytes); }
+  void take(std::uint64_t bytes) {
+    const std::uint64_t now = taken_ += bytes;
+    std::uint64_t peak = peak_;
+    while (peak < now && !peak_.compare_exchange_weak(peak, now)) continue;
+  }
+  void give_back(std::uint64_t bytes) { taken_ -= bytes; }
+
+  [[nodiscard]] std::uint64_t bytes_sent() const { return sent_; }  ///< to other ranks, or read of theirs
+  [[nodiscard]] std::uint64_t peak_device_bytes() const { return peak_; }  ///< of its blocks on a GPU
+
+ private:
+  std::atomic<std::uint64_t> sent_{0};
+  std::atomic<std::uint64_t> taken_{0};
+  std::atomic<std::uint64_t> peak_{0};
+};
+
+}  // namespace xdit::comm

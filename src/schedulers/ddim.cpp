@@ -1,0 +1,35 @@
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+#include "schedulers/timestep_sampler.h"
+
+namespace xdit::schedulers {
+namespace {
+
+// Song et al. 2021, eq. 12 with eta = 0; diffusers DDIMScheduler.
+class Ddim final : public TimestepSampler {
+ public:
+  Ddim(const DiffusionConfig& config, const TrainedNoise& trained, std::int64_t steps)
+      : TimestepSampler(config, trained, whole_timesteps(config, steps)),
+        stride_(config.training_steps / steps) {}
+
+ private:
+  at::Tensor update(std::int64_t step, const at::Tensor& x, const at::Tensor& output,
+                    const at::Tensor& /*noise*/, History& /*history*/) const override {
+    const float now = alpha(timestep(step));
+    const float next = alpha(timestep(step) - stride_);
+    const at::Tensor noise = noise_in(config().prediction, x, output, {std::sqrt(now), std::sqrt(1 - now)});
+    return picture(x, output, now) * std::sqrt(next) + noise * std::sqrt(1 - next);
+  }
+
+  std::int64_t stride_;
+};
+
+}  // namespace
+
+std::unique_ptr<Sampler> make_ddim(const DiffusionConfig& config, std::int64_t steps) {
+  return std::make_unique<Ddim>(config, trained_noise(config, false), steps);
+}
+
+}  // namespace xdit::schedulers

@@ -1,0 +1,129 @@
+#include "schedulers/diffusion_config.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <array>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "core/error.h"
+
+namespace xdit::schedulers {
+namespace {
+
+// Settings that change the latents and that no sampler here has, with the value that leaves them alone.
+// Thresholding needs the statistics of a whole picture.
+constexpr std::array<std::pair<const char*, const char*>, 9> kUnsupported{{
+    {"thresholding", "false"},
+    {"use_flow_sigmas", "false"},
+    {"use_lu_lambdas", "false"},
+    {"interpolation_type", "\"linear\""},
+    {"timestep_type", "\"discrete\""},
+    {"predict_x0", "true"},
+    {"solver_p", "null"},
+    {"sigma_min", "null"},
+    {"sigma_max", "null"},
+}};
+
+template <class T, std::size_t N>
+using Names = std::array<std::pair<const char*, T>, N>;
+constexpr Names<Prediction, 4> kPredictions{{{"epsilon", Prediction::kEpsilon},
+                                             {"v_prediction", Prediction::kVelocity},
+                                             {"sample", Prediction::kSample},
+                                             {"original_sample", Prediction::kSample}}};
+constexpr Names<Spacing, 3> kSpacings{
+    {{"linspace", Spacing::kLinspace}, {"leading", Spacing::kLeading}, {"trailing", Spacing::kTrailing}}};
+constexpr Names<bool, 2> kFinalSigmas{{{"zero", false}, {"sigma_min", true}}};
+constexpr Names<bool, 2> kVariances{{{"fixed_small", false}, {"fixed_large", true}}};
+
+class DiffusionReader {
+ public:
+  DiffusionReader(const nlohmann::json& config, const std::string& where) : config_(config), where_(where) {}
+
+  // A null is an absent setting.
+  template <class T>
+  void read(const char* key, T& to) const {
+    if (has(key)) to = config_.at(key).get<T>();
+  }
+  template <class T, std::size_t N>
+  void read(const char* key, const Names<T, N>& names, T& to) const {
+    if (!has(key)) return;
+    std::vector<std::string> known;
+    for (const auto& [name, value] : names) {
+      known.emplace_back(name);
+      if (config_.at(key) == name) {
+        to = value;
+        return;
+      }
+    }
+    refuse(key, fmt::format("{}", fmt::join(known, " or ")));
+  }
+  void refuse_unsupported() const {
+    for (const auto& [key, value] : kUnsupported)
+      if (has(key) && config_.at(key) != nlohmann::json::parse(value)) refuse(key, value);
+    if (has("disable_corrector") && !config_.at("disable_corrector").empty())
+      refuse("disable_corrector", "none");
+    // -Infinity has no spelling in JSON: writers leave null or text.
+    if (has("lambda_min_clipped") && config_.at("lambda_min_clipped").is_number())
+      refuse("lambda_min_clipped", "no bound");
+  }
+  [[nodiscard]] bool has(const char* key) const {
+    return config_.contains(key) && !config_.at(key).is_null();
+  }
+  [[nodiscard]] bool on(const char* key) const { return has(key) && config_.at(key).get<bool>(); }
+  [[noreturn]] void refuse(const std::string& key, const std::string& expected) const {
+    throw Error(ExitCode::kModel,
+                fmt::format("{}: expected {}, found {}", key, expected, config_.at(key).dump()), where_);
+  }
+
+ private:
+  const nlohmann::json& config_;
+  const std::string& where_;
+};
+
+Sigmas read_sigmas(const DiffusionReader& reader) {
+  if (reader.on("use_karras_sigmas")) return Sigmas::kKarras;
+  if (reader.on("use_exponential_sigmas")) return Sigmas::kExponential;
+  return reader.on("use_beta_sigmas") ? Sigmas::kBeta : Sigmas::kDefault;
+}
+
+}  // namespace
+
+DiffusionConfig read_diffusion_config(const nlohmann::json& config, const std::string& where) {
+  const DiffusionReader reader(config, where);
+  DiffusionConfig read;
+  try {
+    reader.refuse_unsupported();
+    reader.read("num_train_timesteps", read.training_steps);
+    reader.read("beta_start", read.beta_start);
+    reader.read("beta_end", read.beta_end);
+    reader.read("beta_schedule", read.beta_schedule);
+    reader.read("trained_betas", read.trained_betas);
+    reader.read("rescale_betas_zero_snr", read.zero_terminal_snr);
+    reader.read("prediction_type", kPredictions, read.prediction);
+    if (reader.has("timestep_spacing")) reader.read("timestep_spacing", kSpacings, read.spacing.emplace());
+    read.sigmas = read_sigmas(reader);
+    reader.read("steps_offset", read.steps_offset);
+    reader.read("final_sigmas_type", kFinalSigmas, read.final_sigma_min);
+    if (reader.on("clip_sample")) reader.read("clip_sample_range", read.clip.emplace(1.0F));
+    reader.read("set_alpha_to_one", read.final_alpha_one);
+    reader.read("skip_prk_steps", read.skip_runge_kutta);
+    reader.read("solver_order", read.solver_order);
+    reader.read("solver_type", read.solver_type);
+    reader.read("lower_order_final", read.lower_order_final);
+    reader.read("euler_at_final", read.euler_at_final);
+    reader.read("variance_type", kVariances, read.large_variance);
+    reader.read("original_inference_steps", read.original_steps);
+    reader.read("timestep_scaling", read.timestep_scaling);
+  } catch (const nlohmann::json::exception& error) {
+    throw Error(ExitCode::kModel, error.what(), where);
+  }
+  if (!read.trained_betas.empty()) read.training_steps = static_cast<std::int64_t>(read.trained_betas.size());
+  if (read.training_steps < 2 || read.solver_order < 1 || read.solver_order > 3 || read.original_steps < 1)
+    throw Error(ExitCode::kModel,
+                "expected num_train_timesteps > 1, solver_order 1..3, original_inference_steps > 0", where);
+  return read;
+}
+
+}  // namespace xdit::schedulers

@@ -1,0 +1,58 @@
+#include <ATen/ATen.h>
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "core/error.h"
+#include "schedulers/timestep_sampler.h"
+
+namespace xdit::schedulers {
+namespace {
+
+constexpr float kDataVariance = 0.25F;  // sigma_data 0.5
+
+// Latent consistency (Luo et al. 2023, section 4.3): the predicted picture, noised anew to the next level;
+// diffusers LCMScheduler.
+class Lcm final : public TimestepSampler {
+ public:
+  using TimestepSampler::TimestepSampler;
+  Draw draws(std::int64_t step) const override { return last(step) ? Draw::kNone : Draw::kAsFirst; }
+
+ private:
+  at::Tensor update(std::int64_t step, const at::Tensor& x, const at::Tensor& output, const at::Tensor& noise,
+                    History& /*history*/) const override {
+    const float time = static_cast<float>(timestep(step)) * static_cast<float>(config().timestep_scaling);
+    const float power = time * time + kDataVariance;
+    const at::Tensor predicted =
+        picture(x, output, alpha(timestep(step))) * (time / std::sqrt(power)) + x * (kDataVariance / power);
+    if (last(step)) return predicted;
+    const float next = alpha(timestep(step + 1));
+    return predicted * std::sqrt(next) + noise * std::sqrt(1 - next);
+  }
+  [[nodiscard]] bool last(std::int64_t step) const {
+    return step + 1 == static_cast<std::int64_t>(timesteps().size());
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Sampler> make_lcm(const DiffusionConfig& config, std::int64_t steps) {
+  if (steps > config.original_steps)
+    throw Error(ExitCode::kUsage,
+                fmt::format("{} steps are more than the {} that lcm's model was distilled for", steps,
+                            config.original_steps),
+                "--steps", "4, or another --scheduler");
+  const std::int64_t stride = config.training_steps / config.original_steps;
+  std::vector<float> timesteps;  // evenly among those of the distillation, from the last one
+  timesteps.reserve(static_cast<std::size_t>(steps));
+  for (std::int64_t i = 0; i < steps; ++i) {
+    const double skipped =
+        static_cast<double>(i) * (static_cast<double>(config.original_steps) / static_cast<double>(steps));
+    const std::int64_t index = config.original_steps - static_cast<std::int64_t>(std::floor(skipped));
+    timesteps.push_back(static_cast<float>(index * stride - 1));
+  }
+  return std::make_unique<Lcm>(config, trained_noise(config, false), std::move(timesteps));
+}
+
+}  // namespace xdit::schedulers

@@ -1,0 +1,211 @@
+#include <ATen/ATen.h>
+
+#include <array>
+#include <cmath>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/json.h"
+#include "schedulers/beta_quantile.h"
+#include "schedulers/sampler.h"
+#include "tests/catch.h"
+
+namespace xdit::schedulers {
+namespace {
+
+constexpr std::array kNoiseSamplers{"euler",        "euler-ancestral",
+                                    "heun",         "dpm++-2m",
+                                    "dpm++-2m-sde", "dpm++-2s-ancestral",
+                                    "dpm-2",        "ddim",
+                                    "ddpm",         "pndm",
+                                    "lms",          "unipc",
+                                    "lcm"};
+constexpr std::array kFlowSamplers{"flow-match-euler", "flow-match-heun"};
+const Json kNoiseModel{{"_class_name", "DDIMScheduler"}, {"prediction_type", "v_prediction"}};
+const Json kFlowModel{{"_class_name", "FlowMatchEulerDiscreteScheduler"}, {"shift", 3.0}};
+
+std::vector<std::pair<std::string, Json>> all_samplers() {
+  std::vector<std::pair<std::string, Json>> all;
+  for (const char* name : kNoiseSamplers) all.emplace_back(name, kNoiseModel);
+  for (const char* name : kFlowSamplers) all.emplace_back(name, kFlowModel);
+  return all;
+}
+
+// A picture's latents after evaluations [first, end), with outputs and noise from fixed tensors.
+struct Inputs {
+  at::Tensor latents, outputs, noise;  // the latter of all evaluations
+};
+Inputs inputs(const Sampler& sampler, at::ScalarType type) {
+  at::manual_seed(1);
+  const auto count = static_cast<std::int64_t>(sampler.timesteps().size());
+  return {at::randn({61, 3}).to(type), at::randn({count, 61, 3}).to(type),
+          at::randn({count, 61, 3}).to(type)};
+}
+Inputs rows_of(const Inputs& all, std::int64_t first, std::int64_t count) {
+  return {all.latents.narrow(0, first, count).clone(), all.outputs.narrow(1, first, count).clone(),
+          all.noise.narrow(1, first, count).clone()};
+}
+at::Tensor advance(const Sampler& sampler, const Inputs& in, at::Tensor latents, std::int64_t first,
+                   std::int64_t end, History& history) {
+  for (std::int64_t i = first; i < end; ++i)
+    latents = sampler.step(i, latents, in.outputs[i],
+                           sampler.draws(i) == Draw::kNone ? at::Tensor() : in.noise[i], history);
+  return latents;
+}
+at::Tensor whole_run(const Sampler& sampler, const Inputs& in) {
+  History history;
+  return advance(sampler, in, sampler.begin(in.latents), 0, std::ssize(sampler.timesteps()), history);
+}
+
+std::string refusal(const SamplerOptions& options, const Json& config, ExitCode code) {
+  try {
+    static_cast<void>(make_sampler(options, config));
+  } catch (const Error& error) {
+    CHECK(error.code() == code);
+    return error.what();
+  }
+  return "nothing";
+}
+
+TEST_CASE("a part of the latents gives that part of the result, bit for bit") {
+  for (const auto& [name, config] : all_samplers())
+    for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+      CAPTURE(name, type);
+      const auto sampler = make_sampler({.name = name, .steps = 7, .image_tokens = 256}, config);
+      const Inputs all = inputs(*sampler, type);
+      const at::Tensor whole = whole_run(*sampler, all);
+      CHECK(whole.scalar_type() == type);
+      CHECK(whole.isfinite().all().item<bool>());
+      std::vector<at::Tensor> parts;
+      for (const auto& [first, count] : {std::pair{0, 1}, {1, 17}, {18, 43}})
+        parts.push_back(whole_run(*sampler, rows_of(all, first, count)));
+      CHECK(at::equal(at::cat(parts), whole));
+      CHECK(at::equal(sampler->model_input(0, all.latents).narrow(0, 5, 3),
+                      sampler->model_input(0, all.latents.narrow(0, 5, 3).clone())));
+    }
+}
+
+TEST_CASE(
+    "a history belongs to its picture: two pictures in turn are as each alone, and a copy goes on alike") {
+  for (const auto& [name, config] : all_samplers()) {
+    CAPTURE(name);
+    const auto sampler = make_sampler({.name = name, .steps = 6, .image_tokens = 256}, config);
+    const std::int64_t count = std::ssize(sampler->timesteps());
+    const Inputs one = inputs(*sampler, at::kFloat);
+    const Inputs other{one.latents * 0.5, one.outputs * -0.3, one.noise * 0.9};
+    History first, second;
+    at::Tensor a = sampler->begin(one.latents);
+    at::Tensor b = sampler->begin(other.latents);
+    for (std::int64_t i = 0; i < count; ++i) {
+      a = advance(*sampler, one, a, i, i + 1, first);
+      History copy = second;  // a step that is thrown away leaves no trace
+      static_cast<void>(advance(*sampler, one, b, i, i + 1, copy));
+      b = advance(*sampler, other, b, i, i + 1, second);
+    }
+    CHECK(at::equal(a, whole_run(*sampler, one)));
+    CHECK(at::equal(b, whole_run(*sampler, other)));
+  }
+}
+
+TEST_CASE("noise is drawn where it counts, and only there") {
+  for (const auto& [name, config] : all_samplers()) {
+    CAPTURE(name);
+    const auto sampler = make_sampler({.name = name, .steps = 6, .image_tokens = 256}, config);
+    const Inputs in = inputs(*sampler, at::kFloat);
+    const Inputs other{in.latents, in.outputs, in.noise + 1};
+    std::int64_t draws = 0;
+    for (std::int64_t i = 0; i < std::ssize(sampler->timesteps()); ++i)
+      draws += sampler->draws(i) == Draw::kNone ? 0 : 1;
+    CHECK(at::equal(whole_run(*sampler, in), whole_run(*sampler, other)) == (draws == 0));
+  }
+  CHECK(make_sampler({.name = "dpm++-2m-sde", .steps = 3}, kNoiseModel)->draws(0) == Draw::kFloat32);
+}
+
+TEST_CASE("a picture that the model knows comes back, wherever it begins") {
+  at::manual_seed(2);
+  const at::Tensor picture = at::randn({9, 4});
+  const at::Tensor noise = at::randn({9, 4});
+  Json config = kNoiseModel;
+  config["prediction_type"] = "sample";  // the model's answer is the picture itself
+  // ddim keeps the noise of the first trained step.
+  for (const auto& [name, tolerance] : {std::pair{"euler", 1e-5},
+                                        {"heun", 1e-5},
+                                        {"lms", 1e-4},
+                                        {"dpm++-2m", 1e-5},
+                                        {"dpm++-2m-sde", 1e-5},
+                                        {"unipc", 1e-5},
+                                        {"ddim", 0.1},
+                                        {"ddpm", 1e-5},
+                                        {"lcm", 1e-3}}) {
+    for (const std::int64_t step : {1, 5, 9}) {
+      CAPTURE(name, step);
+      const auto sampler = make_sampler({.name = name, .steps = 10}, config);
+      const std::int64_t count = std::ssize(sampler->timesteps());
+      const std::int64_t first = step * sampler->order();
+      const Inputs in{{}, picture.expand({count, 9, 4}), at::zeros({count, 9, 4})};
+      History history;
+      const at::Tensor found =
+          advance(*sampler, in, sampler->begin(noise, picture, first), first, count, history);
+      CHECK(at::allclose(found, picture, 0, tolerance));
+    }
+  }
+}
+
+TEST_CASE("samplers and models that do not fit each other are told apart") {
+  CHECK_THAT(refusal({.name = "eulr"}, kNoiseModel, ExitCode::kUsage),
+             ContainsSubstring("did you mean euler"));
+  CHECK_THAT(refusal({.name = "euler"}, kFlowModel, ExitCode::kUsage),
+             ContainsSubstring("flow-match-euler, flow-match-heun") && !ContainsSubstring("ddim"));
+  CHECK_THAT(refusal({.name = "flow-match-euler"}, kNoiseModel, ExitCode::kUsage),
+             ContainsSubstring("euler, euler-ancestral") && !ContainsSubstring("flow-match-heun"));
+  CHECK_THAT(refusal({.name = "ddim", .sigmas = "karras"}, kNoiseModel, ExitCode::kUsage),
+             ContainsSubstring("--sigmas") && ContainsSubstring("dpm++-2m"));
+  CHECK_THAT(refusal({.name = "flow-match-heun", .sigmas = "beta"}, kFlowModel, ExitCode::kUsage),
+             ContainsSubstring("flow-match-euler"));
+  CHECK_THAT(
+      refusal({.name = "flow-match-euler", .timestep_spacing = "leading"}, kFlowModel, ExitCode::kUsage),
+      ContainsSubstring("timestep_spacing"));
+  CHECK_THAT(refusal({.name = "lcm", .steps = 51}, kNoiseModel, ExitCode::kUsage), ContainsSubstring("50"));
+  CHECK_THAT(refusal({.name = "euler", .steps = 1001}, kNoiseModel, ExitCode::kUsage),
+             ContainsSubstring("1000"));
+  CHECK_THAT(refusal({.name = "pndm"}, Json{{"prediction_type", "sample"}}, ExitCode::kUsage),
+             ContainsSubstring("pndm") && ContainsSubstring("ddim"));
+}
+
+TEST_CASE("a config that no sampler here has is refused by its key") {
+  for (const auto& [key, value] : std::map<std::string, Json>{{"thresholding", true},
+                                                              {"use_lu_lambdas", true},
+                                                              {"use_flow_sigmas", true},
+                                                              {"interpolation_type", "log_linear"},
+                                                              {"timestep_type", "continuous"},
+                                                              {"prediction_type", "flow_prediction"},
+                                                              {"timestep_spacing", "even"},
+                                                              {"beta_schedule", "sigmoid"},
+                                                              {"final_sigmas_type", "one"},
+                                                              {"lambda_min_clipped", -5.1},
+                                                              {"disable_corrector", {0}},
+                                                              {"sigma_min", 0.1},
+                                                              {"solver_order", 4},
+                                                              {"steps_offset", "one"},
+                                                              {"num_train_timesteps", 0}}) {
+    CAPTURE(key);
+    const std::string said = refusal({.name = "euler"}, Json{{key, value}}, ExitCode::kModel);
+    CHECK_THAT(said, ContainsSubstring("scheduler_config.json"));
+    if (value != Json("one")) CHECK_THAT(said, ContainsSubstring(key));
+  }
+  CHECK(make_sampler({.name = "euler"}, Json{{"sigma_min", nullptr}, {"thresholding", false}}) != nullptr);
+}
+
+TEST_CASE("quantiles of the beta distribution") {
+  // scipy.stats.beta.ppf
+  CHECK(beta_quantile(0, 0.6, 0.6) == 0);
+  CHECK(beta_quantile(1, 0.6, 0.6) == 1);
+  CHECK(std::abs(beta_quantile(0.5, 0.6, 0.6) - 0.5) < 1e-13);
+  CHECK(std::abs(beta_quantile(0.3, 1, 1) - 0.3) < 1e-13);
+  CHECK(std::abs(beta_quantile(0.25, 2, 1) - 0.5) < 1e-13);
+  CHECK(std::abs(beta_quantile(0.19, 1, 2) - 0.1) < 1e-13);
+}
+
+}  // namespace
+}  // namespace xdit::schedulers
