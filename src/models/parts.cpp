@@ -26,10 +26,10 @@ weights::Component& part(Model& model, const std::string& name,
                 "the whole folder as published, with model_index.json");
   weights::Component& component = found->second;
   if (std::find(classes.begin(), classes.end(), component.class_name) == classes.end())
-    throw Error(ExitCode::kModel,
-                fmt::format("{}: expected a {}, found '{}'", name, fmt::join(classes, " or "),
-                            component.class_name),
-                model.files.path.string());
+    throw Error(
+        ExitCode::kModel,
+        fmt::format("{}: expected a {}, found '{}'", name, fmt::join(classes, " or "), component.class_name),
+        model.files.path.string());
   return component;
 }
 

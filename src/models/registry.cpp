@@ -34,12 +34,9 @@ struct Other {
   std::string_view what;
 };
 constexpr std::array kOthers{
-    Other{"Inpaint", "it fills in a part of a picture"},
-    Other{"Pix2Pix", "it edits a picture"},
-    Other{"ControlNet", "it follows another picture"},
-    Other{"Adapter", "it follows another picture"},
-    Other{"Upscale", "it enlarges a picture"},
-    Other{"Img2Img", "it works on a picture"},
+    Other{"Inpaint", "it fills in a part of a picture"}, Other{"Pix2Pix", "it edits a picture"},
+    Other{"ControlNet", "it follows another picture"},   Other{"Adapter", "it follows another picture"},
+    Other{"Upscale", "it enlarges a picture"},           Other{"Img2Img", "it works on a picture"},
 };
 
 const Family& family_of(const weights::ModelFiles& files) {

@@ -71,8 +71,8 @@ struct Model {
   Defaults defaults;
   bool takes_guidance = false;   ///< has an embedding of the guidance scale
   bool guidance_is_cfg = false;  ///< the guidance scale is that of classifier-free guidance
-  std::int64_t size_ids = 0;     ///< numbers about the picture's size that the denoiser embeds
-  bool dummy = false;           ///< weights are drawn, not read
+  bool embeds_sizes = false;     ///< the picture's original size, crop and final size (Podell et al. 2023)
+  bool dummy = false;            ///< weights are drawn, not read
 };
 
 /// Opens what `-m` names (weights::find_model), or a built-in name when `dummy`; checks that every network's

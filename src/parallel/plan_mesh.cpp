@@ -36,7 +36,7 @@ void choose(const std::optional<std::int64_t>& asked, std::int64_t& degree, std:
 
 // A network of convolutions has neither heads of one layer to divide everywhere nor blocks that pass tokens
 // on.
-void refuse_modes_of_tokens(const Mesh& mesh, std::int64_t rows) {
+void refuse_modes_of_tokens(const Mesh& mesh) {
   for (const auto& [name, degree] : {std::pair{"ulysses", mesh.ulysses},
                                      {"ring", mesh.ring},
                                      {"tensor", mesh.tensor},
@@ -46,9 +46,6 @@ void refuse_modes_of_tokens(const Mesh& mesh, std::int64_t rows) {
                          "and shard-weights only",
                          name, degree),
              fmt::format("--{}", name), fmt::format("--gather {}", degree));
-  if (mesh.gather > rows)
-    refuse(fmt::format("gather {}: the latents have {} rows", mesh.gather, rows), "--gather",
-           fmt::format("--gather {}", rows));
 }
 
 void refuse_misfits(const Mesh& mesh, const models::Shape& shape, bool guided) {
@@ -93,7 +90,6 @@ Mesh choose_mesh(const config::RunSpec& spec, const models::Shape& shape, std::i
             .ulysses = degree(asked.ulysses),
             .tensor = degree(asked.tensor)};
   const bool guided = spec.sampling.cfg_scale > 1;
-  const std::int64_t rows = spec.image.height / shape.latent_scale;
 
   // Whole pictures cost no exchange, branches one a step, heads two a layer; a gather takes any number.
   if (ranks % mesh.size() == 0) {
@@ -103,15 +99,14 @@ Mesh choose_mesh(const config::RunSpec& spec, const models::Shape& shape, std::i
     choose(asked.cfg, mesh.cfg, left, [&](std::int64_t d) { return d <= 2 && guided; });
     choose(asked.ulysses, mesh.ulysses, left,
            [&](std::int64_t d) { return !shape.by_rows && shape.heads % (d * mesh.tensor) == 0; });
-    choose(asked.gather, mesh.gather, left,
-           [&](std::int64_t d) { return mesh.ring == 1 && (!shape.by_rows || d <= rows); });
+    choose(asked.gather, mesh.gather, left, [&](std::int64_t) { return mesh.ring == 1; });
   }
   if (mesh.size() != ranks)
     throw Error(ExitCode::kUsage,
                 fmt::format("the degrees multiply to {}, but --gpus gives {} rank{}", mesh.size(), ranks,
                             ranks == 1 ? "" : "s"),
                 kWhere, fmt::format("--gpus {}, or degrees of 1", mesh.size()));
-  if (shape.by_rows) refuse_modes_of_tokens(mesh, rows);
+  if (shape.by_rows) refuse_modes_of_tokens(mesh);
   refuse_misfits(mesh, shape, guided);
   return mesh;
 }

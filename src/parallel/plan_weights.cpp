@@ -81,10 +81,7 @@ void assign_readers(Plan& plan, const models::Model& model, const models::Networ
   for (RankPlan& rank : plan.ranks) {
     const auto me = static_cast<int>(rank.rank);
     std::vector<int> same{me};
-    if (encoder    ? !rank.encodes
-        : denoiser                    ? !holds_denoiser(plan, rank)
-                                      : rank.pictures.count == 0)
-      continue;
+    if (encoder ? !rank.encodes : denoiser ? !holds_denoiser(plan, rank) : rank.pictures.count == 0) continue;
     if (denoiser) {
       const std::int64_t mine = place_of(rank.sharding, rank.rank);
       std::vector<int> blocks = replicas_of(plan, rank);
@@ -125,8 +122,8 @@ void count_bytes(const Plan& plan, RankPlan& rank, const models::Network& networ
   rank.networks[network.component] = {
       .file = file_bytes(network, static_cast<double>(elements_of(reads_of(plan, rank, network))),
                          static_cast<double>(all)),
-      .memory = static_cast<std::uint64_t>(memory) *
-                static_cast<std::uint64_t>(size_of(network.dtype(dtype)))};
+      .memory =
+          static_cast<std::uint64_t>(memory) * static_cast<std::uint64_t>(size_of(network.dtype(dtype)))};
 }
 
 template <class F>
@@ -158,7 +155,8 @@ void predict_memory(const Plan& plan, RankPlan& rank, const config::RunSpec& spe
   const std::uint64_t decoding = pixels * 256 * element * 4;
   std::uint64_t encoders = 0;
   std::uint64_t denoising = 0;
-  for (const auto& [name, bytes] : rank.networks) (network_of(model, name).role == Role::kEncoder ? encoders : denoising) += bytes.memory;
+  for (const auto& [name, bytes] : rank.networks)
+    (network_of(model, name).role == Role::kEncoder ? encoders : denoising) += bytes.memory;
   const std::uint64_t later = denoising + std::max(activations, decoding);
   rank.overlap_loading = kContextBytes + encoders + later <= capacity;
   rank.peak_memory = kContextBytes + (rank.overlap_loading ? encoders + later : std::max(encoders, later));
@@ -168,7 +166,8 @@ void predict_memory(const Plan& plan, RankPlan& rank, const config::RunSpec& spe
                                 const models::Model& model, std::uint64_t capacity, std::int64_t sharing) {
   std::uint64_t encoders = 0;
   std::uint64_t denoising = 0;
-  for (const auto& [name, bytes] : rank.networks) (network_of(model, name).role == Role::kEncoder ? encoders : denoising) += bytes.memory;
+  for (const auto& [name, bytes] : rank.networks)
+    (network_of(model, name).role == Role::kEncoder ? encoders : denoising) += bytes.memory;
   std::string fix = "a smaller --size, or --device cpu";
   if (spec.model.dtype == DType::kF32) fix = "--dtype bf16";
   if (sharing > 1) fix = "fewer --gpus";

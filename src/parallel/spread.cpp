@@ -9,6 +9,7 @@
 #include "comm/relayed_memory.h"
 #include "core/error.h"
 #include "parallel/device_stream.h"
+#include "parallel/load.h"
 #include "parallel/pipefusion.h"
 #include "parallel/plan_weights.h"
 #include "parallel/ring_attention.h"
@@ -130,11 +131,16 @@ void Spread::split_rows(const Run& run) {
     rows.push_back({tokens.front().first / columns, tokens.front().count / columns});
   const weights::Component& component = run.model.files.components.at(denoiser_of(run.model).component);
   const models::UnetConfig config = models::read_unet_config(component.config, component.name);
-  patches_ = std::make_unique<SplitSpatial>(
-      *tokens_, rows,
-      slab_bytes(config, run.plan.image_tokens / columns, columns,
-                 static_cast<std::int64_t>(run.options.dtype().itemsize())));
+  patches_ =
+      std::make_unique<SplitSpatial>(*tokens_, rows,
+                                     slab_bytes(config, run.plan.image_tokens / columns, columns,
+                                                static_cast<std::int64_t>(run.options.dtype().itemsize())));
   gather_.emplace(*tokens_, split);
+}
+
+const nn::Spatial& Spread::spatial() const {
+  if (slabs_) return *slabs_;
+  return whole_;
 }
 
 Spread::Spread(const Run& run) {
@@ -145,6 +151,7 @@ Spread::Spread(const Run& run) {
   attention_ = std::make_unique<nn::LocalAttention>();
   guide_ = std::make_unique<LocalGuide>();
   loop_ = std::make_unique<SerialLoop>();
+  patches_ = std::make_unique<nn::LocalSpatial>();
   if (mine.pictures.count == 0) return;  // so are all ranks of these groups
 
   if (mesh.pipefusion > 1 && !tokens_)

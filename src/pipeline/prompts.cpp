@@ -87,9 +87,9 @@ std::unique_ptr<text::Tokenizer> open_tokenizer(const models::Model& model, cons
                 "--tokenizers DIR, a folder with the tokenizers' folders of the model as published");
   auto tokenizer = kind.open_tokenizer(found->second);
   if (tokenizer->vocabulary_size() > limits.vocabulary)
-    throw Error(ExitCode::kModel, fmt::format("{} has {} pieces, but its encoder embeds {}",
-                                              encoder.tokenizer, tokenizer->vocabulary_size(),
-                                              limits.vocabulary));
+    throw Error(ExitCode::kModel,
+                fmt::format("{} has {} pieces, but its encoder embeds {}", encoder.tokenizer,
+                            tokenizer->vocabulary_size(), limits.vocabulary));
   return tokenizer;
 }
 

@@ -71,6 +71,7 @@ RankRun::RankRun(const RankJob& job, Listener& listener, output::Report& report)
       pictures_(config::pictures(job.spec)),
       sampler_(schedulers::make_sampler({.name = job.spec.sampling.scheduler,
                                          .sigmas = job.spec.sampling.sigmas,
+                                         .timestep_spacing = job.spec.sampling.timestep_spacing,
                                          .steps = job.spec.sampling.steps,
                                          .image_tokens = job.plan.image_tokens,
                                          .shift = job.spec.sampling.shift},
@@ -181,13 +182,26 @@ void RankRun::share_prompts() {
   }
 }
 
+std::vector<double> RankRun::size_ids() const {
+  if (!job_.model.embeds_sizes) return {};
+  const config::RunSpec::Sampling& sampling = job_.spec.sampling;
+  const config::Extent whole{job_.spec.image.width, job_.spec.image.height};
+  std::vector<double> ids;
+  for (const config::Extent& sides :
+       {sampling.original_size.value_or(whole), sampling.crop.value_or(config::Extent{}),
+        sampling.target_size.value_or(whole)})
+    for (const std::int64_t pixels : {sides.height, sides.width}) ids.push_back(static_cast<double>(pixels));
+  return ids;
+}
+
 const models::Branch& RankRun::branch(models::Denoiser& denoiser, const Prompt& prompt) {
   std::unique_ptr<models::Branch>& prepared = branches_[prompt];
+  const std::vector<double> sizes = size_ids();
   if (!prepared)
     prepared = denoiser.prepare(embeddings_.at(prompt),
                                 {.timesteps = sampler_->timesteps(),
                                  .guidance = job_.spec.sampling.guidance,
-                                 .size_ids = {},
+                                 .size_ids = sizes,
                                  .latent_rows = job_.spec.image.height / job_.model.shape.latent_scale,
                                  .latent_columns = job_.spec.image.width / job_.model.shape.latent_scale,
                                  .text = {plan_.text_tokens.first, plan_.text_tokens.count},
@@ -196,9 +210,9 @@ const models::Branch& RankRun::branch(models::Denoiser& denoiser, const Prompt& 
 }
 
 void RankRun::make_pictures(const Networks& networks) {
-  const auto denoiser = models::make_denoiser(job_.model, {plan_.blocks.first, plan_.blocks.count},
-                                              *networks.denoiser, spread_.linears(), spread_.attention(),
-                                              spread_.patches());
+  const auto denoiser =
+      models::make_denoiser(job_.model, {plan_.blocks.first, plan_.blocks.count}, *networks.denoiser,
+                            spread_.linears(), spread_.attention(), spread_.patches());
   const models::VaeDecoder decoder(vae_, *networks.vae);
   if (embeddings_.size() <= kPreparedPrompts) {
     for (const auto& [prompt, embedding] : embeddings_) static_cast<void>(branch(*denoiser, prompt));
@@ -251,7 +265,8 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& p
                                     .scale = spec.sampling.cfg_scale};
   trace_prompt(prompt);
   if (guided_) trace_prompt(negative);
-  trace_.add("noise", all_noise);
+  const auto shown = [&](const at::Tensor& packed) { return denoiser.as_diffusers(packed, rows, columns); };
+  trace_.add("noise", shown(all_noise));
 
   const auto evaluations = static_cast<std::int64_t>(sampler_->timesteps().size());
   listener_.begin("denoise", evaluations);
@@ -262,7 +277,7 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& p
         job_.stop.check();
         marks.add();
         if (trace_.enabled() && now.defined())
-          trace_.add("latents." + std::to_string(step), spread_.all_tokens(now));
+          trace_.add("latents." + std::to_string(step), shown(spread_.all_tokens(now)));
         // One step ahead of the device at most: progress
         // stays true and a stop takes effect.
         marks.wait(marks.count() - 2);

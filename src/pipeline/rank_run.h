@@ -45,6 +45,8 @@ class RankRun {
   [[nodiscard]] Networks load_networks();
   void make_pictures(const Networks& networks);
   [[nodiscard]] at::Tensor denoise(models::Denoiser& denoiser, const config::Picture& picture);
+  /// Original size, crop and final size, each height first, for models that embed them.
+  [[nodiscard]] std::vector<double> size_ids() const;
   [[nodiscard]] const models::Branch& branch(models::Denoiser& denoiser, const Prompt& prompt);
   /// The finished picture on the rank that writes it, from this rank's rows and the others'.
   [[nodiscard]] at::Tensor decode(const models::VaeDecoder& decoder, const at::Tensor& latents,

@@ -16,7 +16,8 @@ struct ClipStates {
   at::Tensor pooled;       ///< [C] of `last` at the end token, or [P] of its projection
 };
 
-/// CLIP's text transformer (Radford et al. 2021; transformers CLIPTextModel, CLIPTextModelWithProjection). The residual stream is float32.
+/// CLIP's text transformer (Radford et al. 2021; transformers CLIPTextModel, CLIPTextModelWithProjection).
+/// The residual stream is float32.
 class ClipEncoder {
  public:
   /// Takes its tensors from `weights`.

@@ -134,6 +134,43 @@ TEST_CASE("a picture does not depend on the number of ranks that make it") {
   }
 }
 
+TEST_CASE("nor do pictures of a UNet, whose rows the ranks share, and its branches") {
+  const bool all = std::getenv("XDIT_TEST_FULL") != nullptr;
+  struct Picture {
+    const char* model;
+    const char* scheduler;
+    config::RunSpec::Image image;
+    std::vector<std::int64_t> ranks;
+  };
+  const std::vector<Picture> pictures{
+      {"tiny-sdxl", "euler-ancestral", {.width = 72, .height = 104, .count = 1}, {2, 3, 6}},
+      {"tiny-sd15", "pndm", {.width = 40, .height = 24, .count = 1}, {4, 8}},  // 3 rows of latents
+      {"tiny-sd21", "ddim", {.width = 56, .height = 40, .count = 2}, {5, 8}}};
+  for (const Picture& c : pictures) {
+    const models::Model model = open_tiny(fs::path(XDIT_TEST_DATA "/sd") / c.model);
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      const auto made = [&, type = dtype](std::int64_t ranks) {
+        const tests::Scratch folder;
+        Heard heard;
+        config::RunSpec spec = small_spec(folder.path(), ranks);
+        spec.prompts = {"a lighthouse on a cliff at dawn"};
+        spec.image = c.image;
+        spec.model.dtype = type;
+        spec.sampling.scheduler = c.scheduler;
+        spec.sampling.cfg_scale = 5;
+        const Outcome outcome = run(spec, model, heard, heard.stop);
+        CHECK(outcome.report.ranks.size() == static_cast<std::size_t>(ranks));
+        return pngs(folder.path());
+      };
+      const std::vector<std::string> alone = made(1);
+      for (const std::int64_t ranks : all ? std::vector<std::int64_t>{2, 3, 4, 5, 6, 7, 8} : c.ranks) {
+        CAPTURE(c.model, static_cast<int>(dtype), ranks);
+        CHECK((made(ranks) == alone));
+      }
+    }
+  }
+}
+
 TEST_CASE("nor on how many of them decode it, more of them than it has rows among the cases") {
   const models::Model model = open_tiny();
   const auto picture = [&](std::int64_t ranks, std::optional<std::int64_t> decoding) {
@@ -191,7 +228,7 @@ TEST_CASE("the report counts what each rank puts to others and reads of their we
       if (c.ulysses > 1) layer += mine * row * (ranks - 1) + others * row;  // Q, and the outputs of others
       std::int64_t weights = 0;
       if (outcome.plan.shard > 1) {
-        const models::Network& network = parallel::network_of(model, parallel::kDenoiser);
+        const models::Network& network = parallel::denoiser_of(model);
         const auto held = parallel::held_by(outcome.plan, rank, network);
         for (std::int64_t block = 0; block < shape.blocks; ++block)
           weights += parallel::block_memory(held, block).count -

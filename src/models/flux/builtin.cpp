@@ -45,9 +45,13 @@ bool flux_builtin(const std::string& name, weights::ModelFiles& files) {
   add_builtin_part(files, "text_encoder", "CLIPTextModel", clip);
   add_builtin_part(files, "text_encoder_2", "T5EncoderModel", t5);
   add_builtin_part(files, "vae", "AutoencoderKL", vae);
-  files.scheduler_config = {{"shift", dev ? 3.0 : 1.0},   {"use_dynamic_shifting", dev},
-                            {"base_shift", 0.5},          {"max_shift", 1.15},
-                            {"base_image_seq_len", 256},  {"max_image_seq_len", 4096},
+  files.scheduler_config = {{"_class_name", "FlowMatchEulerDiscreteScheduler"},
+                            {"shift", dev ? 3.0 : 1.0},
+                            {"use_dynamic_shifting", dev},
+                            {"base_shift", 0.5},
+                            {"max_shift", 1.15},
+                            {"base_image_seq_len", 256},
+                            {"max_image_seq_len", 4096},
                             {"num_train_timesteps", 1000}};
   return true;
 }

@@ -9,9 +9,15 @@ using nlohmann::json;
 
 json clip(std::int64_t width, std::int64_t mlp_width, std::int64_t layers, std::int64_t heads,
           const char* activation) {
-  return {{"vocab_size", 49408},         {"hidden_size", width},         {"intermediate_size", mlp_width},
-          {"num_hidden_layers", layers}, {"num_attention_heads", heads}, {"max_position_embeddings", 77},
-          {"hidden_act", activation},    {"eos_token_id", 2},            {"projection_dim", 1280}};
+  return {{"vocab_size", 49408},
+          {"hidden_size", width},
+          {"intermediate_size", mlp_width},
+          {"num_hidden_layers", layers},
+          {"num_attention_heads", heads},
+          {"max_position_embeddings", 77},
+          {"hidden_act", activation},
+          {"eos_token_id", 2},
+          {"projection_dim", 1280}};
 }
 json clip_l() {
   return clip(768, 3072, 12, 12, "quick_gelu");

@@ -23,8 +23,8 @@ std::int64_t trained_side(const weights::Component& unet, std::size_t axis, std:
 
 void check_channels(const Model& model, const UnetConfig& unet, std::int64_t latent) {
   const std::string what = unet.in_channels == 2 * latent + 1 ? "an inpainting model"
-                           : unet.in_channels == 2 * latent   ? "a model that edits pictures (InstructPix2Pix)"
-                                                              : "";
+                           : unet.in_channels == 2 * latent ? "a model that edits pictures (InstructPix2Pix)"
+                                                            : "";
   if (!what.empty())
     throw Error(ExitCode::kModel,
                 fmt::format("{}: its UNet takes {} channels, and xdit-gen gives it the {} of its latents",
@@ -91,7 +91,7 @@ void describe_sdxl(Model& model) {
                 {"text_encoder_2", "tokenizer_2", "clip2_ids", Tokens::kPenultimate, true}},
                128);
   check_added(model, unet, 6);
-  model.size_ids = 6;
+  model.embeds_sizes = true;
   model.defaults.guidance = 5;
   const weights::ConfigReader settings(model.files.settings, "model_index.json");
   model.zero_empty_negative = settings.boolean("force_zeros_for_empty_prompt", true);
