@@ -13,50 +13,13 @@
 #include "parallel/plan_weights.h"
 #include "tests/catch.h"
 #include "tests/launch/processes.h"
+#include "tests/launch/tiny_run.h"
 #include "tests/scratch.h"
 
 namespace xdit::launch {
 namespace {
 
 namespace fs = std::filesystem;
-
-struct Heard final : pipeline::Listener {
-  void begin(std::string_view phase, std::int64_t /*steps*/) override { at_begin(phase); }
-  void advance(std::int64_t /*done*/) override {}
-  void finish() override {}
-  void picture(std::int64_t /*index*/) override { ++pictures; }
-  void warn(std::string_view line) override { warnings.emplace_back(line); }
-  std::function<void(std::string_view)> at_begin = [](std::string_view) {};
-  std::vector<std::string> warnings;
-  int pictures = 0;
-  StopToken stop;
-};
-
-models::Model open_tiny(const fs::path& path = XDIT_TEST_DATA "/flux/tiny-dev", bool dummy = false) {
-  return models::open(path.string(), {}, {}, dummy);
-}
-
-config::RunSpec small_spec(const fs::path& folder, std::int64_t ranks) {
-  ::setenv("OMP_NUM_THREADS", "1", 1);
-  config::RunSpec spec;
-  spec.model.dtype = DType::kF32;
-  spec.runtime.device = config::Device::kCpu;
-  spec.parallel.gpus = std::to_string(ranks);
-  spec.prompts = {"a lighthouse on a cliff at dawn", "a fox"};
-  spec.image = {.width = 48, .height = 32, .count = 3};
-  spec.sampling.steps = 2;
-  spec.sampling.seeds = {42};
-  spec.sampling.max_sequence_length = 32;
-  spec.output.path = (folder / "{index}.png").string();
-  return spec;
-}
-
-std::vector<std::string> pngs(const fs::path& folder) {
-  std::vector<std::string> all;
-  for (int i = 0; fs::exists(folder / (std::to_string(i) + ".png")); ++i)
-    all.push_back(read_file(folder / (std::to_string(i) + ".png"), ExitCode::kOutput));
-  return all;
-}
 
 // The Error that the run ends with; checks that nothing is left of it.
 Error failure(const config::RunSpec& spec, const models::Model& model, Heard& heard) {
@@ -129,43 +92,6 @@ TEST_CASE("a picture does not depend on the number of ranks that make it") {
       for (const std::int64_t ranks : counts) {
         CAPTURE(name, static_cast<int>(dtype), cfg_scale, ranks);
         CHECK(picture(ranks) == alone);
-      }
-    }
-  }
-}
-
-TEST_CASE("nor do pictures of a UNet, whose rows the ranks share, and its branches") {
-  const bool all = std::getenv("XDIT_TEST_FULL") != nullptr;
-  struct Picture {
-    const char* model;
-    const char* scheduler;
-    config::RunSpec::Image image;
-    std::vector<std::int64_t> ranks;
-  };
-  const std::vector<Picture> pictures{
-      {"tiny-sdxl", "euler-ancestral", {.width = 72, .height = 104, .count = 1}, {2, 3, 6}},
-      {"tiny-sd15", "pndm", {.width = 40, .height = 24, .count = 1}, {4, 8}},  // 3 rows of latents
-      {"tiny-sd21", "ddim", {.width = 56, .height = 40, .count = 2}, {5, 8}}};
-  for (const Picture& c : pictures) {
-    const models::Model model = open_tiny(fs::path(XDIT_TEST_DATA "/sd") / c.model);
-    for (const DType dtype : {DType::kF32, DType::kBF16}) {
-      const auto made = [&, type = dtype](std::int64_t ranks) {
-        const tests::Scratch folder;
-        Heard heard;
-        config::RunSpec spec = small_spec(folder.path(), ranks);
-        spec.prompts = {"a lighthouse on a cliff at dawn"};
-        spec.image = c.image;
-        spec.model.dtype = type;
-        spec.sampling.scheduler = c.scheduler;
-        spec.sampling.cfg_scale = 5;
-        const Outcome outcome = run(spec, model, heard, heard.stop);
-        CHECK(outcome.report.ranks.size() == static_cast<std::size_t>(ranks));
-        return pngs(folder.path());
-      };
-      const std::vector<std::string> alone = made(1);
-      for (const std::int64_t ranks : all ? std::vector<std::int64_t>{2, 3, 4, 5, 6, 7, 8} : c.ranks) {
-        CAPTURE(c.model, static_cast<int>(dtype), ranks);
-        CHECK((made(ranks) == alone));
       }
     }
   }

@@ -77,7 +77,7 @@ json sdxl_unet() {
 }  // namespace
 
 std::vector<std::string> sdxl_builtin_names() {
-  return {"stable-diffusion-xl-base-1.0"};
+  return {"stable-diffusion-xl-base-1.0", "sdxl"};
 }
 
 bool sdxl_builtin(const std::string& name, weights::ModelFiles& files) {
@@ -93,13 +93,13 @@ bool sdxl_builtin(const std::string& name, weights::ModelFiles& files) {
 }
 
 std::vector<std::string> sd_builtin_names() {
-  return {"stable-diffusion-v1-5", "stable-diffusion-2-1"};
+  return {"stable-diffusion-v1-5", "stable-diffusion-2-1", "sd15", "sd21"};
 }
 
 bool sd_builtin(const std::string& name, weights::ModelFiles& files) {
   const std::string published = builtin_name(name, sd_builtin_names());
   if (published.empty()) return false;
-  const bool first = published == "stable-diffusion-v1-5";
+  const bool first = published == "stable-diffusion-v1-5" || published == "sd15";
   set_builtin(files, published, "StableDiffusionPipeline");
   add_builtin_part(files, "text_encoder", "CLIPTextModel",
                    first ? clip_l() : clip(1024, 4096, 23, 16, "gelu"));
