@@ -159,6 +159,12 @@ def random_weights(shapes: dict[str, torch.Size], component: str, seed: int) -> 
     return weights
 
 
+def published_shapes(module: torch.nn.Module) -> dict[str, torch.Size]:
+    """By the names in published files: transformers 5 drops CLIP's prefix, and has T5's `shared` under two names."""
+    prefix = "text_model." if isinstance(module, CLIPTextModel) else ""
+    return {prefix + k: v.shape for k, v in module.state_dict().items() if k != "encoder.embed_tokens.weight"}
+
+
 def write_weights(folder: Path, stem: str, weights: Weights, shards: int, variant: str | None) -> None:
     """One safetensors file, or shards of about equal bytes with their index, named as diffusers names them."""
     infix = f".{variant}" if variant else ""
@@ -184,9 +190,10 @@ def transformer_config(model: TinyModel) -> dict:
     return {"_class_name": "FluxTransformer2DModel", "_diffusers_version": VERSION, "patch_size": 1} | model.transformer
 
 
-def clip_config(model: TinyModel, vocab_size: int) -> dict:
+def clip_config(sizes: dict, dtype: torch.dtype, vocab_size: int, kind: str = "CLIPTextModel") -> dict:
+    """`sizes`: what differs from others; an eos_token_id of None is the tokenizer's own."""
     config = {
-        "architectures": ["CLIPTextModel"],
+        "architectures": [kind],
         "attention_dropout": 0.0,
         "bos_token_id": 0,
         "dropout": 0.0,
@@ -196,10 +203,10 @@ def clip_config(model: TinyModel, vocab_size: int) -> dict:
         "max_position_embeddings": 77,
         "model_type": "clip_text_model",
         "pad_token_id": 1,
-        "projection_dim": model.clip["hidden_size"],
-        "torch_dtype": str(model.dtype).removeprefix("torch."),
+        "projection_dim": sizes["hidden_size"],
+        "torch_dtype": str(dtype).removeprefix("torch."),
         "vocab_size": vocab_size,
-    } | model.clip
+    } | sizes
     if config["eos_token_id"] is None:
         config |= {"bos_token_id": vocab_size - 2, "eos_token_id": vocab_size - 1, "pad_token_id": vocab_size - 1}
     return config
@@ -230,8 +237,8 @@ def t5_config(model: TinyModel) -> dict:
     } | model.t5
 
 
-def vae_config(model: TinyModel) -> dict:
-    levels = len(model.vae["block_out_channels"])
+def vae_config(sizes: dict) -> dict:
+    levels = len(sizes["block_out_channels"])
     return {
         "_class_name": "AutoencoderKL",
         "_diffusers_version": VERSION,
@@ -247,7 +254,7 @@ def vae_config(model: TinyModel) -> dict:
         "up_block_types": ["UpDecoderBlock2D"] * levels,
         "use_post_quant_conv": False,
         "use_quant_conv": False,
-    } | model.vae
+    } | sizes
 
 
 def scheduler_config(model: TinyModel) -> dict:
@@ -285,10 +292,10 @@ def write_model(model: TinyModel, root: Path) -> Weights:
     assert t5_vocab <= model.t5["vocab_size"]
 
     configs = {
-        "text_encoder": clip_config(model, clip_vocab),
+        "text_encoder": clip_config(model.clip, model.dtype, clip_vocab),
         "text_encoder_2": t5_config(model),
         "transformer": transformer_config(model),
-        "vae": vae_config(model),
+        "vae": vae_config(model.vae),
     }
     with torch.device("meta"):
         modules = {
@@ -298,9 +305,7 @@ def write_model(model: TinyModel, root: Path) -> Weights:
             "vae": AutoencoderKL.from_config(configs["vae"]),
         }
     for offset, (component, module) in enumerate(modules.items()):
-        # transformers 5 drops CLIP's published prefix from its own names; T5's second name for `shared` is not stored
-        prefix = "text_model." if component == "text_encoder" else ""
-        shapes = {prefix + k: v.shape for k, v in module.state_dict().items() if k != "encoder.embed_tokens.weight"}
+        shapes = published_shapes(module)
         weights = random_weights(shapes, component, model.seed + offset)
         dtype = model.transformer_dtype if component == "transformer" else model.dtype
         stored = {k: v.to(dtype) for k, v in weights.items()}

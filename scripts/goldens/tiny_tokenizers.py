@@ -66,17 +66,18 @@ def merged(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
     return tuple(pieces)
 
 
-def write_clip(folder: Path, merge_count: int, single_file: bool) -> int:
+def write_clip(folder: Path, merge_count: int, single_file: bool, pad: str = "<|endoftext|>") -> int:
     """vocab.json and merges.txt, or tokenizer.json alone, with their configs. Returns the vocabulary's size."""
     vocab, merges = train_clip(merge_count)
     start, end = "<|startoftext|>", "<|endoftext|>"
-    names = {"bos_token": start, "eos_token": end, "unk_token": end, "pad_token": end}
+    names = {"bos_token": start, "eos_token": end, "unk_token": end, "pad_token": pad}
     config = {
         "add_prefix_space": False,
         "added_tokens_decoder": {
             str(vocab[start]): special(start, normalized=True) | {"special": True},
             str(vocab[end]): special(end, normalized=False) | {"special": True},
-        },
+        }
+        | ({} if pad == end else {str(vocab[pad]): special(pad, normalized=False) | {"special": True}}),
         **names,
         "clean_up_tokenization_spaces": True,
         "do_lower_case": True,
@@ -88,7 +89,7 @@ def write_clip(folder: Path, merge_count: int, single_file: bool) -> int:
     if single_file:
         CLIPTokenizer(vocab=vocab, merges=merges, **names).backend_tokenizer.save(str(folder / "tokenizer.json"))
         return len(vocab)
-    specials = {k: special(v, normalized=k != "unk_token") for k, v in names.items()} | {"pad_token": end}
+    specials = {k: special(v, normalized=k != "unk_token") for k, v in names.items()} | {"pad_token": pad}
     write_json(folder / "special_tokens_map.json", specials)
     (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
     lines = ["#version: 0.2", *(f"{a} {b}" for a, b in merges)]

@@ -3,13 +3,36 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
+#include "config/samplers.h"
 #include "weights/model_files.h"
 
 namespace xdit::cli {
 namespace {
 
 constexpr const char* kModelSettings = "xdit-gen.yaml";
+
+// The sampler that the class of a scheduler_config.json names, or "".
+std::string scheduler_of(const nlohmann::json& config) {
+  const auto text = [&](const char* key) {
+    const auto found = config.find(key);
+    return found != config.end() && found->is_string() ? found->get<std::string>() : "";
+  };
+  const std::string name(config::find_sampler(text("_class_name")).value_or(""));
+  return name == "dpm++-2m" && text("algorithm_type").starts_with("sde-") ? name + "-sde" : name;
+}
+
+// Where the guidance scale is that of classifier-free guidance, it has two names, and the model embeds none.
+void unify_guidance(std::vector<config::Layer>& layers) {
+  for (config::Layer& layer : layers)
+    for (config::Setting& setting : layer)
+      if (setting.key == "sampling.guidance") setting.key = "sampling.cfg_scale";
+  config::Setting none = layers.front().front();
+  none.key = "sampling.guidance";
+  none.values = {"0"};
+  layers.front().push_back(none);
+}
 
 // Another model would give another picture.
 void compare_model(const output::PictureRecord& record, const models::Model& model,
@@ -35,6 +58,10 @@ std::vector<config::Layer> model_defaults(const models::Model& model) {
       {setting("sampling.steps", fmt::format("{}", defaults.steps)),
        setting("sampling.guidance", fmt::format("{}", defaults.guidance)),
        setting("sampling.max_sequence_length", fmt::format("{}", defaults.max_sequence_length))}};
+  if (const std::string scheduler = scheduler_of(model.files.scheduler_config); !scheduler.empty())
+    layers.front().push_back(setting("sampling.scheduler", scheduler));
+  if (defaults.width) layers.front().push_back(setting("image.width", fmt::format("{}", *defaults.width)));
+  if (defaults.height) layers.front().push_back(setting("image.height", fmt::format("{}", *defaults.height)));
   const std::filesystem::path own = model.files.path / kModelSettings;
   std::error_code ignored;
   if (std::filesystem::is_regular_file(own, ignored)) layers.push_back(config::read_model_settings(own));
@@ -64,7 +91,11 @@ Prepared prepare(const GenerateOptions& options, const char* const* environment,
       models::open(asked.path, asked.base, asked.tokenizers, asked.load_format == config::LoadFormat::kDummy);
   const std::vector<config::Layer> defaults = model_defaults(model);
   layers.insert(layers.begin(), defaults.begin(), defaults.end());
+  if (model.guidance_is_cfg) unify_guidance(layers);
   config::Resolved resolved = config::resolve(layers, draw_seed);
+  std::string& scheduler = resolved.spec.sampling.scheduler;
+  const bool flow_matching = scheduler_of(model.files.scheduler_config).starts_with("flow-match-");
+  scheduler = config::sampler_for(scheduler, flow_matching);
   if (record) compare_model(*record, model, resolved);
   return {std::move(model), std::move(resolved)};
 }

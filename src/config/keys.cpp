@@ -48,6 +48,7 @@ constexpr Key row(std::string_view path, std::string_view flags, std::string_vie
 }
 
 constexpr std::string_view kSizes = "16..16384";
+constexpr std::string_view kExtents = "0..16384";
 constexpr std::string_view kDegrees = "1..1024";
 
 constexpr std::array kKeys{
@@ -70,15 +71,23 @@ constexpr std::array kKeys{
     row<&R::image, &R::Image::height>("image.height", "--height -H", kSize, kSizes, "pixels"),
     row<&R::image, &R::Image::count>("image.count", "--count", kInteger, "1..10000",
                                      "pictures a prompt and seed; picture i takes seed + i"),
-    row<&R::sampling, &R::Sampling::scheduler>(
-        "sampling.scheduler", "--scheduler", kChoice, "flow-match-euler",
-        "sampler; diffusers, A1111 and ComfyUI names are known", set_scheduler),
-    row<&R::sampling, &R::Sampling::sigmas>("sampling.sigmas", "--sigmas", kChoice, "default",
+    row<&R::sampling, &R::Sampling::scheduler>("sampling.scheduler", "--scheduler", kChoice,
+                                               "flow-match-euler|flow-match-heun|euler|euler-ancestral|heun|"
+                                               "dpm++-2m|dpm++-2m-sde|dpm++-2s-ancestral|"
+                                               "dpm-2|ddim|ddpm|pndm|lms|unipc|lcm",
+                                               "sampler; diffusers, A1111 and ComfyUI names are known",
+                                               set_scheduler),
+    row<&R::sampling, &R::Sampling::sigmas>("sampling.sigmas", "--sigmas", kChoice,
+                                            "default|karras|exponential|beta|sgm-uniform|simple",
                                             "spacing of the noise levels"),
+    row<&R::sampling, &R::Sampling::timestep_spacing>("sampling.timestep_spacing", "", kChoice,
+                                                      "auto|linspace|leading|trailing",
+                                                      "spacing of the steps' times; auto: the model's"),
     row<&R::sampling, &R::Sampling::steps>("sampling.steps", "--steps --num-inference-steps", kInteger,
                                            "1..1000", "denoising steps"),
     row<&R::sampling, &R::Sampling::guidance>("sampling.guidance", "--guidance --guidance-scale", kNumber,
-                                              "0..100", "guidance that the model embeds"),
+                                              "0..100",
+                                              "guidance that the model embeds; SDXL's and SD's cfg_scale"),
     row<&R::sampling, &R::Sampling::cfg_scale>("sampling.cfg_scale", "--cfg-scale --true-cfg-scale", kNumber,
                                                "0..100", "classifier-free guidance; off unless > 1"),
     row<&R::sampling, &R::Sampling::shift>("sampling.shift", "", kAutoNumber, "0.01..100",
@@ -91,6 +100,12 @@ constexpr std::array kKeys{
                                                "dtype that noise is drawn in; auto: as diffusers"),
     row<&R::sampling, &R::Sampling::max_sequence_length>("sampling.max_sequence_length", "", kInteger,
                                                          "1..512", "T5 tokens of a prompt"),
+    row<&R::sampling, &R::Sampling::original_size>("sampling.original_size", "", kExtent, kExtents,
+                                                   "what SDXL is told of the picture's size before cropping"),
+    row<&R::sampling, &R::Sampling::crop>("sampling.crop", "", kExtent, kExtents,
+                                          "and of the pixels cut off, left x top; auto: none"),
+    row<&R::sampling, &R::Sampling::target_size>("sampling.target_size", "", kExtent, kExtents,
+                                                 "and of its final size; auto: the picture's"),
     row<&R::parallel, &R::Parallel::gpus>("parallel.gpus", "--gpus", kDevices,
                                           "all, a count, or a list with a comma (0,1 or 1,)",
                                           "all, a count, or a list with a comma: 0,1"),

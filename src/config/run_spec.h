@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "config/extent.h"
 #include "core/dtype.h"
 
 namespace xdit::config {
@@ -33,6 +34,7 @@ struct RunSpec {
   struct Sampling {
     std::string scheduler = "flow-match-euler";
     std::string sigmas = "default";
+    std::string timestep_spacing = "auto";
     std::int64_t steps = 28;
     double guidance = 3.5;
     double cfg_scale = 1.0;
@@ -40,6 +42,8 @@ struct RunSpec {
     std::vector<std::uint64_t> seeds{};      ///< at least one; a drawn seed (-1) is already a number here
     std::optional<DType> rng_dtype;          ///< unset: `model.dtype`, as diffusers draws
     std::int64_t max_sequence_length = 512;  ///< T5 tokens
+    /// What SDXL is told; unset: the picture's own size, nothing cut off.
+    std::optional<Extent> original_size{}, crop{}, target_size{};
     friend bool operator==(const Sampling&, const Sampling&) = default;
   };
   struct Parallel {

@@ -8,7 +8,21 @@ namespace xdit::config {
 namespace {
 
 constexpr std::array kSamplers{
-    Sampler{"flow-match-euler", "FlowMatchEulerDiscreteScheduler", "Euler", "euler"},
+    Sampler{"flow-match-euler", "FlowMatchEulerDiscreteScheduler", "", ""},
+    Sampler{"flow-match-heun", "FlowMatchHeunDiscreteScheduler", "", ""},
+    Sampler{"euler", "EulerDiscreteScheduler", "Euler", "euler"},
+    Sampler{"euler-ancestral", "EulerAncestralDiscreteScheduler", "Euler a", "euler_ancestral"},
+    Sampler{"heun", "HeunDiscreteScheduler", "Heun", "heun"},
+    Sampler{"dpm++-2m", "DPMSolverMultistepScheduler", "DPM++ 2M", "dpmpp_2m"},
+    Sampler{"dpm++-2m-sde", "", "DPM++ 2M SDE", "dpmpp_2m_sde"},
+    Sampler{"dpm++-2s-ancestral", "", "DPM++ 2S a", "dpmpp_2s_ancestral"},
+    Sampler{"dpm-2", "KDPM2DiscreteScheduler", "DPM2", "dpm_2"},
+    Sampler{"ddim", "DDIMScheduler", "DDIM", "ddim"},
+    Sampler{"ddpm", "DDPMScheduler", "", "ddpm"},
+    Sampler{"pndm", "PNDMScheduler", "PLMS", ""},
+    Sampler{"lms", "LMSDiscreteScheduler", "LMS", "lms"},
+    Sampler{"unipc", "UniPCMultistepScheduler", "UniPC", "uni_pc"},
+    Sampler{"lcm", "LCMScheduler", "LCM", "lcm"},
 };
 
 std::string folded(std::string_view text) {
@@ -26,10 +40,18 @@ std::span<const Sampler> samplers() {
 
 std::optional<std::string_view> find_sampler(std::string_view spelling) {
   const std::string wanted = folded(spelling);
+  if (wanted.empty()) return std::nullopt;
   for (const Sampler& sampler : kSamplers)
     for (const std::string_view known : {sampler.name, sampler.diffusers, sampler.a1111, sampler.comfyui})
       if (wanted == folded(known)) return sampler.name;
   return std::nullopt;
+}
+
+std::string_view sampler_for(std::string_view name, bool flow_matching) {
+  const std::string other = "flow-match-" + std::string(name);
+  for (const Sampler& sampler : kSamplers)
+    if (flow_matching && sampler.name == other) return sampler.name;
+  return name;
 }
 
 }  // namespace xdit::config

@@ -9,12 +9,16 @@ namespace xdit::config {
 struct Sampler {
   std::string_view name;       ///< ours: "flow-match-euler"
   std::string_view diffusers;  ///< class, "FlowMatchEulerDiscreteScheduler"
-  std::string_view a1111;      ///< "Euler"
-  std::string_view comfyui;    ///< "euler"
+  std::string_view a1111;      ///< "Euler", or ""
+  std::string_view comfyui;    ///< "euler", or ""
 };
 [[nodiscard]] std::span<const Sampler> samplers();
 
 /// Our name of a scheduler in any of these spellings.
 [[nodiscard]] std::optional<std::string_view> find_sampler(std::string_view spelling);
+
+/// For models of flow matching, the scheduler that others call by the same name ("euler":
+/// "flow-match-euler").
+[[nodiscard]] std::string_view sampler_for(std::string_view name, bool flow_matching);
 
 }  // namespace xdit::config

@@ -165,8 +165,8 @@ std::size_t read_choice(const Key& key, const Setting& setting) {
 
 void read(const Key& key, const Setting& setting, std::int64_t& to) {
   const auto value = read_in_range<std::int64_t>(key, setting);
-  if (key.type == kSize && value % 16 != 0)
-    refuse(key, setting, in_quotes(single(key, setting)), fmt::format("{}", (value + 8) / 16 * 16));
+  if (key.type == kSize && value % 8 != 0)
+    refuse(key, setting, in_quotes(single(key, setting)), fmt::format("{}", (value + 4) / 8 * 8));
   to = value;
 }
 
@@ -179,6 +179,19 @@ void read(const Key& key, const Setting& setting, double& to) {
   } else {
     to = read_in_range<double>(key, setting);
   }
+}
+
+void read(const Key& key, const Setting& setting, Extent& to) {
+  const std::string& text = single(key, setting);
+  const std::vector<std::string> sides = split(text, 'x');
+  const auto [lowest, highest] = range<std::int64_t>(key.allowed);
+  const auto side = [&, lowest = lowest, highest = highest](const std::string& number) {
+    const std::optional<std::int64_t> value = parse<std::int64_t>(number);
+    if (!value || *value < lowest || *value > highest) refuse(key, setting, in_quotes(text));
+    return *value;
+  };
+  if (sides.size() != 2) refuse(key, setting, in_quotes(text));
+  to = {side(sides[0]), side(sides[1])};
 }
 
 void read(const Key& key, const Setting& setting, bool& to) {
@@ -216,6 +229,11 @@ std::string print(const Key& key, std::int64_t value) {
 
 std::string print(const Key& key, double value) {
   return fmt::format("{}{}", value, key.type == kDuration ? "s" : "");
+}
+
+std::string print(const Key& key, const Extent& value) {
+  static_cast<void>(key);
+  return fmt::format("{}x{}", value.width, value.height);
 }
 
 std::string print(const Key& key, bool value) {

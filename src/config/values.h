@@ -14,7 +14,8 @@ namespace xdit::config {
 
 // What a value must be, as errors and the help say it.
 inline constexpr std::string_view kInteger = "an integer";
-inline constexpr std::string_view kSize = "a multiple of 16 in";
+inline constexpr std::string_view kSize = "a multiple of 8 in";
+inline constexpr std::string_view kExtent = "auto or two sides, as 1024x768, each";
 inline constexpr std::string_view kNumber = "a number";
 inline constexpr std::string_view kAutoInteger = "auto or an integer";
 inline constexpr std::string_view kAutoNumber = "auto or a number";
@@ -44,6 +45,7 @@ inline constexpr std::string_view kDevices = "GPUs:";
 
 void read(const Key& key, const Setting& setting, std::int64_t& to);
 void read(const Key& key, const Setting& setting, double& to);
+void read(const Key& key, const Setting& setting, Extent& to);
 void read(const Key& key, const Setting& setting, bool& to);
 void read(const Key& key, const Setting& setting, std::string& to);
 void read(const Key& key, const Setting& setting, DType& to);
@@ -53,6 +55,7 @@ void read(const Key& key, const Setting& setting, std::vector<std::uint64_t>& to
 
 [[nodiscard]] std::string print(const Key& key, std::int64_t value);
 [[nodiscard]] std::string print(const Key& key, double value);
+[[nodiscard]] std::string print(const Key& key, const Extent& value);
 [[nodiscard]] std::string print(const Key& key, bool value);
 [[nodiscard]] std::string print(const Key& key, const std::string& value);
 [[nodiscard]] std::string print(const Key& key, DType value);

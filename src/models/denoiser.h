@@ -75,6 +75,11 @@ class Denoiser {
   [[nodiscard]] virtual at::Tensor pack(const at::Tensor& latents) const = 0;
   [[nodiscard]] virtual at::Tensor unpack(const at::Tensor& packed, std::int64_t rows,
                                           std::int64_t columns) const = 0;
+  /// Latents of the loop as diffusers hands them to its callbacks.
+  [[nodiscard]] virtual at::Tensor as_diffusers(const at::Tensor& packed, std::int64_t /*rows*/,
+                                                std::int64_t /*columns*/) const {
+    return packed;
+  }
 };
 
 /// The denoiser of the model's family, or that of some of its blocks. One of tokens exchanges them through

@@ -9,6 +9,8 @@
 #include "core/nearest.h"
 #include "models/flux/builtin.h"
 #include "models/flux/family.h"
+#include "models/sdxl/builtin.h"
+#include "models/sdxl/family.h"
 
 namespace xdit::models {
 namespace {
@@ -22,6 +24,19 @@ struct Family {
 };
 constexpr std::array kFamilies{
     Family{"flux", "FluxPipeline", describe_flux, flux_builtin_names, flux_builtin},
+    Family{"sdxl", "StableDiffusionXLPipeline", describe_sdxl, sdxl_builtin_names, sdxl_builtin},
+    Family{"sd", "StableDiffusionPipeline", describe_sd, sd_builtin_names, sd_builtin},
+};
+
+/// Pipelines of these families that make something else than a picture from a text, by a part of their names.
+struct Other {
+  std::string_view part;
+  std::string_view what;
+};
+constexpr std::array kOthers{
+    Other{"Inpaint", "it fills in a part of a picture"}, Other{"Pix2Pix", "it edits a picture"},
+    Other{"ControlNet", "it follows another picture"},   Other{"Adapter", "it follows another picture"},
+    Other{"Upscale", "it enlarges a picture"},           Other{"Img2Img", "it works on a picture"},
 };
 
 const Family& family_of(const weights::ModelFiles& files) {
@@ -30,8 +45,13 @@ const Family& family_of(const weights::ModelFiles& files) {
     if (files.class_name == family.pipeline) return family;
     known.emplace_back(family.pipeline);
   }
-  throw Error(ExitCode::kModel, fmt::format("a pipeline of class '{}' is not supported", files.class_name),
-              (files.path / "model_index.json").string(), suggest(files.class_name, known));
+  const std::string place = (files.path / "model_index.json").string();
+  const std::string what = fmt::format("a pipeline of class '{}' is not supported", files.class_name);
+  for (const Other& other : kOthers)
+    if (files.class_name.find(other.part) != std::string::npos)
+      throw Error(ExitCode::kModel, fmt::format("{}: {}", what, other.what), place,
+                  "a model that makes pictures from text");
+  throw Error(ExitCode::kModel, what, place, suggest(files.class_name, known));
 }
 
 bool open_builtin(const std::string& name, weights::ModelFiles& files) {

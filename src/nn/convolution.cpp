@@ -24,7 +24,8 @@ constexpr std::int64_t kChannels = 8;
 
 Convolution with_full_groups(const Convolution& layer) {
   const std::int64_t missing = (kChannels - layer.weight.size(0) % kChannels) % kChannels;
-  if (missing == 0) return layer;
+  if (missing == 0)
+    return {layer.weight.contiguous(at::MemoryFormat::ChannelsLast), layer.bias, layer.stride};
   return {at::constant_pad_nd(layer.weight, {0, 0, 0, 0, 0, 0, 0, missing})
               .contiguous(at::MemoryFormat::ChannelsLast),
           at::constant_pad_nd(layer.bias, {0, missing}), layer.stride};
@@ -42,8 +43,9 @@ std::int64_t output_columns(const at::Tensor& x, const Convolution& layer) {
 Convolution read_convolution(const Weights& weights, const std::string& name, std::int64_t stride) {
   // cuDNN's half-precision kernels work on channels-last; elsewhere the layout stays.
   const at::Tensor weight = weights.get(name + ".weight");
-  const auto format = weight.is_cuda() ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
-  return {weight.contiguous(format), weights.get(name + ".bias"), stride};
+  const bool once = weight.is_cuda() && weights.stays(name + ".weight");  // else where it is used
+  return {once ? weight.contiguous(at::MemoryFormat::ChannelsLast) : weight, weights.get(name + ".bias"),
+          stride};
 }
 
 const std::string& Convolutions::choose(const cudnn::Shape& shape) {

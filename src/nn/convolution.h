@@ -12,7 +12,7 @@
 
 namespace xdit::nn {
 
-/// A convolution: weight [O, I, K, K], channels-last on a GPU, bias [O].
+/// A convolution: weight [O, I, K, K], on a GPU channels-last unless it comes and goes, bias [O].
 struct Convolution {
   at::Tensor weight;
   at::Tensor bias;

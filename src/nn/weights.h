@@ -18,6 +18,8 @@ class Weights {
   virtual ~Weights() = default;
   /// By the name of its Parameter. Valid while its block is entered; one outside the blocks always is.
   [[nodiscard]] virtual at::Tensor get(const std::string& name) const = 0;
+  /// Whether it is here for good, not while a block is entered only.
+  [[nodiscard]] virtual bool stays(const std::string& /*name*/) const { return true; }
   virtual void enter(std::int64_t block) = 0;  ///< the block's tensors are here now
   virtual void leave(std::int64_t block) = 0;  ///< and may go
   /// The network needs this tensor no more (what was computed from it is kept).

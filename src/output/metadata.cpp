@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "config/samplers.h"
 #include "config/values.h"
 #include "core/json.h"
 
@@ -32,6 +33,10 @@ void visit_fields(Record& record, Visit&& visit) {
   visit("guidance", "sampling.guidance", record.guidance);
   visit("cfg_scale", "sampling.cfg_scale", record.cfg_scale);
   visit("shift", "sampling.shift", record.shift);
+  visit("timestep_spacing", "sampling.timestep_spacing", record.timestep_spacing);
+  visit("original_size", "sampling.original_size", record.original_size);
+  visit("crop", "sampling.crop", record.crop);
+  visit("target_size", "sampling.target_size", record.target_size);
   visit("max_sequence_length", "sampling.max_sequence_length", record.max_sequence_length);
   visit("seed", "sampling.seed", record.seed);
   visit("rng_dtype", "sampling.rng_dtype", record.rng_dtype);
@@ -70,9 +75,15 @@ bool is_default(const auto& value) {
     return value == T{};
   return false;
 }
-bool is_default(const std::optional<double>& value) {
+template <class T>
+bool is_default(const std::optional<T>& value) {
   return !value;
 }
+
+template <class T>
+constexpr bool kOptional = false;
+template <class T>
+constexpr bool kOptional<std::optional<T>> = true;
 
 /// Reads fields of untrusted JSON, strictly.
 struct FieldReader {
@@ -100,7 +111,8 @@ struct FieldReader {
     if (!value.is_number()) refuse(name, "a number");
     to = value.get<double>();
   }
-  void read(const std::string& name, const Json& value, std::optional<double>& to) const {
+  template <class T>
+  void read(const std::string& name, const Json& value, std::optional<T>& to) const {
     read(name, value, to.emplace());
   }
   void read(const std::string& name, const Json& value, DType& to) const {
@@ -124,8 +136,16 @@ std::string a1111_value(const std::string& value) {
   return value.find_first_of(",:\n") == std::string::npos ? value : nlohmann::json(value).dump();
 }
 
-std::string a1111_sampler(const std::string& scheduler) {
-  return scheduler == "flow-match-euler" ? "Euler" : scheduler;
+std::string a1111_sampler(std::string scheduler) {
+  constexpr std::string_view kFlow = "flow-match-";
+  if (scheduler.starts_with(kFlow)) scheduler.erase(0, kFlow.size());  // it has one name for both
+  for (const config::Sampler& sampler : config::samplers())
+    if (sampler.name == scheduler && !sampler.a1111.empty()) return std::string(sampler.a1111);
+  return scheduler;
+}
+
+std::optional<std::string> extent(const std::optional<config::Extent>& sides) {
+  return sides ? std::optional(fmt::format("{}x{}", sides->width, sides->height)) : std::nullopt;
 }
 
 }  // namespace
@@ -147,6 +167,11 @@ PictureRecord record_of(const config::RunSpec& spec, const config::Picture& pict
           .guidance = sampling.guidance,
           .cfg_scale = sampling.cfg_scale,
           .shift = sampling.shift,
+          .timestep_spacing =
+              sampling.timestep_spacing == "auto" ? std::nullopt : std::optional(sampling.timestep_spacing),
+          .original_size = extent(sampling.original_size),
+          .crop = extent(sampling.crop),
+          .target_size = extent(sampling.target_size),
           .max_sequence_length = sampling.max_sequence_length,
           .seed = picture.seed,
           .rng_dtype = sampling.rng_dtype.value_or(spec.model.dtype),
@@ -159,8 +184,9 @@ std::string a1111_parameters(const PictureRecord& record) {
   if (!record.negative_prompt.empty()) text += "\nNegative prompt: " + record.negative_prompt;
   text += fmt::format("\nSteps: {}, Sampler: {}", record.steps, a1111_value(a1111_sampler(record.scheduler)));
   if (record.sigmas != "default") text += ", Schedule type: " + a1111_value(record.sigmas);
-  text += fmt::format(", CFG scale: {}, Distilled CFG Scale: {}, Seed: {}, Size: {}x{}", record.cfg_scale,
-                      record.guidance, record.seed, record.width, record.height);
+  text += fmt::format(", CFG scale: {}", record.cfg_scale);
+  if (record.guidance > 0) text += fmt::format(", Distilled CFG Scale: {}", record.guidance);
+  text += fmt::format(", Seed: {}, Size: {}x{}", record.seed, record.width, record.height);
   if (!record.model_hash.empty()) text += ", Model hash: " + record.model_hash;
   text += ", Model: " + a1111_value(record.model) + ", Version: xdit-gen " + record.version;
   for (std::size_t at = 0; (at = text.find('\0', at)) != std::string::npos;)
@@ -173,7 +199,7 @@ std::string to_json(const PictureRecord& record) {
   visit_fields(record, [&](const char* name, const char* /*key*/, const auto& value) {
     using T = std::decay_t<decltype(value)>;
     if (is_default(value)) return;
-    if constexpr (std::is_same_v<T, std::optional<double>>) {
+    if constexpr (kOptional<T>) {
       json[name] = *value;
     } else if constexpr (std::is_arithmetic_v<T>) {
       json[name] = value;
@@ -232,7 +258,7 @@ config::Layer replay_layer(const PictureRecord& record, const std::string& where
   };
   visit_fields(record, [&](const char* /*name*/, const std::string& key, const auto& value) {
     if (key.empty()) return;
-    if constexpr (std::is_same_v<std::decay_t<decltype(value)>, std::optional<double>>) {
+    if constexpr (kOptional<std::decay_t<decltype(value)>>) {
       add(key, value ? text_of(*value) : "auto");
     } else {
       add(key, text_of(value));

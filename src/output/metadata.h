@@ -30,7 +30,10 @@ struct PictureRecord {
   std::string sigmas;
   double guidance = 0;
   double cfg_scale = 1;
-  std::optional<double> shift;           ///< unset: the model's
+  std::optional<double> shift;                    ///< unset: the model's
+  std::optional<std::string> timestep_spacing{};  ///< likewise
+  std::optional<std::string> original_size{}, crop{},
+      target_size{};                     ///< "1024x768"; unset: the picture's own
   std::int64_t max_sequence_length = 0;  ///< T5 tokens
   std::uint64_t seed = 0;                ///< of this picture
   DType rng_dtype = DType::kF32;

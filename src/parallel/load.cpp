@@ -122,6 +122,10 @@ void draw_into(const at::Tensor& whole, const weights::Parameter& parameter, at:
 
 }  // namespace
 
+at::ScalarType held_dtype(const models::Network& network, at::ScalarType run) {
+  return network.not_in_float16 && run == at::kHalf ? at::kFloat : run;
+}
+
 std::vector<std::pair<std::int64_t, at::Tensor>> WeightMemory::parts(Range range) const {
   std::vector<std::pair<std::int64_t, at::Tensor>> result;
   const std::int64_t end = range.first + range.count;

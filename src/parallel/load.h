@@ -27,6 +27,9 @@ class WeightMemory {
   std::map<std::int64_t, at::Tensor> tensors_;
 };
 
+/// The dtype of a network's weights in a run of that dtype.
+[[nodiscard]] at::ScalarType held_dtype(const models::Network& network, at::ScalarType run);
+
 /// What a network's parameters are read from, and to.
 struct Loading {
   const models::Model& model;

@@ -28,12 +28,13 @@ NetworkLoader::NetworkLoader(const Plan& plan, const RankPlan& rank, const model
 }
 
 void NetworkLoader::exchange(std::optional<WeightExchange>& with, const std::vector<Range>& stored,
-                             const Readers& readers, const WeightMemory& memory) {
+                             const Readers& readers, const WeightMemory& memory,
+                             const at::TensorOptions& options) {
   if (!with || readers.ranks.size() < 2) return;
   std::vector<std::vector<Range>> shares;
   for (std::size_t i = 0; i < readers.ranks.size(); ++i)
     shares.push_back(shared_out(stored, readers.shares, i));
-  with->exchange(shares, memory, options_);
+  with->exchange(shares, memory, options);
 }
 
 void NetworkLoader::fill(const Loading& loading, const WeightMemory& memory, std::uint64_t& bytes_read) {
@@ -45,18 +46,21 @@ void NetworkLoader::fill(const Loading& loading, const WeightMemory& memory, std
   read(loading, reads_of(plan_, rank_, network), memory, bytes_read);
   const LoadingStream stream(loading.device);
   const Storage storage = storage_of(plan_, rank_, network);
-  const bool is_denoiser = network.component == kDenoiser;
-  exchange(is_denoiser ? outside_ : others_, storage.outside, rank_.readers.at(network.component), memory);
-  if (is_denoiser) exchange(blocks_, storage.blocks, rank_.block_readers, memory);
+  const bool is_denoiser = network.role == models::Role::kDenoiser;
+  const at::TensorOptions options = options_.dtype(loading.dtype);
+  exchange(is_denoiser ? outside_ : others_, storage.outside, rank_.readers.at(network.component), memory,
+           options);
+  if (is_denoiser) exchange(blocks_, storage.blocks, rank_.block_readers, memory, options);
   stream.synchronise();
 }
 
 std::unique_ptr<nn::Weights> NetworkLoader::load(const std::string& component, std::uint64_t& bytes_read) {
   const models::Network& network = network_of(model_, component);
   const std::vector<HeldParameter> held = held_by(plan_, rank_, network);
-  const Loading loading{model_, network, held, options_.dtype().toScalarType(), options_.device(), kThreads};
+  const at::ScalarType dtype = held_dtype(network, options_.dtype().toScalarType());
+  const Loading loading{model_, network, held, dtype, options_.device(), kThreads};
   WeightMemory memory;
-  if (component != kDenoiser || spread_.sharding() == nullptr) {
+  if (network.role != models::Role::kDenoiser || spread_.sharding() == nullptr) {
     Tensors tensors = allocate(loading, true, memory);
     fill(loading, memory, bytes_read);
     return std::make_unique<nn::ResidentWeights>(std::move(tensors));

@@ -27,7 +27,7 @@ class NetworkLoader {
  private:
   void fill(const Loading& loading, const WeightMemory& memory, std::uint64_t& bytes_read);
   void exchange(std::optional<WeightExchange>& with, const std::vector<Range>& stored, const Readers& readers,
-                const WeightMemory& memory);
+                const WeightMemory& memory, const at::TensorOptions& options);
 
   const Plan& plan_;
   const RankPlan& rank_;

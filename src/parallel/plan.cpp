@@ -115,6 +115,7 @@ void place_ranks(Plan& plan, const models::Model& model, std::int64_t pictures) 
   const std::vector<Range> stages = stages_of(model, plan.mesh.pipefusion);
   const std::int64_t token_ranks = plan.mesh.token_ranks();
   const std::int64_t bands = plan.mesh.pipefusion;
+  const std::int64_t unit = model.shape.by_rows ? plan.image_columns : 1;  // tokens that stay together
   for (RankPlan& rank : plan.ranks) {
     const comm::Coordinates at = mesh.coordinates(static_cast<int>(rank.rank));
     const auto along = [&](comm::Axis axis) { return at[static_cast<std::size_t>(axis)]; };
@@ -129,8 +130,8 @@ void place_ranks(Plan& plan, const models::Model& model, std::int64_t pictures) 
     rank.text_tokens = part_of(plan.text_tokens, token_ranks, token_rank);
     for (std::int64_t band = 0; band < bands; ++band) {
       const Range all = part_of(plan.image_tokens, bands, band);
-      const Range mine = part_of(all.count, token_ranks, token_rank);
-      rank.image_tokens.push_back({all.first + mine.first, mine.count});
+      const Range mine = part_of(all.count / unit, token_ranks, token_rank);
+      rank.image_tokens.push_back({all.first + mine.first * unit, mine.count * unit});
     }
   }
 }
@@ -156,8 +157,9 @@ Plan make_plan(const config::RunSpec& spec, const models::Model& model, const Ma
   plan.transport = transport_of(spec, machine, devices);
   plan.warmup = std::min(spec.parallel.pipefusion_warmup, spec.sampling.steps);
   plan.grade = grade_of(plan.mesh, plan.warmup, spec.sampling.steps);
-  plan.text_tokens = spec.sampling.max_sequence_length;
-  plan.image_tokens = spec.image.width / multiple * (spec.image.height / multiple);
+  plan.text_tokens = model.shape.by_rows ? 0 : spec.sampling.max_sequence_length;
+  plan.image_columns = spec.image.width / multiple;
+  plan.image_tokens = plan.image_columns * (spec.image.height / multiple);
   const auto pictures = static_cast<std::int64_t>(config::pictures(spec).size());
   if (pictures < plan.mesh.data) plan.notes.push_back(idle_note(pictures, plan.mesh.data));
   if (plan.grade != config::Allow::kExact) plan.notes.push_back(grade_note(plan));

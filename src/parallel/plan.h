@@ -61,8 +61,9 @@ struct Plan {
   Mesh mesh;
   std::int64_t text_tokens = 0;
   std::int64_t image_tokens = 0;
-  std::int64_t warmup = 0;  ///< steps of whole pictures that pipefusion begins with
-  std::int64_t shard = 1;   ///< ranks over which every block's weights are spread
+  std::int64_t image_columns = 0;  ///< tokens of a row of the picture
+  std::int64_t warmup = 0;         ///< steps of whole pictures that pipefusion begins with
+  std::int64_t shard = 1;          ///< ranks over which every block's weights are spread
   std::vector<RankPlan> ranks;
   config::Transport transport = config::Transport::kPeer;  ///< of all ranks
   [[nodiscard]] bool exchanges() const { return ranks.size() > 1; }

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "core/error.h"
@@ -31,6 +32,20 @@ void choose(const std::optional<std::int64_t>& asked, std::int64_t& degree, std:
 
 [[noreturn]] void refuse(const std::string& what, const std::string& where, const std::string& fix) {
   throw Error(ExitCode::kUsage, what, where, fix);
+}
+
+// A network of convolutions has neither heads of one layer to divide everywhere nor blocks that pass tokens
+// on.
+void refuse_modes_of_tokens(const Mesh& mesh) {
+  for (const auto& [name, degree] : {std::pair{"ulysses", mesh.ulysses},
+                                     {"ring", mesh.ring},
+                                     {"tensor", mesh.tensor},
+                                     {"pipefusion", mesh.pipefusion}})
+    if (degree > 1)
+      refuse(fmt::format("{} {}: a UNet is spread over ranks by data, cfg, gather (rows of the picture), vae "
+                         "and shard-weights only",
+                         name, degree),
+             fmt::format("--{}", name), fmt::format("--gather {}", degree));
 }
 
 void refuse_misfits(const Mesh& mesh, const models::Shape& shape, bool guided) {
@@ -83,7 +98,7 @@ Mesh choose_mesh(const config::RunSpec& spec, const models::Shape& shape, std::i
     choose(asked.data, mesh.data, left, [&](std::int64_t d) { return d <= pictures; });
     choose(asked.cfg, mesh.cfg, left, [&](std::int64_t d) { return d <= 2 && guided; });
     choose(asked.ulysses, mesh.ulysses, left,
-           [&](std::int64_t d) { return shape.heads % (d * mesh.tensor) == 0; });
+           [&](std::int64_t d) { return !shape.by_rows && shape.heads % (d * mesh.tensor) == 0; });
     choose(asked.gather, mesh.gather, left, [&](std::int64_t) { return mesh.ring == 1; });
   }
   if (mesh.size() != ranks)
@@ -91,6 +106,7 @@ Mesh choose_mesh(const config::RunSpec& spec, const models::Shape& shape, std::i
                 fmt::format("the degrees multiply to {}, but --gpus gives {} rank{}", mesh.size(), ranks,
                             ranks == 1 ? "" : "s"),
                 kWhere, fmt::format("--gpus {}, or degrees of 1", mesh.size()));
+  if (shape.by_rows) refuse_modes_of_tokens(mesh);
   refuse_misfits(mesh, shape, guided);
   return mesh;
 }

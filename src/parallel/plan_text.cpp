@@ -26,6 +26,15 @@ std::string ranges_text(const std::vector<Range>& ranges) {
   return fmt::format("{}", fmt::join(texts, ","));
 }
 
+std::string tokens_text(const Plan& plan, const RankPlan& rank, const models::Shape& shape) {
+  if (!shape.by_rows)
+    return fmt::format("text tokens {}, image tokens {}", range_text(rank.text_tokens),
+                       ranges_text(rank.image_tokens));
+  const Range& tokens = rank.image_tokens.front();
+  return fmt::format("rows {}",
+                     range_text({tokens.first / plan.image_columns, tokens.count / plan.image_columns}));
+}
+
 // Bytes that a rank reads of each file of a network.
 std::map<std::int32_t, std::uint64_t> file_reads(const Plan& plan, const RankPlan& rank,
                                                  const models::Network& network) {
@@ -57,10 +66,9 @@ std::string rank_text(const Plan& plan, const RankPlan& rank, const models::Mode
   if (rank.pictures.count == 0)
     text += rank.networks.empty() ? "  idle\n" : "  no pictures, but a share of the weights\n";
   else
-    text +=
-        fmt::format("  pictures {}, text tokens {}, image tokens {}, blocks {}, latent rows {}\n",
-                    range_text(rank.pictures), range_text(rank.text_tokens), ranges_text(rank.image_tokens),
-                    range_text(rank.blocks), range_text(rank.latent_rows));
+    text += fmt::format("  pictures {}, {}, blocks {}, decodes latent rows {}\n", range_text(rank.pictures),
+                        tokens_text(plan, rank, model.shape), range_text(rank.blocks),
+                        range_text(rank.latent_rows));
   for (const models::Network& network : model.networks) {
     const auto found = rank.networks.find(network.component);
     if (found == rank.networks.end()) continue;

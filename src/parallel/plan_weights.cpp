@@ -14,12 +14,10 @@ namespace {
 
 constexpr std::uint64_t kContextBytes = std::uint64_t{1} << 30U;  // CUDA context, cuBLAS and cuDNN workspaces
 
-bool is_encoder(const std::string& component) {
-  return component.starts_with("text_encoder");
-}
+using models::Role;
 
 bool spreads_blocks(const Plan& plan, const models::Network& network) {
-  return network.component == kDenoiser && plan.shard > 1;
+  return network.role == Role::kDenoiser && plan.shard > 1;
 }
 
 std::int64_t place_of(const std::vector<int>& ranks, std::int64_t rank) {
@@ -77,15 +75,13 @@ void assign_readers(Plan& plan, const models::Model& model, const models::Networ
   using comm::Axis;
   std::uint64_t encoders = 0;
   for (const models::Network& other : model.networks)
-    if (is_encoder(other.component)) encoders += file_bytes(other, 1, 1);
-  const bool denoiser = network.component == kDenoiser;
+    if (other.role == Role::kEncoder) encoders += file_bytes(other, 1, 1);
+  const bool encoder = network.role == Role::kEncoder;
+  const bool denoiser = network.role == Role::kDenoiser;
   for (RankPlan& rank : plan.ranks) {
     const auto me = static_cast<int>(rank.rank);
     std::vector<int> same{me};
-    if (is_encoder(network.component) ? !rank.encodes
-        : denoiser                    ? !holds_denoiser(plan, rank)
-                                      : rank.pictures.count == 0)
-      continue;
+    if (encoder ? !rank.encodes : denoiser ? !holds_denoiser(plan, rank) : rank.pictures.count == 0) continue;
     if (denoiser) {
       const std::int64_t mine = place_of(rank.sharding, rank.rank);
       std::vector<int> blocks = replicas_of(plan, rank);
@@ -101,7 +97,7 @@ void assign_readers(Plan& plan, const models::Model& model, const models::Networ
           me, {Axis::kData, Axis::kCfg, Axis::kTokens, Axis::kUlysses, Axis::kTensor});
       std::erase_if(same,
                     [&](int r) { return !holds_denoiser(plan, plan.ranks.at(static_cast<std::size_t>(r))); });
-    } else if (!is_encoder(network.component)) {
+    } else if (!encoder) {
       same.clear();
       for (const RankPlan& peer : plan.ranks)
         if (peer.pictures.count > 0) same.push_back(static_cast<int>(peer.rank));
@@ -126,7 +122,15 @@ void count_bytes(const Plan& plan, RankPlan& rank, const models::Network& networ
   rank.networks[network.component] = {
       .file = file_bytes(network, static_cast<double>(elements_of(reads_of(plan, rank, network))),
                          static_cast<double>(all)),
-      .memory = static_cast<std::uint64_t>(memory) * static_cast<std::uint64_t>(size_of(dtype))};
+      .memory =
+          static_cast<std::uint64_t>(memory) * static_cast<std::uint64_t>(size_of(network.dtype(dtype)))};
+}
+
+template <class F>
+const models::Network& first_network(const models::Model& model, F&& fits) {
+  const auto found = std::find_if(model.networks.begin(), model.networks.end(), fits);
+  XDIT_ASSERT(found != model.networks.end());
+  return *found;
 }
 
 // Text encoders go before the denoiser runs; the decoder's largest buffers are four pictures of its first
@@ -151,17 +155,19 @@ void predict_memory(const Plan& plan, RankPlan& rank, const config::RunSpec& spe
   const std::uint64_t decoding = pixels * 256 * element * 4;
   std::uint64_t encoders = 0;
   std::uint64_t denoising = 0;
-  for (const auto& [name, bytes] : rank.networks) (is_encoder(name) ? encoders : denoising) += bytes.memory;
+  for (const auto& [name, bytes] : rank.networks)
+    (network_of(model, name).role == Role::kEncoder ? encoders : denoising) += bytes.memory;
   const std::uint64_t later = denoising + std::max(activations, decoding);
   rank.overlap_loading = kContextBytes + encoders + later <= capacity;
   rank.peak_memory = kContextBytes + (rank.overlap_loading ? encoders + later : std::max(encoders, later));
 }
 
 [[noreturn]] void refuse_memory(const Plan& plan, const RankPlan& rank, const config::RunSpec& spec,
-                                std::uint64_t capacity, std::int64_t sharing) {
+                                const models::Model& model, std::uint64_t capacity, std::int64_t sharing) {
   std::uint64_t encoders = 0;
   std::uint64_t denoising = 0;
-  for (const auto& [name, bytes] : rank.networks) (is_encoder(name) ? encoders : denoising) += bytes.memory;
+  for (const auto& [name, bytes] : rank.networks)
+    (network_of(model, name).role == Role::kEncoder ? encoders : denoising) += bytes.memory;
   std::string fix = "a smaller --size, or --device cpu";
   if (spec.model.dtype == DType::kF32) fix = "--dtype bf16";
   if (sharing > 1) fix = "fewer --gpus";
@@ -201,26 +207,25 @@ const RankPlan* try_shard(Plan& plan, const config::RunSpec& spec, const models:
 
 std::vector<HeldParameter> held_by(const Plan& plan, const RankPlan& rank, const models::Network& network) {
   const comm::Coordinates at = plan.mesh.ranks().coordinates(static_cast<int>(rank.rank));
-  const Range blocks = network.component == kDenoiser ? rank.blocks : kAllBlocks;
+  const Range blocks = network.role == Role::kDenoiser ? rank.blocks : kAllBlocks;
   return held_parameters(network, blocks, plan.mesh.tensor,
                          at[static_cast<std::size_t>(comm::Axis::kTensor)]);
 }
 
 const models::Network& network_of(const models::Model& model, const std::string& component) {
-  const auto found =
-      std::find_if(model.networks.begin(), model.networks.end(),
-                   [&](const models::Network& network) { return network.component == component; });
-  XDIT_ASSERT(found != model.networks.end());
-  return *found;
+  return first_network(model, [&](const models::Network& n) { return n.component == component; });
+}
+
+const models::Network& denoiser_of(const models::Model& model) {
+  return first_network(model, [](const models::Network& n) { return n.role == Role::kDenoiser; });
 }
 
 std::vector<std::int64_t> block_costs(const models::Model& model) {
   std::vector<std::int64_t> costs(static_cast<std::size_t>(model.shape.blocks));
-  for (const models::Network& network : model.networks)
-    for (const weights::Parameter& parameter : network.parameters)
-      if (network.component == kDenoiser && parameter.block() != weights::kNoBlock)
-        costs.at(static_cast<std::size_t>(parameter.block())) +=
-            std::reduce(parameter.shape.begin(), parameter.shape.end(), std::int64_t{1}, std::multiplies<>());
+  for (const weights::Parameter& parameter : denoiser_of(model).parameters)
+    if (parameter.block() != weights::kNoBlock)
+      costs.at(static_cast<std::size_t>(parameter.block())) +=
+          std::reduce(parameter.shape.begin(), parameter.shape.end(), std::int64_t{1}, std::multiplies<>());
   return costs;
 }
 
@@ -249,7 +254,7 @@ std::vector<Range> reads_of(const Plan& plan, const RankPlan& rank, const models
     return shared_out(ranges, readers.shares, static_cast<std::size_t>(place_of(readers.ranks, rank.rank)));
   };
   std::vector<Range> reads = share(storage.outside, rank.readers.at(network.component));
-  if (network.component == kDenoiser)
+  if (network.role == Role::kDenoiser)
     for (const Range& range : share(storage.blocks, rank.block_readers)) reads.push_back(range);
   return reads;
 }
@@ -285,7 +290,7 @@ void spread_weights(Plan& plan, const config::RunSpec& spec, const models::Model
     if (misfit == nullptr) return;
   }
   XDIT_ASSERT(misfit != nullptr);
-  refuse_memory(plan, *misfit, spec, capacity(*misfit), sharing(*misfit));
+  refuse_memory(plan, *misfit, spec, model, capacity(*misfit), sharing(*misfit));
 }
 
 }  // namespace xdit::parallel

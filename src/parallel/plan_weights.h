@@ -9,9 +9,8 @@
 /// Which weights the ranks of a plan hold and read.
 namespace xdit::parallel {
 
-inline constexpr const char* kDenoiser = "transformer";  ///< the component whose blocks are spread
-
 [[nodiscard]] const models::Network& network_of(const models::Model& model, const std::string& component);
+[[nodiscard]] const models::Network& denoiser_of(const models::Model& model);
 
 /// The elements of each block's weights: what a token costs in it.
 [[nodiscard]] std::vector<std::int64_t> block_costs(const models::Model& model);

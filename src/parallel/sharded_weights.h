@@ -30,6 +30,7 @@ class ShardedWeights final : public nn::Weights {
   void stored();  ///< all shares are in place. Collective
 
   [[nodiscard]] at::Tensor get(const std::string& name) const override;
+  [[nodiscard]] bool stays(const std::string& name) const override { return outside_.contains(name); }
   void enter(std::int64_t block) override;
   void leave(std::int64_t /*block*/) override {}
   void release(const std::string& name) override { outside_.erase(name); }

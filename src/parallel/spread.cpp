@@ -9,6 +9,7 @@
 #include "comm/relayed_memory.h"
 #include "core/error.h"
 #include "parallel/device_stream.h"
+#include "parallel/load.h"
 #include "parallel/pipefusion.h"
 #include "parallel/plan_weights.h"
 #include "parallel/ring_attention.h"
@@ -80,59 +81,87 @@ void Spread::make_groups(const Run& run) {
   const auto per_picture =
       static_cast<int>(run.plan.mesh.size() / run.plan.mesh.data);  // data varies slowest
   picture_ = world_->split(me / per_picture);
-  slabs_ = slabs_of(run.plan, *picture_, run.model.shape, run.vae, run.options);
+  const at::ScalarType decoder = held_dtype(network_of(run.model, "vae"), run.options.dtype().toScalarType());
+  slabs_ = slabs_of(run.plan, *picture_, run.model.shape, run.vae, run.options.dtype(decoder));
   if (run.plan.shard > 1) sharding_ = world_->split(mine.sharding.front());
   if (run.model.dummy) return;
   const auto among = [&](const std::vector<int>& ranks) {
     return patient_->split(ranks.empty() ? -1 - me : ranks.front());
   };
-  const auto readers = [&](const char* component) {
+  const auto readers = [&](const std::string& component) {
     const auto found = mine.readers.find(component);
     return among(found == mine.readers.end() ? std::vector<int>{} : found->second.ranks);
   };
   block_readers_ = among(mine.block_readers.ranks);
-  outside_readers_ = readers(kDenoiser);
+  outside_readers_ = readers(denoiser_of(run.model).component);
   readers_ = readers("vae");
+}
+
+void Spread::split_tokens(const Run& run) {
+  const RankPlan& mine = run.plan.ranks.at(static_cast<std::size_t>(run.rank));
+  const Mesh& mesh = run.plan.mesh;
+  const models::Shape& shape = run.model.shape;
+  const bool staged = mesh.pipefusion > 1;
+  const TokenSplit split = split_of(run.plan, tokens_->members());
+  const std::int64_t heads = shape.heads / mesh.tensor;
+  const std::int64_t head_dim = shape.width / shape.heads;
+  const std::int64_t branches = run.branches / mesh.cfg;
+  if (mesh.ring > 1) {
+    attention_ = std::make_unique<RingAttention>(*tokens_, split, heads, head_dim, run.options);
+  } else {
+    const KeptKeys kept = staged ? KeptKeys{mine.blocks, branches} : KeptKeys{};
+    auto attention = std::make_unique<SplitAttention>(*tokens_, split, heads, head_dim, run.options, kept);
+    if (staged)
+      loop_ = std::make_unique<PipefusionLoop>(*stages_, split, tokens_->rank(), *attention,
+                                               PipefusionLoop::Shape{.width = shape.width,
+                                                                     .channels = shape.token_channels,
+                                                                     .branches = branches,
+                                                                     .warmup = run.plan.warmup},
+                                               run.options);
+    attention_ = std::move(attention);
+  }
+  if (tokens_->size() > 1 || staged) gather_.emplace(*tokens_, split);
+}
+
+void Spread::split_rows(const Run& run) {
+  const TokenSplit split = split_of(run.plan, tokens_->members());
+  const std::int64_t columns = run.plan.image_columns;
+  std::vector<comm::Range> rows;
+  for (const std::vector<Range>& tokens : split.image)
+    rows.push_back({tokens.front().first / columns, tokens.front().count / columns});
+  const weights::Component& component = run.model.files.components.at(denoiser_of(run.model).component);
+  const models::UnetConfig config = models::read_unet_config(component.config, component.name);
+  patches_ =
+      std::make_unique<SplitSpatial>(*tokens_, rows,
+                                     slab_bytes(config, run.plan.image_tokens / columns, columns,
+                                                static_cast<std::int64_t>(run.options.dtype().itemsize())));
+  gather_.emplace(*tokens_, split);
+}
+
+const nn::Spatial& Spread::spatial() const {
+  if (slabs_) return *slabs_;
+  return whole_;
 }
 
 Spread::Spread(const Run& run) {
   if (run.peers) make_groups(run);
   const RankPlan& mine = run.plan.ranks.at(static_cast<std::size_t>(run.rank));
   const Mesh& mesh = run.plan.mesh;
-  const models::Shape& shape = run.model.shape;
   linears_ = std::make_unique<nn::LocalLinears>();
   attention_ = std::make_unique<nn::LocalAttention>();
   guide_ = std::make_unique<LocalGuide>();
   loop_ = std::make_unique<SerialLoop>();
+  patches_ = std::make_unique<nn::LocalSpatial>();
   if (mine.pictures.count == 0) return;  // so are all ranks of these groups
 
-  const bool staged = mesh.pipefusion > 1;
-  if (staged && !tokens_) tokens_ = stages_->split(stages_->rank());  // each stage holds all tokens
-  if (tokens_) {
-    const TokenSplit split = split_of(run.plan, tokens_->members());
-    const std::int64_t heads = shape.heads / mesh.tensor;
-    const std::int64_t head_dim = shape.width / shape.heads;
-    const std::int64_t branches = run.branches / mesh.cfg;
-    if (mesh.ring > 1) {
-      attention_ = std::make_unique<RingAttention>(*tokens_, split, heads, head_dim, run.options);
-    } else {
-      const KeptKeys kept = staged ? KeptKeys{mine.blocks, branches} : KeptKeys{};
-      auto attention = std::make_unique<SplitAttention>(*tokens_, split, heads, head_dim, run.options, kept);
-      if (staged)
-        loop_ = std::make_unique<PipefusionLoop>(*stages_, split, tokens_->rank(), *attention,
-                                                 PipefusionLoop::Shape{.width = shape.width,
-                                                                       .channels = shape.token_channels,
-                                                                       .branches = branches,
-                                                                       .warmup = run.plan.warmup},
-                                                 run.options);
-      attention_ = std::move(attention);
-    }
-    if (tokens_->size() > 1 || staged) gather_.emplace(*tokens_, split);
-  }
+  if (mesh.pipefusion > 1 && !tokens_)
+    tokens_ = stages_->split(stages_->rank());  // each stage holds all tokens
+  if (tokens_ && run.model.shape.by_rows) split_rows(run);
+  if (tokens_ && !run.model.shape.by_rows) split_tokens(run);
   if (tensor_) {
     std::int64_t rows = mine.text_tokens.count;
     for (const Range& band : mine.image_tokens) rows += band.count;
-    linears_ = std::make_unique<TensorLinears>(*tensor_, network_of(run.model, kDenoiser), rows, run.options);
+    linears_ = std::make_unique<TensorLinears>(*tensor_, denoiser_of(run.model), rows, run.options);
   }
   if (branches_) guide_ = std::make_unique<SplitGuide>(*branches_);
 }

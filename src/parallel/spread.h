@@ -40,12 +40,9 @@ class Spread {
   [[nodiscard]] Guide& guide() { return *guide_; }
   [[nodiscard]] Loop& loop() { return *loop_; }
   /// Rows of the latents of a denoiser of pictures.
-  [[nodiscard]] const nn::Spatial& patches() const { return whole_; }
+  [[nodiscard]] const nn::Spatial& patches() const { return *patches_; }
   /// Rows of the decoder's.
-  [[nodiscard]] const nn::Spatial& spatial() const {
-    if (slabs_) return *slabs_;
-    return whole_;
-  }
+  [[nodiscard]] const nn::Spatial& spatial() const;
   /// The picture [C, H, W] on the rank that writes it, from each rank's decoded rows of it.
   [[nodiscard]] at::Tensor whole_picture(const at::Tensor& rows) const {
     return slabs_ ? slabs_->collect(rows) : rows;
@@ -75,6 +72,8 @@ class Spread {
     return group && group->size() > 1 ? &*group : nullptr;
   }
   void make_groups(const Run& run);
+  void split_tokens(const Run& run);
+  void split_rows(const Run& run);
 
   std::optional<comm::Group> world_;
   std::optional<comm::Group> patient_;   ///< of all, too; waits for its members without end
@@ -93,6 +92,7 @@ class Spread {
   std::unique_ptr<Loop> loop_;
   std::optional<TokenGather> gather_;
   nn::LocalSpatial whole_;
+  std::unique_ptr<nn::Spatial> patches_;
   std::unique_ptr<SplitSpatial> slabs_;
 };
 

@@ -4,10 +4,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <memory>
+#include <array>
 
 #include "core/error.h"
-#include "nn/weights.h"
 #include "text/clip_encoder.h"
 #include "text/t5_encoder.h"
 #include "text/tokenizer/tokenizer.h"
@@ -15,28 +14,92 @@
 namespace xdit::pipeline {
 namespace {
 
-text::ClipConfig clip_config(const models::Model& model) {
-  return text::read_clip_config(model.files.components.at("text_encoder").config, "text_encoder/config.json");
+using models::TextEncoder;
+using weights::Component;
+using Tokens = TextEncoder::Tokens;
+
+// What tokenisation must know of an encoder.
+struct Limits {
+  std::int64_t tokens = 0;
+  std::int64_t vocabulary = 0;
+};
+using Encode = std::function<text::ClipStates(const at::Tensor& ids)>;
+
+// A class of text encoders of transformers.
+struct Kind {
+  std::string_view class_name;
+  std::string_view name;  // for people
+  std::unique_ptr<text::Tokenizer> (*open_tokenizer)(const std::filesystem::path& folder);
+  Limits (*limits)(const Component& component, std::int64_t t5_length);
+  Encode (*load)(const Component& component, const nn::Weights& weights);
+};
+
+Limits clip_limits(const Component& component, std::int64_t /*t5_length*/) {
+  const text::ClipConfig clip = text::read_clip_config(component);
+  return {clip.positions, clip.vocabulary};
+}
+Encode load_clip(const Component& component, const nn::Weights& weights) {
+  const auto clip = std::make_shared<text::ClipEncoder>(text::read_clip_config(component), weights);
+  return [clip](const at::Tensor& ids) { return clip->encode(ids); };
 }
 
-text::T5Config t5_config(const models::Model& model) {
-  return text::read_t5_config(model.files.components.at("text_encoder_2").config,
-                              "text_encoder_2/config.json");
+text::T5Config t5_config(const Component& component) {
+  return text::read_t5_config(component.config, (component.folder / "config.json").string());
+}
+Limits t5_limits(const Component& component, std::int64_t t5_length) {
+  return {t5_length, t5_config(component).vocabulary};
+}
+Encode load_t5(const Component& component, const nn::Weights& weights) {
+  const auto t5 = std::make_shared<text::T5Encoder>(t5_config(component), weights);
+  return [t5](const at::Tensor& ids) {
+    return text::ClipStates{.last = t5->encode(ids), .penultimate = {}, .pooled = {}};
+  };
+}
+
+constexpr std::array kKinds{
+    Kind{"CLIPTextModel", "CLIP", text::open_clip_tokenizer, clip_limits, load_clip},
+    Kind{"CLIPTextModelWithProjection", "CLIP", text::open_clip_tokenizer, clip_limits, load_clip},
+    Kind{"T5EncoderModel", "T5", text::open_t5_tokenizer, t5_limits, load_t5},
+};
+
+const Kind& kind_of(const Component& component) {
+  const auto* const found = std::find_if(kKinds.begin(), kKinds.end(), [&](const Kind& kind) {
+    return kind.class_name == component.class_name;
+  });
+  XDIT_ASSERT(found != kKinds.end());
+  return *found;
 }
 
 // For models without files: as many ids as a tokenizer would give, and the same ones for the same prompt.
-std::vector<std::int64_t> byte_ids(const std::string& prompt, std::int64_t length, std::int64_t vocabulary) {
-  std::vector<std::int64_t> ids(static_cast<std::size_t>(length), 0);
+std::vector<std::int64_t> byte_ids(const std::string& prompt, const Limits& limits) {
+  std::vector<std::int64_t> ids(static_cast<std::size_t>(limits.tokens), 0);
   for (std::size_t i = 0; i < std::min(prompt.size(), ids.size()); ++i)
-    ids[i] = (static_cast<unsigned char>(prompt[i]) + 3) % vocabulary;
-  ids.back() = vocabulary - 1;
+    ids[i] = (static_cast<unsigned char>(prompt[i]) + 3) % limits.vocabulary;
+  ids.back() = limits.vocabulary - 1;
   return ids;
 }
 
-void check_vocabulary(const text::Tokenizer& tokenizer, std::int64_t embeddings, const char* name) {
-  if (tokenizer.vocabulary_size() > embeddings)
-    throw Error(ExitCode::kModel, fmt::format("{} has {} pieces, but its encoder embeds {}", name,
-                                              tokenizer.vocabulary_size(), embeddings));
+std::unique_ptr<text::Tokenizer> open_tokenizer(const models::Model& model, const TextEncoder& encoder,
+                                                const Kind& kind, const Limits& limits) {
+  const auto found = model.files.tokenizers.find(encoder.tokenizer);
+  if (found == model.files.tokenizers.end())
+    throw Error(ExitCode::kModel, fmt::format("no folder {}", encoder.tokenizer), model.files.path.string(),
+                "--tokenizers DIR, a folder with the tokenizers' folders of the model as published");
+  auto tokenizer = kind.open_tokenizer(found->second);
+  if (tokenizer->vocabulary_size() > limits.vocabulary)
+    throw Error(ExitCode::kModel,
+                fmt::format("{} has {} pieces, but its encoder embeds {}", encoder.tokenizer,
+                            tokenizer->vocabulary_size(), limits.vocabulary));
+  return tokenizer;
+}
+
+std::string cut_text(const TextEncoder& encoder, const Kind& kind, const Limits& limits,
+                     const std::string& cut) {
+  if (encoder.tokens == Tokens::kNone)
+    return fmt::format("{}, which sets the overall style, reads {} tokens; it does not see: {}", kind.name,
+                       limits.tokens, cut);
+  return fmt::format("the prompt is longer than {} {} tokens{}; cut off: {}", limits.tokens, kind.name,
+                     kind.name == "T5" ? " (--set sampling.max_sequence_length)" : "", cut);
 }
 
 at::Tensor on(const std::vector<std::int64_t>& ids, at::Device device) {
@@ -45,53 +108,55 @@ at::Tensor on(const std::vector<std::int64_t>& ids, at::Device device) {
 
 }  // namespace
 
-std::map<std::string, PromptIds> tokenise(const models::Model& model, const std::vector<std::string>& prompts,
-                                          std::int64_t t5_length,
-                                          const std::function<void(std::string_view)>& warn) {
-  const text::ClipConfig clip = clip_config(model);
-  const text::T5Config t5 = t5_config(model);
-  const auto& folders = model.files.tokenizers;
-  std::map<std::string, PromptIds> ids;
-  if (model.dummy && !folders.contains("tokenizer")) {
-    for (const std::string& prompt : prompts)
-      ids[prompt] = {byte_ids(prompt, clip.positions, clip.vocabulary),
-                     byte_ids(prompt, t5_length, t5.vocabulary)};
-    return ids;
-  }
-  for (const char* name : {"tokenizer", "tokenizer_2"})
-    if (!folders.contains(name))
-      throw Error(ExitCode::kModel, fmt::format("no folder {}", name), model.files.path.string(),
-                  "--tokenizers DIR, a folder with tokenizer/ and tokenizer_2/");
-  const auto clip_tokenizer = text::open_clip_tokenizer(folders.at("tokenizer"));
-  const auto t5_tokenizer = text::open_t5_tokenizer(folders.at("tokenizer_2"));
-  check_vocabulary(*clip_tokenizer, clip.vocabulary, "tokenizer");
-  check_vocabulary(*t5_tokenizer, t5.vocabulary, "tokenizer_2");
-  for (const std::string& prompt : prompts) {
-    text::TokenIds first = clip_tokenizer->encode(prompt, clip.positions);
-    text::TokenIds second = t5_tokenizer->encode(prompt, t5_length);
-    if (!second.cut.empty())
-      warn(fmt::format(
-          "the prompt is longer than {} T5 tokens (--set sampling.max_sequence_length); cut off: {}",
-          t5_length, second.cut));
-    if (!first.cut.empty())
-      warn(fmt::format("CLIP, which sets the overall style, reads {} tokens; it does not see: {}",
-                       clip.positions, first.cut));
-    ids[prompt] = {std::move(first.ids), std::move(second.ids)};
+std::map<Prompt, PromptIds> tokenise(const models::Model& model, const std::set<Prompt>& prompts,
+                                     std::int64_t t5_length,
+                                     const std::function<void(std::string_view)>& warn) {
+  std::map<Prompt, PromptIds> ids;
+  std::set<std::string> told;  // two encoders may cut alike
+  const bool from_bytes = model.dummy && model.files.tokenizers.empty();
+  for (const TextEncoder& encoder : model.text_encoders) {
+    const Component& component = model.files.components.at(encoder.component);
+    const Kind& kind = kind_of(component);
+    const Limits limits = kind.limits(component, t5_length);
+    const auto tokenizer = from_bytes ? nullptr : open_tokenizer(model, encoder, kind, limits);
+    for (const Prompt& prompt : prompts) {
+      text::TokenIds made;
+      if (tokenizer)
+        made = tokenizer->encode(prompt.text, limits.tokens);
+      else
+        made.ids = byte_ids(prompt.text, limits);
+      ids[prompt].push_back(std::move(made.ids));
+      if (made.cut.empty()) continue;
+      const std::string line = cut_text(encoder, kind, limits, made.cut);
+      if (told.insert(line).second) warn(line);
+    }
   }
   return ids;
 }
 
-std::map<std::string, models::PromptEmbedding> encode(const models::Model& model,
-                                                      const nn::Weights& clip_weights,
-                                                      const nn::Weights& t5_weights,
-                                                      const std::map<std::string, PromptIds>& prompts,
-                                                      at::Device device) {
-  const text::ClipEncoder clip(clip_config(model), clip_weights);
-  const text::T5Encoder t5(t5_config(model), t5_weights);
-  std::map<std::string, models::PromptEmbedding> embeddings;
-  for (const auto& [prompt, ids] : prompts)
-    embeddings[prompt] = {.tokens = t5.encode(on(ids.t5, device)),
-                          .pooled = clip.pooled(on(ids.clip, device))};
+std::map<Prompt, models::PromptEmbedding> encode(const models::Model& model, const EncoderWeights& weights,
+                                                 const std::map<Prompt, PromptIds>& prompts,
+                                                 at::Device device) {
+  std::map<Prompt, std::vector<at::Tensor>> tokens;
+  std::map<Prompt, models::PromptEmbedding> embeddings;
+  for (std::size_t i = 0; i < model.text_encoders.size(); ++i) {
+    const TextEncoder& encoder = model.text_encoders[i];
+    const Component& component = model.files.components.at(encoder.component);
+    const Encode encode = kind_of(component).load(component, *weights.at(encoder.component));
+    for (const auto& [prompt, ids] : prompts) {
+      const text::ClipStates states = encode(on(ids.at(i), device));
+      if (encoder.pooled) embeddings[prompt].pooled = states.pooled;
+      if (encoder.tokens == Tokens::kNone) continue;
+      tokens[prompt].push_back(encoder.tokens == Tokens::kLast ? states.last : states.penultimate);
+    }
+  }
+  for (const auto& [prompt, parts] : tokens) {
+    models::PromptEmbedding& embedding = embeddings[prompt];
+    embedding.tokens = parts.size() == 1 ? parts.front() : at::cat(parts, 1);
+    if (!model.zero_empty_negative || !prompt.negative || !prompt.text.empty()) continue;
+    for (at::Tensor* part : {&embedding.tokens, &embedding.pooled})
+      if (part->defined()) *part = at::zeros_like(*part);
+  }
   return embeddings;
 }
 

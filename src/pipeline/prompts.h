@@ -1,9 +1,12 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <compare>
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,22 +17,29 @@
 
 namespace xdit::pipeline {
 
-/// A prompt's ids for each encoder.
-struct PromptIds {
-  std::vector<std::int64_t> clip;  ///< [77]
-  std::vector<std::int64_t> t5;    ///< [S]
+/// A text and the side of classifier-free guidance that it is for.
+struct Prompt {
+  std::string text;
+  bool negative = false;
+  friend auto operator<=>(const Prompt&, const Prompt&) = default;
 };
 
-/// Tokenises the prompts with the model's own tokenizers, padded and cut as diffusers' FluxPipeline does;
-/// `warn` gets a line for each end that was cut off. A drawn model without tokenizers takes bytes for ids.
-[[nodiscard]] std::map<std::string, PromptIds> tokenise(const models::Model& model,
-                                                        const std::vector<std::string>& prompts,
-                                                        std::int64_t t5_length,
-                                                        const std::function<void(std::string_view)>& warn);
+/// A prompt's ids for each of the model's text encoders.
+using PromptIds = std::vector<std::vector<std::int64_t>>;
 
-/// Encodes them: CLIP's pooled embedding and T5's token embeddings.
-[[nodiscard]] std::map<std::string, models::PromptEmbedding> encode(
-    const models::Model& model, const nn::Weights& clip, const nn::Weights& t5,
-    const std::map<std::string, PromptIds>& prompts, at::Device device);
+/// Tokenises the prompts with the model's own tokenizers, padded and cut as diffusers' pipelines do; `warn`
+/// gets a line for each end that was cut off. A drawn model without tokenizers takes bytes for ids.
+[[nodiscard]] std::map<Prompt, PromptIds> tokenise(const models::Model& model,
+                                                   const std::set<Prompt>& prompts, std::int64_t t5_length,
+                                                   const std::function<void(std::string_view)>& warn);
+
+/// Weights of the model's text encoders, by component.
+using EncoderWeights = std::map<std::string, std::unique_ptr<nn::Weights>>;
+
+/// Encodes them: what the denoiser takes of each encoder.
+[[nodiscard]] std::map<Prompt, models::PromptEmbedding> encode(const models::Model& model,
+                                                               const EncoderWeights& weights,
+                                                               const std::map<Prompt, PromptIds>& prompts,
+                                                               at::Device device);
 
 }  // namespace xdit::pipeline

@@ -15,6 +15,7 @@
 #include "output/metadata.h"
 #include "output/png.h"
 #include "parallel/loop.h"
+#include "parallel/plan_weights.h"
 #include "pipeline/marks.h"
 #include "pipeline/picture.h"
 
@@ -70,13 +71,14 @@ RankRun::RankRun(const RankJob& job, Listener& listener, output::Report& report)
       pictures_(config::pictures(job.spec)),
       sampler_(schedulers::make_sampler({.name = job.spec.sampling.scheduler,
                                          .sigmas = job.spec.sampling.sigmas,
+                                         .timestep_spacing = job.spec.sampling.timestep_spacing,
                                          .steps = job.spec.sampling.steps,
                                          .image_tokens = job.plan.image_tokens,
                                          .shift = job.spec.sampling.shift},
                                         job.model.files.scheduler_config)) {
   for (const parallel::Range& band : plan_.image_tokens) image_.push_back({band.first, band.count});
-  for (const config::Picture& picture : pictures_) prompts_.insert(picture.prompt);
-  if (guided_) prompts_.insert(job.spec.negative_prompt);
+  for (const config::Picture& picture : pictures_) prompts_.insert({picture.prompt});
+  if (guided_) prompts_.insert({job.spec.negative_prompt, true});
 }
 
 output::Phase RankRun::phase(const std::string& name, double start_s, double end_s, std::int64_t picture,
@@ -134,25 +136,26 @@ RankRun::Networks RankRun::load_networks() {
   const c10::InferenceMode no_gradients;  // counts for one thread
   Networks networks;
   networks.start_s = now_s();
-  networks.transformer = load("transformer");
+  networks.denoiser = load(parallel::denoiser_of(job_.model).component);
   if (plan_.pictures.count > 0) networks.vae = load("vae");
   networks.end_s = now_s();
   return networks;
 }
 
 void RankRun::encode_prompts() {
-  ids_ = tokenise(job_.model, {prompts_.begin(), prompts_.end()}, job_.spec.sampling.max_sequence_length,
+  ids_ = tokenise(job_.model, prompts_, job_.spec.sampling.max_sequence_length,
                   [this](std::string_view line) { listener_.warn(line); });
   const double start = now_s();
   listener_.begin("load", 0);
-  std::map<std::string, std::unique_ptr<nn::Weights>> weights;
-  for (const char* component : {"text_encoder", "text_encoder_2"}) weights[component] = load(component);
+  EncoderWeights weights;
+  for (const models::TextEncoder& encoder : job_.model.text_encoders)
+    weights[encoder.component] = load(encoder.component);
   listener_.finish();
   const double loaded = now_s();
   report_.phases.push_back(phase("load_encoders", start, loaded));
 
   listener_.begin("text_encode", 0);
-  embeddings_ = encode(job_.model, *weights["text_encoder"], *weights["text_encoder_2"], ids_, device_);
+  embeddings_ = encode(job_.model, weights, ids_, device_);
   Marks marks(device_);
   marks.add();
   report_.phases.push_back(phase("text_encode", loaded, marks.at_s(0)));
@@ -162,28 +165,43 @@ void RankRun::encode_prompts() {
 }
 
 void RankRun::share_prompts() {
-  std::set<std::string> mine;
+  std::set<Prompt> mine;
   for (std::int64_t i = 0; i < plan_.pictures.count; ++i)
-    mine.insert(pictures_.at(static_cast<std::size_t>(plan_.pictures.first + i)).prompt);
-  if (guided_) mine.insert(job_.spec.negative_prompt);
+    mine.insert({pictures_.at(static_cast<std::size_t>(plan_.pictures.first + i)).prompt});
+  if (guided_) mine.insert({job_.spec.negative_prompt, true});
   if (comm::Group* world = spread_.world()) {
+    const auto& encoders = job_.model.text_encoders;
+    const bool pooled = std::any_of(encoders.begin(), encoders.end(), [](const auto& e) { return e.pooled; });
     parallel::TensorBroadcast broadcast(*world, at::TensorOptions().dtype(dtype_).device(device_));
-    for (const std::string& prompt : prompts_) {
+    for (const Prompt& prompt : prompts_) {
       models::PromptEmbedding& embedding = embeddings_[prompt];
       embedding.tokens = broadcast(embedding.tokens);
-      embedding.pooled = broadcast(embedding.pooled);
+      if (pooled) embedding.pooled = broadcast(embedding.pooled);
       if (!mine.contains(prompt)) embeddings_.erase(prompt);
     }
   }
 }
 
-const models::Branch& RankRun::branch(models::Denoiser& denoiser, const std::string& prompt) {
+std::vector<double> RankRun::size_ids() const {
+  if (!job_.model.embeds_sizes) return {};
+  const config::RunSpec::Sampling& sampling = job_.spec.sampling;
+  const config::Extent whole{job_.spec.image.width, job_.spec.image.height};
+  std::vector<double> ids;
+  for (const config::Extent& sides :
+       {sampling.original_size.value_or(whole), sampling.crop.value_or(config::Extent{}),
+        sampling.target_size.value_or(whole)})
+    for (const std::int64_t pixels : {sides.height, sides.width}) ids.push_back(static_cast<double>(pixels));
+  return ids;
+}
+
+const models::Branch& RankRun::branch(models::Denoiser& denoiser, const Prompt& prompt) {
   std::unique_ptr<models::Branch>& prepared = branches_[prompt];
+  const std::vector<double> sizes = size_ids();
   if (!prepared)
     prepared = denoiser.prepare(embeddings_.at(prompt),
                                 {.timesteps = sampler_->timesteps(),
                                  .guidance = job_.spec.sampling.guidance,
-                                 .size_ids = {},
+                                 .size_ids = sizes,
                                  .latent_rows = job_.spec.image.height / job_.model.shape.latent_scale,
                                  .latent_columns = job_.spec.image.width / job_.model.shape.latent_scale,
                                  .text = {plan_.text_tokens.first, plan_.text_tokens.count},
@@ -193,7 +211,7 @@ const models::Branch& RankRun::branch(models::Denoiser& denoiser, const std::str
 
 void RankRun::make_pictures(const Networks& networks) {
   const auto denoiser =
-      models::make_denoiser(job_.model, {plan_.blocks.first, plan_.blocks.count}, *networks.transformer,
+      models::make_denoiser(job_.model, {plan_.blocks.first, plan_.blocks.count}, *networks.denoiser,
                             spread_.linears(), spread_.attention(), spread_.patches());
   const models::VaeDecoder decoder(vae_, *networks.vae);
   if (embeddings_.size() <= kPreparedPrompts) {
@@ -240,12 +258,15 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& p
         const at::ScalarType type = draw == schedulers::Draw::kFloat32 ? at::kFloat : drawn_type;
         return mine(denoiser.pack(noise.draw(type))).to(device_);
       }};
-  const parallel::Guidance guidance{.positive = &branch(denoiser, picture.prompt),
-                                    .negative = guided_ ? &branch(denoiser, spec.negative_prompt) : nullptr,
+  const Prompt prompt{picture.prompt};
+  const Prompt negative{spec.negative_prompt, true};
+  const parallel::Guidance guidance{.positive = &branch(denoiser, prompt),
+                                    .negative = guided_ ? &branch(denoiser, negative) : nullptr,
                                     .scale = spec.sampling.cfg_scale};
-  trace_prompt(picture.prompt, "");
-  if (guided_) trace_prompt(spec.negative_prompt, "negative_");
-  trace_.add("noise", all_noise);
+  trace_prompt(prompt);
+  if (guided_) trace_prompt(negative);
+  const auto shown = [&](const at::Tensor& packed) { return denoiser.as_diffusers(packed, rows, columns); };
+  trace_.add("noise", shown(all_noise));
 
   const auto evaluations = static_cast<std::int64_t>(sampler_->timesteps().size());
   listener_.begin("denoise", evaluations);
@@ -256,7 +277,7 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& p
         job_.stop.check();
         marks.add();
         if (trace_.enabled() && now.defined())
-          trace_.add("latents." + std::to_string(step), spread_.all_tokens(now));
+          trace_.add("latents." + std::to_string(step), shown(spread_.all_tokens(now)));
         // One step ahead of the device at most: progress
         // stays true and a stop takes effect.
         marks.wait(marks.count() - 2);
@@ -287,13 +308,14 @@ at::Tensor RankRun::decode(const models::VaeDecoder& decoder, const at::Tensor& 
   return image;
 }
 
-void RankRun::trace_prompt(const std::string& prompt, const std::string& prefix) {
+void RankRun::trace_prompt(const Prompt& prompt) {
   if (!trace_.enabled() || !plan_.decodes) return;
-  trace_.add(prefix + "prompt_embeds", embeddings_.at(prompt).tokens);
-  trace_.add(prefix + "pooled_prompt_embeds", embeddings_.at(prompt).pooled);
-  if (!prefix.empty()) return;
-  trace_.add("clip_ids", ids_.at(prompt).clip);
-  trace_.add("t5_ids", ids_.at(prompt).t5);
+  const std::string prefix = prompt.negative ? "negative_" : "";
+  const models::PromptEmbedding& embedding = embeddings_.at(prompt);
+  trace_.add(prefix + "prompt_embeds", embedding.tokens);
+  if (embedding.pooled.defined()) trace_.add(prefix + "pooled_prompt_embeds", embedding.pooled);
+  for (std::size_t i = 0; i < job_.model.text_encoders.size() && !prompt.negative; ++i)
+    trace_.add(job_.model.text_encoders[i].ids, ids_.at(prompt)[i]);
 }
 
 output::PictureRecord RankRun::record_of(const config::Picture& picture) const {

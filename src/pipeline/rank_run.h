@@ -33,7 +33,7 @@ class RankRun {
  private:
   /// Denoiser and decoder, loaded.
   struct Networks {
-    std::unique_ptr<nn::Weights> transformer;
+    std::unique_ptr<nn::Weights> denoiser;
     std::unique_ptr<nn::Weights> vae;  ///< null where no pictures are made
     double start_s = 0;
     double end_s = 0;
@@ -45,11 +45,13 @@ class RankRun {
   [[nodiscard]] Networks load_networks();
   void make_pictures(const Networks& networks);
   [[nodiscard]] at::Tensor denoise(models::Denoiser& denoiser, const config::Picture& picture);
-  [[nodiscard]] const models::Branch& branch(models::Denoiser& denoiser, const std::string& prompt);
+  /// Original size, crop and final size, each height first, for models that embed them.
+  [[nodiscard]] std::vector<double> size_ids() const;
+  [[nodiscard]] const models::Branch& branch(models::Denoiser& denoiser, const Prompt& prompt);
   /// The finished picture on the rank that writes it, from this rank's rows and the others'.
   [[nodiscard]] at::Tensor decode(const models::VaeDecoder& decoder, const at::Tensor& latents,
                                   std::int64_t picture);
-  void trace_prompt(const std::string& prompt, const std::string& prefix);
+  void trace_prompt(const Prompt& prompt);
   [[nodiscard]] output::PictureRecord record_of(const config::Picture& picture) const;
   [[nodiscard]] output::Phase write(const config::Picture& picture, const at::Tensor& image) const;
   [[nodiscard]] output::Phase phase(const std::string& name, double start_s, double end_s,
@@ -67,10 +69,10 @@ class RankRun {
   parallel::Spread spread_;
   parallel::NetworkLoader loader_;
   std::vector<config::Picture> pictures_;  ///< of the run
-  std::set<std::string> prompts_;          ///< of the run
-  std::map<std::string, PromptIds> ids_;
-  std::map<std::string, models::PromptEmbedding> embeddings_;
-  std::map<std::string, std::unique_ptr<models::Branch>> branches_;
+  std::set<Prompt> prompts_;               ///< of the run
+  std::map<Prompt, PromptIds> ids_;
+  std::map<Prompt, models::PromptEmbedding> embeddings_;
+  std::map<Prompt, std::unique_ptr<models::Branch>> branches_;
   std::unique_ptr<schedulers::Sampler> sampler_;
   std::vector<models::TokenRange> image_;  ///< tokens that this rank denoises
   std::atomic<std::uint64_t> bytes_read_{0};

@@ -24,6 +24,9 @@ ClipEncoder::ClipEncoder(const ClipConfig& config, const nn::Weights& weights)
                        affine(at + "mlp.fc2")});
   }
   final_norm_ = affine("text_model.final_layer_norm");
+  if (config.projection > 0)
+    projection_ = config.projection_by_inputs ? weights.get("text_projection").t().contiguous()
+                                              : weights.get("text_projection.weight");
 }
 
 at::Tensor ClipEncoder::norm(const at::Tensor& x, const Affine& layer) const {
@@ -32,10 +35,12 @@ at::Tensor ClipEncoder::norm(const at::Tensor& x, const Affine& layer) const {
       .to(layer.weight.scalar_type());
 }
 
-at::Tensor ClipEncoder::pooled(const at::Tensor& ids) const {
+ClipStates ClipEncoder::encode(const at::Tensor& ids) const {
   const std::int64_t head_dim = config_.width / config_.heads;
   at::Tensor x = at::embedding(tokens_, ids).to(at::kFloat) + positions_.narrow(0, 0, ids.size(0));  // [T, C]
+  at::Tensor before;  // the last layer
   for (const Layer& layer : layers_) {
+    before = x;
     const at::Tensor qkv = nn::linear(norm(x, layer.norm1), layer.qkv.weight, layer.qkv.bias)
                                .unflatten(1, {3, config_.heads, head_dim})
                                .permute({1, 2, 0, 3})
@@ -49,7 +54,10 @@ at::Tensor ClipEncoder::pooled(const at::Tensor& ids) const {
   }
   // Published configs say eos_token_id 2, which is no end token: transformers then takes the largest id.
   const at::Tensor is_end = config_.eos_token_id == 2 ? ids : ids.eq(config_.eos_token_id).to(at::kInt);
-  return norm(x.index_select(0, at::argmax(is_end, 0, /*keepdim=*/true)), final_norm_).squeeze(0);
+  const at::Tensor last = norm(x, final_norm_);
+  at::Tensor pooled = last.index_select(0, at::argmax(is_end, 0, /*keepdim=*/true));
+  if (projection_.defined()) pooled = nn::linear(pooled, projection_);
+  return {.last = last, .penultimate = before.to(last.scalar_type()), .pooled = pooled.squeeze(0)};
 }
 
 }  // namespace xdit::text

@@ -9,15 +9,22 @@
 
 namespace xdit::text {
 
-/// CLIP's text transformer (Radford et al. 2021; transformers CLIPTextModel). The residual stream is float32.
+/// What pipelines take of a prompt of T tokens.
+struct ClipStates {
+  at::Tensor last;         ///< [T, C], normed
+  at::Tensor penultimate;  ///< [T, C] before the last layer, not normed
+  at::Tensor pooled;       ///< [C] of `last` at the end token, or [P] of its projection
+};
+
+/// CLIP's text transformer (Radford et al. 2021; transformers CLIPTextModel, CLIPTextModelWithProjection).
+/// The residual stream is float32.
 class ClipEncoder {
  public:
   /// Takes its tensors from `weights`.
   ClipEncoder(const ClipConfig& config, const nn::Weights& weights);
 
-  /// Pooled embedding [C] of ids [T] (int64, on the weights' device): the last layer, normed, at the end
-  /// token.
-  [[nodiscard]] at::Tensor pooled(const at::Tensor& ids) const;
+  /// States of ids [T] (int64, on the weights' device), in the weights' dtype.
+  [[nodiscard]] ClipStates encode(const at::Tensor& ids) const;
 
  private:
   struct Affine {
@@ -34,6 +41,7 @@ class ClipEncoder {
   at::Tensor positions_;
   std::vector<Layer> layers_;
   Affine final_norm_;
+  at::Tensor projection_;  // [P, C], undefined without one
 };
 
 }  // namespace xdit::text

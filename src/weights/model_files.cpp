@@ -189,6 +189,7 @@ ModelFiles open_folder(const fs::path& folder, const fs::path& tokenizers, bool 
   files.path = folder;
   files.name = name_of(folder);
   files.class_name = text_at(index, "_class_name");
+  files.settings = index;
   if (files.class_name.empty()) fail_model(index_file, "expected \"_class_name\", the pipeline's");
   for (const auto& [name, entry] : index.items()) {
     const bool is_part =

@@ -28,6 +28,7 @@ struct ModelFiles {
   std::map<std::string, Component> components;
   std::map<std::string, std::filesystem::path> tokenizers;  ///< "tokenizer", "tokenizer_2": folders
   nlohmann::json scheduler_config;
+  nlohmann::json settings = nlohmann::json::object();  ///< model_index.json
   /// The tensors of a single file. Whoever knows its layout (models/) makes it a component, in place of the
   /// base folder's, before anything else looks at `components`.
   std::optional<TensorTable> single_file;

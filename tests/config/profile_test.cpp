@@ -90,7 +90,9 @@ TEST_CASE("to_yaml reads back as the same RunSpec") {
                    .shift = 1e-2,
                    .seeds = {1, 2, 3, 9, 0, 0},
                    .rng_dtype = DType::kBF16,
-                   .max_sequence_length = 7};
+                   .max_sequence_length = 7,
+                   .original_size = Extent{1024, 768},
+                   .crop = Extent{0, 16}};
   spec.parallel.gpus = "1,";
   spec.parallel.ulysses = 2;
   spec.parallel.allow = Allow::kApproximate;
@@ -169,8 +171,8 @@ TEST_CASE("faults of a profile name line, column, what was expected and what to 
       {"prompt: [a, 0x1F]", "run.yaml:1:13", "found a number '0x1F'", ""},
       {"model: {dtype: bf61}", "run.yaml:1:16", "model.dtype: expected one of bf16|fp16|fp32, found 'bf61'",
        "dtype: bf16"},
-      {"image: {width: 1000}", "run.yaml:1:16", "expected a multiple of 16 in 16..16384, found '1000'",
-       "width: 1008"},
+      {"image: {width: 1001}", "run.yaml:1:16", "expected a multiple of 8 in 16..16384, found '1001'",
+       "width: 1000"},
       {"prompt: \"\xC3\xA9\xF0\x9F\xA6\x8A\"\nsampling: {seed: 1, \"\xC3\xA9\": 2}", "run.yaml:2:21",
        "unknown key '\xC3\xA9' in sampling", ""},
       {"sweep: {sampling.steps: [20, 28]}", "run.yaml:1:1", "sweep: is not part of generating pictures",

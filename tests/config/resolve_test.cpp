@@ -49,7 +49,7 @@ TEST_CASE("values out of range or of the wrong type are refused with what was ex
       {"sampling.guidance=3,5", "found '3,5'", ""},
       {"sampling.guidance=3.", "found '3.'", ""},
       {"sampling.shift=automatic", "expected auto or a number 0.01..100", ""},
-      {"image.width=1000", "image.width: expected a multiple of 16 in 16..16384, found '1000'",
+      {"image.width=1004", "image.width: expected a multiple of 8 in 16..16384, found '1004'",
        "--set image.width=1008"},
       {"image.width=0", "found '0'", ""},
       {"image.height=16400", "found '16400'", ""},
@@ -57,8 +57,16 @@ TEST_CASE("values out of range or of the wrong type are refused with what was ex
       {"model.dtype=bf61", "model.dtype: expected one of bf16|fp16|fp32, found 'bf61'",
        "--set model.dtype=bf16"},
       {"model.dtype=fp8", "found 'fp8'", "--set model.dtype=fp16"},
-      {"sampling.scheduler=dpmpp_2m", "sampling.scheduler: expected one of flow-match-euler", ""},
-      {"sampling.sigmas=karas", "sampling.sigmas: expected one of default", ""},
+      {"sampling.scheduler=dpm_fast", "sampling.scheduler: expected one of flow-match-euler|", ""},
+      {"sampling.scheduler=", "found ''", ""},
+      {"sampling.sigmas=karas", "sampling.sigmas: expected one of default|karras",
+       "--set sampling.sigmas=karras"},
+      {"sampling.crop=8", "sampling.crop: expected auto or two sides, as 1024x768, each 0..16384, found '8'",
+       ""},
+      {"sampling.crop=8x", "found '8x'", ""},
+      {"sampling.crop=8x8x8", "found '8x8x8'", ""},
+      {"sampling.target_size=-1x8", "found '-1x8'", ""},
+      {"sampling.original_size=16385x8", "found '16385x8'", ""},
       {"sampling.seed=", "sampling.seed: expected integers or ranges", ""},
       {"sampling.seed=-2", "found '-2'", ""},
       {"sampling.seed=4-1", "found '4-1'", "--set sampling.seed=1-4"},
@@ -103,12 +111,17 @@ TEST_CASE("values that read") {
 
 TEST_CASE("schedulers are known by everyone's spelling") {
   for (const char* name :
-       {"flow-match-euler", "flow_match_euler", "FlowMatchEulerDiscreteScheduler", "Euler", "euler"}) {
+       {"euler-ancestral", "euler_ancestral", "EulerAncestralDiscreteScheduler", "Euler a", "euler a"}) {
     CAPTURE(name);
-    CHECK(with({std::string("sampling.scheduler=") + name}).spec.sampling.scheduler == "flow-match-euler");
-    CHECK(find_sampler(name) == "flow-match-euler");
+    CHECK(with({std::string("sampling.scheduler=") + name}).spec.sampling.scheduler == "euler-ancestral");
+    CHECK(find_sampler(name) == "euler-ancestral");
   }
-  CHECK(find_sampler("Euler a") == std::nullopt);
+  CHECK(find_sampler("Euler b") == std::nullopt);
+  CHECK(find_sampler("") == std::nullopt);
+  CHECK(find_sampler("FlowMatchEulerDiscreteScheduler") == "flow-match-euler");
+  CHECK(sampler_for("euler", true) == "flow-match-euler");
+  CHECK(sampler_for("euler", false) == "euler");
+  CHECK(sampler_for("ddim", true) == "ddim");
 }
 
 TEST_CASE("seeds of -1 are drawn once each, also when none is given") {

@@ -80,6 +80,37 @@ TEST_CASE("paths on stdout, all else on stderr; the same run gives the same byte
   CHECK(line.at("prompt") == "a fox");
 }
 
+TEST_CASE("what SDXL is run with by default: its scheduler, size and guidance, which has two names") {
+  const Folder folder;
+  const auto made = [&](std::vector<std::string> more) {
+    const std::string path = (folder.path / "x.png").string();
+    std::vector<std::string> all{"-m",         data("sd/tiny-sdxl"),
+                                 "--device",   "cpu",
+                                 "--dtype",    "fp32",
+                                 "--steps",    "2",
+                                 "-s",         "3",
+                                 "-p",         "a fox",
+                                 "-o",         path,
+                                 "--overwrite"};
+    all.insert(all.end(), more.begin(), more.end());
+    const Result result = xdit_gen(all);
+    INFO(result.err);
+    CHECK(result.code == 0);
+    return contents(path);
+  };
+  const std::string picture = made({});
+  const std::string path = (folder.path / "x.png").string();
+  const auto text = output::read_png_text(path, ExitCode::kUsage);
+  CHECK(text.width == 128);
+  CHECK_THAT(text.chunks.front().text,
+             ContainsSubstring("Sampler: Euler, CFG scale: 5, Seed: 3, Size: 128x128"));
+  CHECK((made({"--from-image", path}) == picture));
+  CHECK((made({"--guidance", "5", "--scheduler", "euler"}) == picture));
+  CHECK((made({"--cfg-scale", "5", "--scheduler", "EulerDiscreteScheduler"}) == picture));
+  CHECK((made({"--set", "sampling.crop=16x0"}) != picture));
+  CHECK((made({"--guidance", "4"}) != picture));
+}
+
 TEST_CASE("--report and --trace") {
   const Folder folder;
   const std::string report = (folder.path / "r.json").string();

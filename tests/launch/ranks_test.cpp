@@ -13,50 +13,13 @@
 #include "parallel/plan_weights.h"
 #include "tests/catch.h"
 #include "tests/launch/processes.h"
+#include "tests/launch/tiny_run.h"
 #include "tests/scratch.h"
 
 namespace xdit::launch {
 namespace {
 
 namespace fs = std::filesystem;
-
-struct Heard final : pipeline::Listener {
-  void begin(std::string_view phase, std::int64_t /*steps*/) override { at_begin(phase); }
-  void advance(std::int64_t /*done*/) override {}
-  void finish() override {}
-  void picture(std::int64_t /*index*/) override { ++pictures; }
-  void warn(std::string_view line) override { warnings.emplace_back(line); }
-  std::function<void(std::string_view)> at_begin = [](std::string_view) {};
-  std::vector<std::string> warnings;
-  int pictures = 0;
-  StopToken stop;
-};
-
-models::Model open_tiny(const fs::path& path = XDIT_TEST_DATA "/flux/tiny-dev", bool dummy = false) {
-  return models::open(path.string(), {}, {}, dummy);
-}
-
-config::RunSpec small_spec(const fs::path& folder, std::int64_t ranks) {
-  ::setenv("OMP_NUM_THREADS", "1", 1);
-  config::RunSpec spec;
-  spec.model.dtype = DType::kF32;
-  spec.runtime.device = config::Device::kCpu;
-  spec.parallel.gpus = std::to_string(ranks);
-  spec.prompts = {"a lighthouse on a cliff at dawn", "a fox"};
-  spec.image = {.width = 48, .height = 32, .count = 3};
-  spec.sampling.steps = 2;
-  spec.sampling.seeds = {42};
-  spec.sampling.max_sequence_length = 32;
-  spec.output.path = (folder / "{index}.png").string();
-  return spec;
-}
-
-std::vector<std::string> pngs(const fs::path& folder) {
-  std::vector<std::string> all;
-  for (int i = 0; fs::exists(folder / (std::to_string(i) + ".png")); ++i)
-    all.push_back(read_file(folder / (std::to_string(i) + ".png"), ExitCode::kOutput));
-  return all;
-}
 
 // The Error that the run ends with; checks that nothing is left of it.
 Error failure(const config::RunSpec& spec, const models::Model& model, Heard& heard) {
@@ -191,7 +154,7 @@ TEST_CASE("the report counts what each rank puts to others and reads of their we
       if (c.ulysses > 1) layer += mine * row * (ranks - 1) + others * row;  // Q, and the outputs of others
       std::int64_t weights = 0;
       if (outcome.plan.shard > 1) {
-        const models::Network& network = parallel::network_of(model, parallel::kDenoiser);
+        const models::Network& network = parallel::denoiser_of(model);
         const auto held = parallel::held_by(outcome.plan, rank, network);
         for (std::int64_t block = 0; block < shape.blocks; ++block)
           weights += parallel::block_memory(held, block).count -

@@ -98,6 +98,50 @@ TEST_CASE("only exact modes are chosen, and the others say what they do") {
   CHECK(grade_of({.pipefusion = 2}, 28, 28) == config::Allow::kExact);
 }
 
+TEST_CASE("a UNet is spread by pictures, branches and rows only, whatever the count of ranks") {
+  const models::Shape unet{.pixels_per_token = 8, .width = 40, .heads = 24, .blocks = 5, .by_rows = true};
+  for (std::int64_t ranks = 1; ranks <= 8; ++ranks)
+    for (const double cfg_scale : {1.0, 5.0}) {
+      const Mesh mesh = choose_mesh(spec_of(1, cfg_scale), unet, ranks);
+      const std::int64_t branches = cfg_scale > 1 && ranks % 2 == 0 ? 2 : 1;
+      CAPTURE(ranks, cfg_scale);
+      CHECK(Degrees{mesh.cfg, mesh.gather, mesh.size()} == Degrees{branches, ranks / branches, ranks});
+    }
+  CHECK(choose_mesh(spec_of(4, 5), unet, 8).data == 4);
+  for (const auto degree : {&config::RunSpec::Parallel::ulysses, &config::RunSpec::Parallel::ring,
+                            &config::RunSpec::Parallel::tensor, &config::RunSpec::Parallel::pipefusion}) {
+    config::RunSpec spec = spec_of(1, 1);
+    spec.parallel.*degree = 2;
+    try {
+      static_cast<void>(choose_mesh(spec, unet, 2));
+      FAIL("not refused");
+    } catch (const Error& error) {
+      CHECK(error.code() == ExitCode::kUsage);
+      CHECK_THAT(error.what(), ContainsSubstring("rows of the picture") && ContainsSubstring("--gather 2"));
+    }
+  }
+}
+
+TEST_CASE("rows of latents stay whole") {
+  const models::Model model = models::open(std::string(XDIT_TEST_DATA) + "/sd/tiny-sdxl", {}, {}, false);
+  for (std::int64_t ranks = 1; ranks <= 8; ++ranks) {
+    config::RunSpec spec = spec_of(1, 1);
+    spec.image = {.width = 56, .height = 40, .count = 1};  // 5 rows of 7
+    spec.parallel.gpus = std::to_string(ranks);
+    const Plan plan =
+        make_plan(spec, model, {.gpus = {}, .host_memory = std::uint64_t{1} << 40U, .cores = 1});
+    std::int64_t next = 0;
+    for (const RankPlan& rank : plan.ranks) {
+      REQUIRE(rank.image_tokens.size() == 1);
+      CHECK(rank.image_tokens.front().first == next);
+      CHECK(rank.image_tokens.front().count % 7 == 0);
+      CHECK(rank.text_tokens.count == 0);
+      next = rank.image_tokens.front().end();
+    }
+    CHECK(next == 35);
+  }
+}
+
 TEST_CASE("the tokens of a picture are all held, once, and one rank decodes it") {
   const models::Model model = models::open("FLUX.1-dev", {}, {}, true);
   const Machine machine{.gpus = {}, .host_memory = std::uint64_t{1} << 40U, .cores = 8};

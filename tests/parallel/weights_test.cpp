@@ -19,11 +19,6 @@ const models::Model& tiny() {  // 3 heads; files of one dtype
   return model;
 }
 
-const models::Network& denoiser_of(const models::Model& model) {
-  return *std::find_if(model.networks.begin(), model.networks.end(),
-                       [](const models::Network& network) { return network.component == "transformer"; });
-}
-
 Plan plan_of(const config::RunSpec::Parallel& parallel, std::int64_t ranks, std::int64_t pictures = 1) {
   config::RunSpec spec;
   spec.prompts = {"x"};

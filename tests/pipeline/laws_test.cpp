@@ -108,6 +108,21 @@ TEST_CASE("drawn weights give a picture, without files") {
   }
 }
 
+TEST_CASE("a VAE with force_upcast decodes what float16 does not hold") {
+  models::Model model =
+      models::open((std::filesystem::path(XDIT_TEST_DATA) / "sd/tiny-sdxl").string(), {}, {}, false);
+  model.files.components.at("vae").config["scaling_factor"] = 1e-6;
+  config::RunSpec spec = small_spec();
+  spec.model.dtype = DType::kF16;
+  spec.sampling.scheduler = "euler";
+  Recorder recorder;
+  const tests::Scratch upcast, plain;
+  static_cast<void>(run(spec, model, upcast.path(), recorder));
+  CHECK(bytes(upcast.path() / "0.png").size() > 500);
+  model.networks.back().not_in_float16 = false;
+  CHECK_THROWS_WITH(run(spec, model, plain.path(), recorder), ContainsSubstring("NaN or infinite"));
+}
+
 TEST_CASE("the report names every phase, each step, and what was read") {
   const tests::Scratch scratch;
   Recorder recorder;

@@ -1,45 +1,20 @@
 #include "models/flux/builtin.h"
 
-#include <algorithm>
-#include <cctype>
+#include "models/parts.h"
 
 namespace xdit::models {
-namespace {
 
 using nlohmann::json;
-
-weights::Component component(const std::string& name, const std::string& class_name, json config) {
-  weights::Component made;
-  made.name = name;
-  made.class_name = class_name;
-  made.folder = name;
-  made.config = std::move(config);
-  return made;
-}
-
-std::string lower_case(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
-  return text;
-}
-
-}  // namespace
 
 std::vector<std::string> flux_builtin_names() {
   return {"FLUX.1-dev", "FLUX.1-schnell"};
 }
 
 bool flux_builtin(const std::string& name, weights::ModelFiles& files) {
-  const std::string bare =
-      lower_case(name.substr(name.find('/') == std::string::npos ? 0 : name.find('/') + 1));
-  const std::vector<std::string> names = flux_builtin_names();
-  const auto found = std::find_if(names.begin(), names.end(),
-                                  [&](const std::string& known) { return lower_case(known) == bare; });
-  if (found == names.end()) return false;
-  const bool dev = *found == "FLUX.1-dev";
-
-  files.path = *found;
-  files.name = *found;
-  files.class_name = "FluxPipeline";
+  const std::string published = builtin_name(name, flux_builtin_names());
+  if (published.empty()) return false;
+  const bool dev = published == "FLUX.1-dev";
+  set_builtin(files, published, "FluxPipeline");
   const json transformer{{"in_channels", 64},
                          {"num_layers", 19},
                          {"num_single_layers", 38},
@@ -66,13 +41,17 @@ bool flux_builtin(const std::string& name, weights::ModelFiles& files) {
                  {"use_post_quant_conv", false},
                  {"scaling_factor", 0.3611},
                  {"shift_factor", 0.1159}};
-  files.components["transformer"] = component("transformer", "FluxTransformer2DModel", transformer);
-  files.components["text_encoder"] = component("text_encoder", "CLIPTextModel", clip);
-  files.components["text_encoder_2"] = component("text_encoder_2", "T5EncoderModel", t5);
-  files.components["vae"] = component("vae", "AutoencoderKL", vae);
-  files.scheduler_config = {{"shift", dev ? 3.0 : 1.0},   {"use_dynamic_shifting", dev},
-                            {"base_shift", 0.5},          {"max_shift", 1.15},
-                            {"base_image_seq_len", 256},  {"max_image_seq_len", 4096},
+  add_builtin_part(files, "transformer", "FluxTransformer2DModel", transformer);
+  add_builtin_part(files, "text_encoder", "CLIPTextModel", clip);
+  add_builtin_part(files, "text_encoder_2", "T5EncoderModel", t5);
+  add_builtin_part(files, "vae", "AutoencoderKL", vae);
+  files.scheduler_config = {{"_class_name", "FlowMatchEulerDiscreteScheduler"},
+                            {"shift", dev ? 3.0 : 1.0},
+                            {"use_dynamic_shifting", dev},
+                            {"base_shift", 0.5},
+                            {"max_shift", 1.15},
+                            {"base_image_seq_len", 256},
+                            {"max_image_seq_len", 4096},
                             {"num_train_timesteps", 1000}};
   return true;
 }

@@ -36,6 +36,7 @@ class UnetDenoiser final : public Denoiser {
 
   at::Tensor predict(const Branch& branch, const at::Tensor& input, std::int64_t step,
                      const ForwardPart& /*part*/) override {
+    if (input.size(0) == 0) return input;  // more ranks than rows
     const auto& prepared = static_cast<const UnetBranch&>(branch);
     const std::int64_t rows = input.size(0) / prepared.columns;
     return pack(unet_.forward(unpack(input, rows, prepared.columns), prepared.conditioning, step, spatial_));
@@ -47,6 +48,10 @@ class UnetDenoiser final : public Denoiser {
 
   at::Tensor unpack(const at::Tensor& packed, std::int64_t rows, std::int64_t columns) const override {
     return packed.unflatten(0, {rows, columns}).permute({2, 0, 1});
+  }
+
+  at::Tensor as_diffusers(const at::Tensor& packed, std::int64_t rows, std::int64_t columns) const override {
+    return unpack(packed, rows, columns);
   }
 
  private:

@@ -144,7 +144,7 @@ void read_levels(const Reader& of, UnetConfig& unet) {
 
 void add_resnet(weights::ParameterList& list, const UnetLayer& layer) {
   list.norm(layer.resnet + ".norm1", layer.inputs, true);
-  list.convolution(layer.resnet + ".conv1", layer.inputs, layer.outputs, 3);
+  list.tensor(layer.resnet + ".conv1.weight", {layer.outputs, layer.inputs, 3, 3});
   list.norm(layer.resnet + ".norm2", layer.outputs, true);
   list.convolution(layer.resnet + ".conv2", layer.outputs, layer.outputs, 3);
   if (layer.inputs != layer.outputs)
@@ -277,8 +277,12 @@ std::vector<weights::Parameter> unet_parameters(const UnetConfig& config) {
   embedding("time_embedding", width);
   if (config.added_width > 0) embedding("add_embedding", config.added_width);
   list.convolution("conv_in", config.in_channels, width, 3);
+  std::int64_t block = 0;
   for (const auto* layers : {&layout.down, &layout.middle, &layout.up})
     for (const UnetLayer& layer : *layers) {
+      list.block(weights::kNoBlock);
+      list.tensor(layer.resnet + ".conv1.bias", {layer.outputs});  // the time's is added to it beforehand
+      list.block(block++);
       add_resnet(list, layer);
       times.push_back({layer.resnet + ".time_emb_proj", layer.outputs});
       if (!layer.transformer.empty()) add_transformer(list, config, layer);
@@ -289,6 +293,7 @@ std::vector<weights::Parameter> unet_parameters(const UnetConfig& config) {
       }
       if (!layer.resample.empty()) list.convolution(layer.resample, layer.outputs, layer.outputs, 3);
     }
+  list.block(weights::kNoBlock);
   list.stacked("time_projections", times, config.time_width);
   if (!cross.empty()) list.stacked("cross_attentions", cross, config.text_width, /*bias=*/false);
   list.norm("conv_norm_out", width, true);

@@ -33,7 +33,7 @@ struct UnetConfig {
   std::int64_t added_width = 0;    ///< of pooled prompt and embedded size ids; 0: the model has neither
   std::int64_t size_channels = 0;  ///< of the sin-cos embedding of a size id
 
-  [[nodiscard]] std::int64_t blocks() const;  ///< all layers; no parameter belongs to one alone
+  [[nodiscard]] std::int64_t blocks() const;  ///< all layers
 };
 /// Error(kModel) at a config that no UNet2DConditionModel has, or one with parts that are not supported.
 /// `where` names the file.

@@ -102,22 +102,30 @@ at::Tensor Unet::forward(const at::Tensor& latents, const UnetConditioning& cond
   at::Tensor x = latents.unsqueeze(0).contiguous(at::MemoryFormat::ChannelsLast);
   x = levels.back()->convolve(x, conv_in_);
   std::vector<at::Tensor> skips{x};
-  for (const UnetBlock& block : down_) {
+  std::int64_t index = 0;
+  const auto each = [&](const std::vector<UnetBlock>& blocks, const auto& run) {
+    for (const UnetBlock& block : blocks) {
+      weights_.enter(index);
+      run(block);
+      weights_.leave(index++);
+    }
+  };
+  each(down_, [&](const UnetBlock& block) {
     x = skips.emplace_back(block.forward(x, now, *levels.back()));
-    if (!block.resample()) continue;
+    if (!block.resample()) return;
     x = skips.emplace_back(levels.back()->convolve_halved(x, *block.resample()));
     levels.push_back(&levels.back()->halved());
-  }
-  for (const UnetBlock& block : middle_) x = block.forward(x, now, *levels.back());
-  for (const UnetBlock& block : up_) {
+  });
+  each(middle_, [&](const UnetBlock& block) { x = block.forward(x, now, *levels.back()); });
+  each(up_, [&](const UnetBlock& block) {
     x = block.forward(joined(x, skips.back()), now, *levels.back());
     skips.pop_back();
-    if (!block.resample()) continue;
+    if (!block.resample()) return;
     const nn::Spatial& small = *levels.back();
     levels.pop_back();
     x = small.convolve_doubled(x, *block.resample(), *levels.back(), skips.back().size(2),
                                skips.back().size(3));
-  }
+  });
   return spatial.convolve_normed(x, norm_out_, conv_out_).squeeze(0);
 }
 

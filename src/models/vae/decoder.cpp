@@ -81,7 +81,8 @@ at::Tensor VaeDecoder::decode(const at::Tensor& latents, const nn::Spatial& spat
 }
 
 at::Tensor VaeDecoder::decode_scaled(const at::Tensor& latents, const nn::Spatial& spatial) const {
-  return decode(latents / config_.scaling_factor + config_.shift_factor, spatial);
+  return decode(latents.to(conv_in_.weight.scalar_type()) / config_.scaling_factor + config_.shift_factor,
+                spatial);
 }
 
 }  // namespace xdit::models

@@ -3,7 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
+#include <string_view>
+#include <utility>
 
 #include "weights/config_reader.h"
 #include "weights/parameter_list.h"
@@ -50,6 +53,20 @@ VaeConfig read_vae_config(const nlohmann::json& config, const std::string& where
   for (const std::int64_t width : vae.channels)
     if (width % vae.groups != 0) read.refuse("norm_num_groups", fmt::format("a divisor of {}", width));
   return vae;
+}
+
+weights::KeyMap vae_keys(const weights::TensorTable& table) {
+  constexpr std::array<std::pair<std::string_view, std::string_view>, 4> kOlder{
+      {{".query.", ".to_q."}, {".key.", ".to_k."}, {".value.", ".to_v."}, {".proj_attn.", ".to_out.0."}}};
+  weights::KeyMap keys;
+  for (const auto& [name, tensor] : table.tensors) {
+    std::string canonical = name;
+    for (const auto& [older, now] : kOlder)
+      if (const std::size_t at = name.find(older); at != std::string::npos)
+        canonical.replace(at, older.size(), now);
+    keys[canonical] = {weights::whole(name, tensor)};
+  }
+  return keys;
 }
 
 std::vector<weights::Parameter> vae_decoder_parameters(const VaeConfig& config) {

@@ -7,8 +7,8 @@
 
 namespace xdit::text {
 
-ClipConfig read_clip_config(const nlohmann::json& config, const std::string& where) {
-  const weights::ConfigReader read(config, where);
+ClipConfig read_clip_config(const weights::Component& component) {
+  const weights::ConfigReader read(component.config, (component.folder / "config.json").string());
   ClipConfig clip;
   clip.vocabulary = read.size("vocab_size", clip.vocabulary);
   clip.width = read.size("hidden_size", clip.width);
@@ -19,6 +19,8 @@ ClipConfig read_clip_config(const nlohmann::json& config, const std::string& whe
   clip.eos_token_id = read.integer("eos_token_id", 49407);
   clip.activation = read.text("hidden_act", clip.activation);
   clip.eps = read.number("layer_norm_eps", clip.eps);
+  if (component.class_name.ends_with("WithProjection")) clip.projection = read.size("projection_dim", 512);
+  clip.projection_by_inputs = read.boolean(kProjectionByInputs, false);
   if (clip.width % clip.heads != 0)
     read.refuse("num_attention_heads", fmt::format("a divisor of {}", clip.width));
   return clip;
@@ -42,6 +44,10 @@ std::vector<weights::Parameter> clip_parameters(const ClipConfig& config) {
     list.linear(at + "mlp.fc2", config.mlp_width, config.width);
   }
   list.norm("text_model.final_layer_norm", config.width, true);
+  if (config.projection > 0 && config.projection_by_inputs)
+    list.tensor("text_projection", {config.width, config.projection});
+  else if (config.projection > 0)
+    list.linear("text_projection", config.width, config.projection, false);
   return list.take();
 }
 

@@ -1,0 +1,192 @@
+#!/usr/bin/env python3
+"""Makes tests/data/sd: small random SDXL, SD 1.5 and SD 2.1 pipelines and diffusers' numbers. See README.md.
+
+make_sd.py             writes the folder anew and prints how lively the numbers are
+make_sd.py --check     writes it elsewhere and compares the bytes; exit status 1 where they differ
+"""
+
+import argparse
+import logging
+import shutil
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import diffusers
+import torch
+import transformers
+from diffusers import DiffusionPipeline
+from make_flux import FOX, LIGHTHOUSE, LONG, UNICODE, Tensors, check, files_of, generators, relative_error, save
+from tiny_sd import MODELS, TINY_SD15, TINY_SD21, TINY_SDXL, TinySd, write_model
+from tiny_tokenizers import write_json
+
+FOLDER = Path(__file__).resolve().parents[2] / "tests" / "data" / "sd"
+SIZE_LIMIT = 3_500_000  # bytes committed
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of the pipeline. Image i is prompts[i] with seeds[i]; all images are one batch."""
+
+    name: str
+    model: str
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    width: int
+    height: int
+    steps: int
+    cfg_scale: float
+    negative_prompt: str | None = None
+    original_size: tuple[int, int] | None = None  # width and height
+    crop: tuple[int, int] | None = None  # left and top
+    target_size: tuple[int, int] | None = None  # width and height
+
+
+XL, SD15, SD21 = TINY_SDXL.name, TINY_SD15.name, TINY_SD21.name
+CASES = (
+    Case("sdxl-base", XL, (LIGHTHOUSE,), (42,), 80, 48, 4, 5.0, "blurry, low quality"),
+    Case("sdxl-odd", XL, (FOX,), (3,), 72, 104, 3, 7.5),  # no negative prompt: zeros
+    Case("sdxl-batch", XL, (LIGHTHOUSE, FOX), (7, 8), 56, 40, 2, 3.0, "text"),
+    Case("sdxl-plain", XL, (UNICODE,), (5,), 48, 64, 2, 1.0),
+    Case("sdxl-bang", XL, ("a red fox! asleep!!",), (6,), 48, 48, 2, 4.0, "snow!"),
+    Case("sdxl-cut", XL, (LONG,), (4,), 32, 48, 2, 1.0),
+    Case("sdxl-sizes", XL, (FOX,), (9,), 64, 48, 2, 5.0, "snow", (512, 768), (16, 4), (1024, 640)),
+    Case("sd15-base", SD15, (LIGHTHOUSE,), (42,), 80, 48, 4, 7.5),
+    Case("sd15-odd", SD15, (FOX,), (1,), 72, 88, 3, 5.0, "blurry"),
+    Case("sd15-batch", SD15, (FOX, LONG), (11, 12), 40, 56, 2, 7.5, "text"),
+    Case("sd15-plain", SD15, (UNICODE,), (5,), 48, 48, 3, 1.0),
+    Case("sd21-base", SD21, (LIGHTHOUSE,), (42,), 40, 24, 4, 7.5, "blurry"),
+    Case("sd21-odd", SD21, ("a red fox! asleep",), (2,), 56, 72, 3, 3.0),
+)
+SCHEDULERS = {XL: "euler", SD15: "pndm", SD21: "ddim"}  # xdit-gen's names
+
+
+def load_pipeline(folder: Path, model: TinySd) -> DiffusionPipeline:
+    pipeline = DiffusionPipeline.from_pretrained(folder / model.name, variant=model.variant, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def draw_noise(pipeline: DiffusionPipeline, case: Case) -> torch.Tensor:
+    """Standard normal noise [B, C, h, w], one generator an image."""
+    scale = pipeline.vae_scale_factor
+    size = (1, pipeline.unet.config.in_channels, case.height // scale, case.width // scale)
+    return torch.cat([torch.randn(size, generator=generator) for generator in generators(case)])
+
+
+def embed(pipeline: DiffusionPipeline, case: Case) -> Tensors:
+    prompts, guided = list(case.prompts), case.cfg_scale > 1
+    negatives = None if case.negative_prompt is None else [case.negative_prompt] * len(prompts)
+    padded = {"padding": "max_length", "truncation": True, "return_tensors": "pt", "max_length": 77}
+    tensors = {"clip_ids": pipeline.tokenizer(prompts, **padded).input_ids}
+    options = {"do_classifier_free_guidance": guided, "negative_prompt": negatives}
+    options |= {"device": "cpu", "num_images_per_prompt": 1}
+    if case.model != XL:
+        embeds = pipeline.encode_prompt(prompts, **options)
+        names = ["prompt_embeds", "negative_prompt_embeds"]
+    else:
+        tensors["clip2_ids"] = pipeline.tokenizer_2(prompts, **padded).input_ids
+        embeds = pipeline.encode_prompt(prompts, **options)
+        names = ["prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds"]
+    return tensors | {k: v for k, v in zip(names, embeds, strict=True) if guided or not k.startswith("negative")}
+
+
+def run_case(pipeline: DiffusionPipeline, case: Case) -> Tensors:
+    """The tensors of `xdit-gen --trace`. latents.N and noise [B, C, h, w], image [B, 3, H, W] in 0..1."""
+    tensors = {"noise": draw_noise(pipeline, case)} | embed(pipeline, case)
+
+    def keep_latents(_, step: int, __, values: Tensors) -> Tensors:
+        tensors[f"latents.{step + 1}"] = values["latents"].clone()
+        return values
+
+    sizes = {}
+    if case.original_size:
+        sizes["original_size"] = case.original_size[::-1]
+    if case.crop:
+        sizes["crops_coords_top_left"] = case.crop[::-1]
+    if case.target_size:
+        sizes["target_size"] = case.target_size[::-1]
+    tensors["image"] = pipeline(
+        list(case.prompts),
+        negative_prompt=None if case.negative_prompt is None else [case.negative_prompt] * len(case.prompts),
+        guidance_scale=case.cfg_scale,
+        width=case.width,
+        height=case.height,
+        num_inference_steps=case.steps,
+        generator=generators(case),
+        output_type="pt",
+        callback_on_step_end=keep_latents,
+        **sizes,
+    ).images
+    return tensors
+
+
+def report_case(case: Case, tensors: Tensors) -> None:
+    """Prints, and asserts, that the case's numbers are neither constant nor saturated."""
+    latents = [v for k, v in tensors.items() if k.startswith("latents.")]
+    image = tensors["image"]
+    clipped = ((image == 0) | (image == 1)).float().mean().item()
+    steps = " ".join(f"{v.std():.2f}" for v in latents)
+    print(f"{case.name:12} latents std {steps}, image std {image.std():.3f}, at 0 or 1 {clipped:.1%}")
+    assert all(0.05 < v.std() < 60 for v in latents) and image.std() > 0.05 and clipped < 0.1, case.name
+    assert all(t.isfinite().all() for t in tensors.values()), case.name
+
+
+def report_influence(pipeline: DiffusionPipeline, model: TinySd) -> None:
+    """Prints, and asserts, how far the last latents move (relative) when one input is exchanged."""
+    base = Case("", model.name, (LIGHTHOUSE,), (0,), 48, 40, 2, 3.0, "text")
+    changes = {"prompt": {"prompts": (FOX,)}, "negative": {"negative_prompt": "blurry"}, "scale": {"cfg_scale": 4.0}}
+    if model is TINY_SDXL:
+        sizes = {"original_size": (512, 768), "crop": (0, 256), "target_size": (1024, 640)}
+        changes |= {key: {key: value} for key, value in sizes.items()}
+    last = run_case(pipeline, base)["latents.2"]
+    moved = {
+        k: relative_error(run_case(pipeline, Case(**(asdict(base) | change)))["latents.2"], last)
+        for k, change in changes.items()
+    }
+    print(f"{model.name}: latents move by", ", ".join(f"{k} {v:.3f}" for k, v in moved.items()))
+    assert min(moved.values()) > 0.005, model.name
+
+
+def make(folder: Path) -> None:
+    """Writes everything under folder, which is made anew."""
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "goldens").mkdir(parents=True)
+    for model in MODELS:
+        write_model(model, folder)
+        pipeline = load_pipeline(folder, model)
+        report_influence(pipeline, model)
+        for case in CASES:
+            if case.model == model.name:
+                tensors = run_case(pipeline, case)
+                report_case(case, tensors)
+                save(tensors, folder / "goldens" / f"{case.name}.safetensors")
+    cases = [asdict(case) | {"scheduler": SCHEDULERS[case.model]} for case in CASES]
+    write_json(folder / "cases.json", {"cases": cases})
+    size = sum(f.stat().st_size for f in files_of(folder).values())
+    print(f"{size} bytes")
+    assert size < SIZE_LIMIT, size
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare with a fresh copy instead of writing")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    diffusers.logging.set_verbosity_error()
+    diffusers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    if not arguments.check:
+        make(FOLDER)
+        return 0
+    with tempfile.TemporaryDirectory() as temporary:
+        make(Path(temporary) / "sd")
+        return 0 if check(Path(temporary) / "sd", FOLDER) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+#include "models/sdxl/builtin.h"
+
+#include "models/parts.h"
+
+namespace xdit::models {
+namespace {
+
+using nlohmann::json;
+
+json clip(std::int64_t width, std::int64_t mlp_width, std::int64_t layers, std::int64_t heads,
+          const char* activation) {
+  return {{"vocab_size", 49408},
+          {"hidden_size", width},
+          {"intermediate_size", mlp_width},
+          {"num_hidden_layers", layers},
+          {"num_attention_heads", heads},
+          {"max_position_embeddings", 77},
+          {"hidden_act", activation},
+          {"eos_token_id", 2},
+          {"projection_dim", 1280}};
+}
+json clip_l() {
+  return clip(768, 3072, 12, 12, "quick_gelu");
+}
+
+json vae(double scaling_factor, bool force_upcast) {
+  return {{"block_out_channels", {128, 256, 512, 512}},
+          {"layers_per_block", 2},
+          {"latent_channels", 4},
+          {"norm_num_groups", 32},
+          {"scaling_factor", scaling_factor},
+          {"force_upcast", force_upcast}};
+}
+
+json scheduler(const char* class_name, const char* prediction) {
+  return {{"_class_name", class_name},
+          {"beta_start", 0.00085},
+          {"beta_end", 0.012},
+          {"beta_schedule", "scaled_linear"},
+          {"num_train_timesteps", 1000},
+          {"prediction_type", prediction},
+          {"clip_sample", false},
+          {"set_alpha_to_one", false},
+          {"skip_prk_steps", true},
+          {"steps_offset", 1},
+          {"timestep_spacing", "leading"}};
+}
+
+json sd_unet(const json& heads, std::int64_t text_width, bool linear_projection, std::int64_t side) {
+  const char* down = "CrossAttnDownBlock2D";
+  const char* up = "CrossAttnUpBlock2D";
+  return {{"block_out_channels", {320, 640, 1280, 1280}},
+          {"attention_head_dim", heads},
+          {"cross_attention_dim", text_width},
+          {"layers_per_block", 2},
+          {"use_linear_projection", linear_projection},
+          {"down_block_types", {down, down, down, "DownBlock2D"}},
+          {"up_block_types", {"UpBlock2D", up, up, up}},
+          {"sample_size", side}};
+}
+
+json sdxl_unet() {
+  return {{"block_out_channels", {320, 640, 1280}},
+          {"attention_head_dim", {5, 10, 20}},
+          {"transformer_layers_per_block", {1, 2, 10}},
+          {"cross_attention_dim", 2048},
+          {"layers_per_block", 2},
+          {"use_linear_projection", true},
+          {"addition_embed_type", "text_time"},
+          {"addition_time_embed_dim", 256},
+          {"projection_class_embeddings_input_dim", 2816},
+          {"down_block_types", {"DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"}},
+          {"up_block_types", {"CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"}},
+          {"sample_size", 128}};
+}
+
+}  // namespace
+
+std::vector<std::string> sdxl_builtin_names() {
+  return {"stable-diffusion-xl-base-1.0", "sdxl"};
+}
+
+bool sdxl_builtin(const std::string& name, weights::ModelFiles& files) {
+  const std::string published = builtin_name(name, sdxl_builtin_names());
+  if (published.empty()) return false;
+  set_builtin(files, published, "StableDiffusionXLPipeline");
+  add_builtin_part(files, "text_encoder", "CLIPTextModel", clip_l());
+  add_builtin_part(files, "text_encoder_2", "CLIPTextModelWithProjection", clip(1280, 5120, 32, 20, "gelu"));
+  add_builtin_part(files, "unet", "UNet2DConditionModel", sdxl_unet());
+  add_builtin_part(files, "vae", "AutoencoderKL", vae(0.13025, true));
+  files.scheduler_config = scheduler("EulerDiscreteScheduler", "epsilon");
+  return true;
+}
+
+std::vector<std::string> sd_builtin_names() {
+  return {"stable-diffusion-v1-5", "stable-diffusion-2-1", "sd15", "sd21"};
+}
+
+bool sd_builtin(const std::string& name, weights::ModelFiles& files) {
+  const std::string published = builtin_name(name, sd_builtin_names());
+  if (published.empty()) return false;
+  const bool first = published == "stable-diffusion-v1-5" || published == "sd15";
+  set_builtin(files, published, "StableDiffusionPipeline");
+  add_builtin_part(files, "text_encoder", "CLIPTextModel",
+                   first ? clip_l() : clip(1024, 4096, 23, 16, "gelu"));
+  add_builtin_part(files, "unet", "UNet2DConditionModel",
+                   first ? sd_unet(8, 768, false, 64) : sd_unet({5, 10, 20, 20}, 1024, true, 96));
+  add_builtin_part(files, "vae", "AutoencoderKL", vae(0.18215, false));
+  files.scheduler_config =
+      first ? scheduler("PNDMScheduler", "epsilon") : scheduler("DDIMScheduler", "v_prediction");
+  return true;
+}
+
+}  // namespace xdit::models

@@ -1,0 +1,12 @@
+#pragma once
+#include "weights/model_files.h"
+
+namespace xdit::models {
+
+/// The published configs of SDXL base and of Stable Diffusion 1.5 and 2.1, for --load-format dummy.
+[[nodiscard]] std::vector<std::string> sdxl_builtin_names();
+[[nodiscard]] bool sdxl_builtin(const std::string& name, weights::ModelFiles& files);
+[[nodiscard]] std::vector<std::string> sd_builtin_names();
+[[nodiscard]] bool sd_builtin(const std::string& name, weights::ModelFiles& files);
+
+}  // namespace xdit::models

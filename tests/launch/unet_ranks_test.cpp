@@ -1,0 +1,71 @@
+// Pictures of SDXL and Stable Diffusion do not depend on the ranks that make them.
+#include "tests/catch.h"
+#include "tests/launch/tiny_run.h"
+#include "tests/scratch.h"
+
+namespace xdit::launch {
+
+TEST_CASE("pictures of a UNet do not depend on the number of ranks that share its rows and branches") {
+  const bool all = std::getenv("XDIT_TEST_FULL") != nullptr;
+  struct Picture {
+    const char* model;
+    const char* scheduler;
+    config::RunSpec::Image image;
+    std::vector<std::int64_t> ranks;
+  };
+  const std::vector<Picture> pictures{
+      {"tiny-sdxl", "euler-ancestral", {.width = 72, .height = 104, .count = 1}, {2, 3, 6}},
+      {"tiny-sd15", "pndm", {.width = 40, .height = 24, .count = 1}, {4, 8}},  // 3 rows of latents
+      {"tiny-sd21", "ddim", {.width = 56, .height = 40, .count = 2}, {5, 8}}};
+  for (const Picture& c : pictures) {
+    const models::Model model = open_tiny(std::filesystem::path(XDIT_TEST_DATA "/sd") / c.model);
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      const auto made = [&, type = dtype](std::int64_t ranks) {
+        const tests::Scratch folder;
+        Heard heard;
+        config::RunSpec spec = small_spec(folder.path(), ranks);
+        spec.prompts = {"a lighthouse on a cliff at dawn"};
+        spec.image = c.image;
+        spec.model.dtype = type;
+        spec.sampling.scheduler = c.scheduler;
+        spec.sampling.cfg_scale = 5;
+        const Outcome outcome = run(spec, model, heard, heard.stop);
+        CHECK(outcome.report.ranks.size() == static_cast<std::size_t>(ranks));
+        return pngs(folder.path());
+      };
+      const std::vector<std::string> alone = made(1);
+      for (const std::int64_t ranks : all ? std::vector<std::int64_t>{2, 3, 4, 5, 6, 7, 8} : c.ranks) {
+        CAPTURE(c.model, static_cast<int>(dtype), ranks);
+        CHECK((made(ranks) == alone));
+      }
+    }
+  }
+}
+
+TEST_CASE("nor on which ranks hold which rows, branches, pictures and weights of a UNet") {
+  const models::Model model = open_tiny(XDIT_TEST_DATA "/sd/tiny-sdxl");
+  const auto made = [&](const config::RunSpec::Parallel& parallel, std::int64_t ranks) {
+    const tests::Scratch folder;
+    Heard heard;
+    config::RunSpec spec = small_spec(folder.path(), ranks);
+    spec.image = {.width = 56, .height = 40, .count = 1};
+    spec.sampling.scheduler = "dpm++-2m-sde";
+    spec.sampling.cfg_scale = 3;
+    spec.parallel = parallel;
+    spec.parallel.gpus = std::to_string(ranks);
+    static_cast<void>(run(spec, model, heard, heard.stop));
+    return pngs(folder.path());
+  };
+  const std::vector<std::string> alone = made({}, 1);
+  CHECK(alone.size() == 2);
+  for (const auto& [parallel, ranks] : std::vector<std::pair<config::RunSpec::Parallel, std::int64_t>>{
+           {{.data = 1, .cfg = 1, .gather = 3, .vae = 2, .shard_weights = "true"}, 3},
+           {{.data = 1, .cfg = 2, .gather = 2, .vae = 1}, 4},
+           {{.data = 2, .cfg = 1, .gather = 2, .shard_weights = "true"}, 4},
+           {{.data = 2, .cfg = 2, .gather = 2, .shard_weights = "true"}, 8}}) {
+    CAPTURE(ranks, parallel.shard_weights);
+    CHECK((made(parallel, ranks) == alone));
+  }
+}
+
+}  // namespace xdit::launch

@@ -1,0 +1,55 @@
+// Models without files have as many parameters as diffusers and transformers make of their published configs.
+#include <functional>
+#include <numeric>
+
+#include "core/error.h"
+#include "models/registry.h"
+#include "tests/catch.h"
+
+namespace xdit::models {
+namespace {
+
+std::int64_t parameters_of(const Network& network) {
+  std::int64_t sum = 0;
+  for (const weights::Parameter& parameter : network.parameters)
+    sum += std::reduce(parameter.shape.begin(), parameter.shape.end(), std::int64_t{1}, std::multiplies<>());
+  return sum;
+}
+
+TEST_CASE("built-in models are as large as the published ones") {
+  constexpr std::int64_t kDecoder = 49'490'199;
+  const std::map<std::string, std::vector<std::int64_t>> sizes{
+      {"sdxl", {123'060'480, 694'659'840, 2'567'463'684, kDecoder}},
+      {"stabilityai/stable-diffusion-xl-base-1.0", {123'060'480, 694'659'840, 2'567'463'684, kDecoder}},
+      {"sd15", {123'060'480, 859'520'964, kDecoder}},
+      {"SD21", {340'387'840, 865'910'724, kDecoder}},
+  };
+  for (const auto& [name, expected] : sizes) {
+    CAPTURE(name);
+    std::vector<std::int64_t> found;
+    for (const Network& network : open(name, {}, {}, true).networks) found.push_back(parameters_of(network));
+    CHECK(found == expected);
+  }
+}
+
+TEST_CASE("Stable Diffusion in one file is refused, not ignored") {
+  const std::string folder = std::string(XDIT_TEST_DATA) + "/sd/tiny-sd15";
+  try {
+    static_cast<void>(open(folder + "/unet/diffusion_pytorch_model.safetensors", folder, {}, false));
+    FAIL("it was read");
+  } catch (const Error& error) {
+    CHECK(error.code() == ExitCode::kModel);
+    CHECK_THAT(error.what(), ContainsSubstring("in one file") && ContainsSubstring("from_single_file"));
+  }
+}
+
+TEST_CASE("the published sizes are the defaults") {
+  const auto height = [](const char* name) { return open(name, {}, {}, true).defaults.height; };
+  CHECK(height("sdxl") == 1024);
+  CHECK(height("sd15") == 512);
+  CHECK(height("sd21") == 768);
+  CHECK(height("FLUX.1-dev") == std::nullopt);
+}
+
+}  // namespace
+}  // namespace xdit::models
