@@ -13,6 +13,14 @@ enum class Allow : std::uint8_t { kExact, kRounding, kApproximate };
 enum class Device : std::uint8_t { kCuda, kCpu };
 enum class Transport : std::uint8_t { kAuto, kPeer, kHost };
 
+/// One picture of a run: prompt-major, then seed, then count.
+struct Picture {
+  std::int64_t index;  ///< 0-based over the run
+  std::string prompt;
+  std::uint64_t seed;
+  friend bool operator==(const Picture&, const Picture&) = default;
+};
+
 /// What a run is, after every source of settings has been merged and checked. Immutable and printable
 /// (`generate --dry-run`). Nothing here depends on the machine.
 struct RunSpec {
@@ -76,15 +84,10 @@ struct RunSpec {
   Parallel parallel;
   Output output;
   Runtime runtime;
+  std::vector<Picture> listed{};  ///< a batch names its pictures; else they follow from the above
   friend bool operator==(const RunSpec&, const RunSpec&) = default;
 };
 
-/// One picture of a run: prompt-major, then seed, then count.
-struct Picture {
-  std::int64_t index;  ///< 0-based over the run
-  std::string prompt;
-  std::uint64_t seed;
-};
 [[nodiscard]] std::vector<Picture> pictures(const RunSpec& spec);
 
 /// The profile that would give this run again, as YAML: every key, in the documented order.
