@@ -80,6 +80,7 @@ void add_generate_flags(Parser& parser) {
 
 GenerateOptions read_generate_options(const Parser& flags, std::istream& input) {
   GenerateOptions options{.settings = {},
+                          .fallback = {},
                           .profile = flags.last("--profile"),
                           .from_image = flags.last("--from-image"),
                           .json = flags.on("--json"),

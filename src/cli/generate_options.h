@@ -11,6 +11,7 @@ namespace xdit::cli {
 /// What the command line of `generate` says.
 struct GenerateOptions {
   config::Layer settings;  ///< of flags; --set stands before flags, so that flags win
+  config::Layer fallback;  ///< below all else
   std::string profile;     ///< file, or ""
   std::string from_image;  ///< file, or ""
   output::ProgressMode progress = output::ProgressMode::kAuto;

@@ -28,6 +28,7 @@ std::string short_help() {
   return R"(xdit-gen: pictures from prompts, with FLUX.1
 
 usage: xdit-gen [generate] -m MODEL -p PROMPT [flags]
+       xdit-gen batch prompts.jsonl -m MODEL -o "out/{index}.png" [--resume]
        xdit-gen inspect FILE  |  xdit-gen list models|schedulers|devices
        xdit-gen verify A B
 

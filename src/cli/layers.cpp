@@ -70,7 +70,7 @@ std::vector<config::Layer> model_defaults(const models::Model& model) {
 
 Prepared prepare(const GenerateOptions& options, const char* const* environment,
                  const std::function<std::uint64_t()>& draw_seed) {
-  std::vector<config::Layer> layers;
+  std::vector<config::Layer> layers{options.fallback};
   std::optional<output::PictureRecord> record;
   if (!options.profile.empty()) layers.push_back(config::read_profile(options.profile));
   layers.push_back(config::read_environment(environment));
@@ -97,7 +97,7 @@ Prepared prepare(const GenerateOptions& options, const char* const* environment,
   const bool flow_matching = scheduler_of(model.files.scheduler_config).starts_with("flow-match-");
   scheduler = config::sampler_for(scheduler, flow_matching);
   if (record) compare_model(*record, model, resolved);
-  return {std::move(model), std::move(resolved)};
+  return {std::move(model), std::move(resolved), std::move(layers)};
 }
 
 }  // namespace xdit::cli

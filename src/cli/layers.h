@@ -13,6 +13,7 @@ namespace xdit::cli {
 struct Prepared {
   models::Model model;
   config::Resolved resolved;
+  std::vector<config::Layer> layers;  ///< that it was resolved from
 };
 
 /// Merges built-in < model's default < profile < environment < image < flags. Values are checked before the

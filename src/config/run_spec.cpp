@@ -7,6 +7,7 @@
 namespace xdit::config {
 
 std::vector<Picture> pictures(const RunSpec& spec) {
+  if (!spec.listed.empty()) return spec.listed;
   std::vector<Picture> all;
   for (const std::string& prompt : spec.prompts)
     for (const std::uint64_t seed : spec.sampling.seeds)

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "config/extent.h"
+#include "config/picture.h"
 #include "core/dtype.h"
 
 namespace xdit::config {
@@ -38,6 +39,7 @@ struct RunSpec {
     std::int64_t steps = 28;
     double guidance = 3.5;
     double cfg_scale = 1.0;
+    double guidance_rescale = 0;             ///< 0..1 (Lin et al. 2023, section 3.4)
     std::optional<double> shift;             ///< fixed time shift; unset: the model's
     std::vector<std::uint64_t> seeds{};      ///< at least one; a drawn seed (-1) is already a number here
     std::optional<DType> rng_dtype;          ///< unset: `model.dtype`, as diffusers draws
@@ -80,15 +82,10 @@ struct RunSpec {
   Parallel parallel;
   Output output;
   Runtime runtime;
+  std::vector<Picture> listed{};  ///< a batch names its pictures; else they follow from the above
   friend bool operator==(const RunSpec&, const RunSpec&) = default;
 };
 
-/// One picture of a run: prompt-major, then seed, then count.
-struct Picture {
-  std::int64_t index;  ///< 0-based over the run
-  std::string prompt;
-  std::uint64_t seed;
-};
 [[nodiscard]] std::vector<Picture> pictures(const RunSpec& spec);
 
 /// The profile that would give this run again, as YAML: every key, in the documented order.

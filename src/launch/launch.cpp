@@ -12,7 +12,7 @@
 #include "launch/clock.h"
 #include "launch/join.h"
 #include "launch/rank_process.h"
-#include "launch/supervisor.h"
+#include "launch/spawn.h"
 #include "output/path_template.h"
 #include "weights/model_files.h"
 
@@ -36,32 +36,6 @@ class WithoutProgress final : public pipeline::Listener {
 std::string device_name(const parallel::Machine& machine, const config::RunSpec& spec, std::int64_t device) {
   if (spec.runtime.device == config::Device::kCpu) return "cpu";
   return machine.gpus.at(static_cast<std::size_t>(device)).name;
-}
-
-// A process for each rank of the plan.
-void spawn(const pipeline::RankJob& job, std::int64_t cores, pipeline::Listener& listener,
-           const StopToken& stop, output::Report& report) {
-  const double timeout_s = job.spec.runtime.timeout_s;
-  const auto ranks = static_cast<std::int64_t>(job.plan.ranks.size());
-  Supervisor supervisor(timeout_s, listener, stop);
-  for (const parallel::RankPlan& rank : job.plan.ranks)
-    supervisor.start([&](Channel channel, pid_t launcher) {
-      if (ranks > 1)  // LibTorch would give each rank every core; a number that the user set stays
-        ::setenv("OMP_NUM_THREADS", std::to_string(std::max<std::int64_t>(1, cores / ranks)).c_str(), 0);
-      StopToken own_stop;
-      rank_main({.spec = job.spec,
-                 .model = job.model,
-                 .plan = job.plan,
-                 .rank = rank.rank,
-                 .model_hash = job.model_hash,
-                 .paths = job.paths,
-                 .stop = own_stop,
-                 .peers = job.peers,
-                 .meeting = job.meeting,
-                 .started_s = job.started_s},
-                own_stop, std::move(channel), launcher, std::min(1.0, timeout_s / 4));
-    });
-  supervisor.wait(report);
 }
 
 }  // namespace
@@ -112,10 +86,10 @@ Outcome run(const config::RunSpec& asked, const models::Model& model, pipeline::
                               .meeting = meeting,
                               .started_s = started_s};
   if (!place) {
-    spawn(job, machine.cores, listener, stop, report);
+    spawn({job}, machine.cores, listener, stop, report);
   } else {
     WithoutProgress quiet(listener);
-    run_rank(job, first_rank == 0 ? listener : static_cast<pipeline::Listener&>(quiet), report);
+    run_rank({job}, first_rank == 0 ? listener : static_cast<pipeline::Listener&>(quiet), report);
   }
   for (output::RankUse& use : report.ranks) {
     const std::int64_t device = outcome.plan.ranks.at(static_cast<std::size_t>(use.rank)).device;

@@ -28,4 +28,21 @@ struct Outcome {
 [[nodiscard]] Outcome run(const config::RunSpec& spec, const models::Model& model,
                           pipeline::Listener& listener, const StopToken& stop);
 
+/// Pictures of one shape, which a RunSpec lists, and who makes them.
+struct PlannedJob {
+  config::RunSpec spec;
+  parallel::Plan plan;
+};
+/// Deals the pictures out so that they are finished in about their order. Error as make_plan's.
+[[nodiscard]] PlannedJob plan_job(config::RunSpec spec, const models::Model& model,
+                                  const parallel::Machine& machine);
+
+/// Makes the pictures of all jobs on ranks that stay from the first to the last; `paths` by Picture::index. A
+/// picture that fails alone is told to `listener`. Throws Error; what is finished stays.
+[[nodiscard]] output::Report run_jobs(const std::vector<PlannedJob>& jobs, const models::Model& model,
+                                      const std::string& model_hash,
+                                      const std::vector<std::filesystem::path>& paths,
+                                      const parallel::Machine& machine, pipeline::Listener& listener,
+                                      const StopToken& stop);
+
 }  // namespace xdit::launch

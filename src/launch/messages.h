@@ -5,7 +5,7 @@
 #include "output/report.h"
 
 /// What goes over a Channel. Rank to launcher: {"begin": phase, "steps": n}, {"advance": done},
-/// {"finish": true}, {"picture": index}, {"warn": line}, {} (alive), and at the end {"report": ...} or
+/// {"finish": true}, {"picture": index}, {"failed": index, "error": ...}, {"warn": line}, {} (alive), and at the end {"report": ...} or
 /// {"error": ...}, with {"after": rank} where it only follows from that rank's, which is told earlier.
 /// Launcher to rank: {"stop": signal}.
 namespace xdit::output {
@@ -34,6 +34,13 @@ inline void add_report(const nlohmann::json& part, output::Report& report) {
             {"message", error.message()},
             {"where", error.where()},
             {"fix", error.fix()}}}};
+}
+
+/// Of an error_message.
+[[nodiscard]] inline Error error_of(const nlohmann::json& message) {
+  const nlohmann::json& error = message.at("error");
+  return {static_cast<ExitCode>(error.at("code").get<int>()), error.at("message").get<std::string>(),
+          error.at("where").get<std::string>(), error.at("fix").get<std::string>()};
 }
 
 }  // namespace xdit::launch

@@ -49,6 +49,11 @@ class Teller final : public pipeline::Listener {
   void finish() override { tell({{"finish", true}}); }
   void picture(std::int64_t index) override { tell({{"picture", index}}); }
   void warn(std::string_view line) override { tell({{"warn", line}}); }
+  void failed(std::int64_t picture, const Error& why) override {
+    json message = error_message(why);
+    message["failed"] = picture;
+    tell(message);
+  }
 
   void tell(const json& message) {
     const std::lock_guard lock(sending_);
@@ -71,47 +76,52 @@ class Teller final : public pipeline::Listener {
   std::mutex sending_;
 };
 
-int report_failure(const pipeline::RankJob& job, Teller& teller, const Error& error) {
+using Jobs = std::vector<pipeline::RankJob>;
+
+int report_failure(const Jobs& jobs, Teller& teller, const Error& error) {
   json message = error_message(error);
-  const std::optional<int> first = job.peers ? job.peers->aborted() : std::nullopt;
-  if (first && *first != job.rank) message["after"] = *first;
+  for (const pipeline::RankJob& job : jobs) {
+    const std::optional<int> first = job.peers ? job.peers->aborted() : std::nullopt;
+    if (first && *first != job.rank) message["after"] = *first;
+  }
   teller.tell(message);
-  if (job.peers) job.peers->abort(static_cast<int>(job.rank));  // told before any peer can notice
+  for (const pipeline::RankJob& job : jobs)
+    if (job.peers) job.peers->abort(static_cast<int>(job.rank));  // told before any peer can notice
   return static_cast<int>(error.code());
 }
 
-int run_and_tell(const pipeline::RankJob& job, Teller& teller) {
+int run_and_tell(const Jobs& jobs, Teller& teller) {
   try {
     output::Report report;
-    run_rank(job, teller, report);
+    run_rank(jobs, teller, report);
     teller.tell(report_message(report));
     return 0;
   } catch (const Error& error) {
-    return report_failure(job, teller, error);
+    return report_failure(jobs, teller, error);
   } catch (const std::bad_alloc&) {
-    return report_failure(job, teller, Error(ExitCode::kMemory, "out of memory", {}, "a smaller --size"));
+    return report_failure(jobs, teller, Error(ExitCode::kMemory, "out of memory", {}, "a smaller --size"));
   } catch (const std::exception& error) {
-    return report_failure(job, teller,
+    return report_failure(jobs, teller,
                           Error(ExitCode::kInternal, fmt::format("internal error: {}", error.what())));
   }
 }
 
 }  // namespace
 
-void run_rank(const pipeline::RankJob& job, pipeline::Listener& listener, output::Report& report) {
+void run_rank(const Jobs& jobs, pipeline::Listener& listener, output::Report& report) {
   pipeline::RunRank* run = open_rank_library();
-  report.phases.push_back({"start", 0, now_s() - job.started_s, job.rank, -1, -1});
-  run(job, listener, report);
+  const pipeline::RankJob& first = jobs.front();
+  report.phases.push_back({"start", 0, now_s() - first.started_s, first.rank, -1, -1});
+  run(jobs, listener, report);
 }
 
-void rank_main(const pipeline::RankJob& job, StopToken& stop, Channel channel, pid_t launcher,
-               double beat_s) {
+void rank_main(const Jobs& jobs, StopToken& stop, Channel channel, pid_t launcher, double beat_s) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != launcher) ::_exit(1);  // it died before that
-  ::prctl(PR_SET_NAME, fmt::format("xdit-rank-{}", job.rank).c_str());
+  ::prctl(PR_SET_NAME, fmt::format("xdit-rank-{}", jobs.front().rank).c_str());
   Teller teller(std::move(channel));
   std::thread([&] { teller.keep_in_touch(stop, beat_s); }).detach();  // as long as the process
-  ::_exit(run_and_tell(job, teller));  // the launcher's buffers and LibTorch's destructors stay untouched
+  ::_exit(run_and_tell(jobs, teller));  // the launcher's buffers and LibTorch's destructors stay untouched
 }
 
 }  // namespace xdit::launch

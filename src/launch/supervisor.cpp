@@ -128,14 +128,16 @@ void Supervisor::hear(Child& child, const json& message, output::Report& report)
   } else if (const auto part = message.find("report"); part != message.end()) {
     child.ended = true;
     add_report(*part, report);
-  } else if (const auto fault = message.find("error"); fault != message.end()) {
+  } else if (const auto failed = message.find("failed"); failed != message.end()) {
+    listener_.failed(failed->get<std::int64_t>(), error_of(message));
+  } else if (message.contains("error")) {
     child.ended = true;
-    const auto code = static_cast<ExitCode>(fault->at("code").get<int>());
+    const Error error = error_of(message);
     if (stop_.signal() != 0) return;        // the others end their steps too
     if (message.contains("after")) return;  // the cause lies in another channel already
-    std::string what = fault->at("message").get<std::string>();
+    std::string what = error.message();
     if (children_.size() > 1) what = fmt::format("rank {} in {}: {}", child.rank, child.phase, what);
-    throw Error(code, what, fault->at("where").get<std::string>(), fault->at("fix").get<std::string>());
+    throw Error(error.code(), what, error.where(), error.fix());
   }
 }
 

@@ -32,6 +32,7 @@ void visit_fields(Record& record, Visit&& visit) {
   visit("sigmas", "sampling.sigmas", record.sigmas);
   visit("guidance", "sampling.guidance", record.guidance);
   visit("cfg_scale", "sampling.cfg_scale", record.cfg_scale);
+  visit("guidance_rescale", "sampling.guidance_rescale", record.guidance_rescale);
   visit("shift", "sampling.shift", record.shift);
   visit("timestep_spacing", "sampling.timestep_spacing", record.timestep_spacing);
   visit("original_size", "sampling.original_size", record.original_size);
@@ -166,6 +167,8 @@ PictureRecord record_of(const config::RunSpec& spec, const config::Picture& pict
           .sigmas = sampling.sigmas,
           .guidance = sampling.guidance,
           .cfg_scale = sampling.cfg_scale,
+          .guidance_rescale =
+              sampling.guidance_rescale == 0 ? std::nullopt : std::optional(sampling.guidance_rescale),
           .shift = sampling.shift,
           .timestep_spacing =
               sampling.timestep_spacing == "auto" ? std::nullopt : std::optional(sampling.timestep_spacing),

@@ -30,6 +30,7 @@ struct PictureRecord {
   std::string sigmas;
   double guidance = 0;
   double cfg_scale = 1;
+  std::optional<double> guidance_rescale{};       ///< unset: none
   std::optional<double> shift;                    ///< unset: the model's
   std::optional<std::string> timestep_spacing{};  ///< likewise
   std::optional<std::string> original_size{}, crop{},

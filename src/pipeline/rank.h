@@ -9,6 +9,7 @@
 
 #include "comm/job.h"
 #include "config/run_spec.h"
+#include "core/error.h"
 #include "core/stop.h"
 #include "models/registry.h"
 #include "output/report.h"
@@ -30,6 +31,7 @@ class Listener {
   virtual void finish() = 0;                     ///< the phase is over
   virtual void picture(std::int64_t index) = 0;  ///< its file is written
   virtual void warn(std::string_view line) = 0;
+  virtual void failed(std::int64_t /*picture*/, const Error& why) { throw why; }  ///< the others can be made
 };
 
 /// Where ranks meet that another launcher started.
@@ -45,16 +47,18 @@ struct RankJob {
   const models::Model& model;
   const parallel::Plan& plan;
   std::int64_t rank = 0;
-  std::string model_hash;                    ///< 64 hex digits, or "dummy"
-  std::vector<std::filesystem::path> paths;  ///< of the pictures
+  std::string model_hash;                           ///< 64 hex digits, or "dummy"
+  const std::vector<std::filesystem::path>& paths;  ///< by the index of the picture
   const StopToken& stop;
   std::shared_ptr<const comm::Job> peers;  ///< what the ranks share; null when they exchange nothing
   std::optional<Meeting> meeting{};        ///< where they come by it, when it is not here yet
+  bool last = true;                        ///< no job follows on this rank
   double started_s = 0;  ///< steady_clock's seconds at which the run began: time 0 of the report
 };
 
-/// Makes the rank's share of the pictures. Fills `report`'s phases and ranks. Throws Error.
-using RunRank = void(const RankJob& job, Listener& listener, output::Report& report);
+/// Makes the rank's share of the pictures of each job, in turn: what they have in common is loaded once.
+/// Fills `report`'s phases and ranks. Throws Error.
+using RunRank = void(const std::vector<RankJob>& jobs, Listener& listener, output::Report& report);
 inline constexpr const char* kRunRankSymbol = "xdit_run_rank";
 
 }  // namespace xdit::pipeline

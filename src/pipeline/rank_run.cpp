@@ -46,11 +46,12 @@ std::uint64_t peak_host_bytes() {
 
 }  // namespace
 
-RankRun::RankRun(const RankJob& job, Listener& listener, output::Report& report)
+RankRun::RankRun(const RankJob& job, Listener& listener, output::Report& report, Resident& resident)
     : job_(job),
       plan_(job.plan.ranks.at(static_cast<std::size_t>(job.rank))),
       listener_(listener),
       report_(report),
+      resident_(resident),
       device_(job.spec.runtime.device == config::Device::kCpu
                   ? at::Device(at::kCPU)
                   : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(plan_.device))),
@@ -91,20 +92,28 @@ void RankRun::run() {
   const auto begin_loading = [&] {
     networks = std::async(std::launch::async, [this] { return load_networks(); });
   };
-  const bool loads = !plan_.networks.empty();
+  if (!report_.ranks.empty()) release_cached_memory(device_);  // of the job before, in other sizes
+  const bool stayed = resident_.serve(job_.plan);
+  const bool holds = !plan_.networks.empty();
+  const bool loads = holds && !stayed;
   if (loads && plan_.overlap_loading) begin_loading();
   if (plan_.encodes)
-    encode_prompts();
+    encode_new_prompts();
   else
     listener_.begin("text_encode", 0);  // another rank's
   share_prompts();
   if (loads) {
     if (!plan_.overlap_loading) begin_loading();
     listener_.begin("load", 0);
-    const Networks loaded = networks.get();
+    Networks loaded = networks.get();
     report_.phases.push_back(phase("load", loaded.start_s, loaded.end_s));
     listener_.finish();
     if (plan_.pictures.count > 0) make_pictures(loaded);
+    if (Resident::may_keep(job_.plan)) resident_.networks = std::move(loaded);
+  } else if (holds) {
+    make_pictures(resident_.networks);
+  }
+  if (holds) {
     Marks done(device_);
     done.add();
     done.wait(0);
@@ -118,7 +127,7 @@ void RankRun::run() {
                            .device = {},
                            .device_id = {},
                            .held_s = now_s() - job_.started_s,
-                           .peak_device_bytes = (loads ? peak_device_bytes(device_) : 0) + buffers,
+                           .peak_device_bytes = (holds ? peak_device_bytes(device_) : 0) + buffers,
                            .peak_host_bytes = peak_host_bytes(),
                            .bytes_read = bytes_read_,
                            .bytes_sent = exchanged != nullptr ? exchanged->bytes_sent() : 0});
@@ -132,7 +141,7 @@ std::unique_ptr<nn::Weights> RankRun::load(const std::string& component) {
   return weights;
 }
 
-RankRun::Networks RankRun::load_networks() {
+Networks RankRun::load_networks() {
   const c10::InferenceMode no_gradients;  // counts for one thread
   Networks networks;
   networks.start_s = now_s();
@@ -142,8 +151,18 @@ RankRun::Networks RankRun::load_networks() {
   return networks;
 }
 
+void RankRun::encode_new_prompts() {
+  const std::int64_t length = job_.spec.sampling.max_sequence_length;
+  embeddings_ = resident_.embeddings.find(prompts_, length, device_);
+  if (embeddings_.size() < prompts_.size()) encode_prompts();
+  if (!job_.last) resident_.embeddings.keep(embeddings_, length);
+}
+
 void RankRun::encode_prompts() {
-  ids_ = tokenise(job_.model, prompts_, job_.spec.sampling.max_sequence_length,
+  std::set<Prompt> unknown;
+  for (const Prompt& prompt : prompts_)
+    if (!embeddings_.contains(prompt)) unknown.insert(prompt);
+  ids_ = tokenise(job_.model, unknown, job_.spec.sampling.max_sequence_length,
                   [this](std::string_view line) { listener_.warn(line); });
   const double start = now_s();
   listener_.begin("load", 0);
@@ -155,7 +174,7 @@ void RankRun::encode_prompts() {
   report_.phases.push_back(phase("load_encoders", start, loaded));
 
   listener_.begin("text_encode", 0);
-  embeddings_ = encode(job_.model, weights, ids_, device_);
+  embeddings_.merge(encode(job_.model, weights, ids_, device_));
   Marks marks(device_);
   marks.add();
   report_.phases.push_back(phase("text_encode", loaded, marks.at_s(0)));
@@ -216,7 +235,7 @@ void RankRun::make_pictures(const Networks& networks) {
   const models::VaeDecoder decoder(vae_, *networks.vae);
   if (embeddings_.size() <= kPreparedPrompts) {
     for (const auto& [prompt, embedding] : embeddings_) static_cast<void>(branch(*denoiser, prompt));
-    denoiser->prepared_all();
+    if (job_.last) denoiser->prepared_all();
   }
 
   std::future<output::Phase> writing;  // of the picture before, on a thread of its own
@@ -231,8 +250,10 @@ void RankRun::make_pictures(const Networks& networks) {
     if (embeddings_.size() > kPreparedPrompts) branches_.clear();
     const at::Tensor latents = denoise(*denoiser, picture);
     if (plan_.latent_rows.count == 0) continue;
-    const at::Tensor image = decode(decoder, latents, picture.index);
+    const at::Tensor decoded = decode(decoder, latents, picture.index);
     if (!plan_.decodes) continue;
+    const at::Tensor image = finished(decoded, picture.index);
+    if (!image.defined()) continue;
     trace_.add("image", image);
     collect();
     writing = std::async(std::launch::async, [this, &picture, image] { return write(picture, image); });
@@ -260,9 +281,12 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& p
       }};
   const Prompt prompt{picture.prompt};
   const Prompt negative{spec.negative_prompt, true};
-  const parallel::Guidance guidance{.positive = &branch(denoiser, prompt),
-                                    .negative = guided_ ? &branch(denoiser, negative) : nullptr,
-                                    .scale = spec.sampling.cfg_scale};
+  const parallel::Guidance guidance{
+      .positive = &branch(denoiser, prompt),
+      .negative = guided_ ? &branch(denoiser, negative) : nullptr,
+      .scale = spec.sampling.cfg_scale,
+      .rescale = spec.sampling.guidance_rescale,
+      .whole = [&](const at::Tensor& part) { return spread_.all_tokens(part); }};
   trace_prompt(prompt);
   if (guided_) trace_prompt(negative);
   const auto shown = [&](const at::Tensor& packed) { return denoiser.as_diffusers(packed, rows, columns); };
@@ -302,10 +326,19 @@ at::Tensor RankRun::decode(const models::VaeDecoder& decoder, const at::Tensor& 
   marks.add();
   marks.wait(0);
   spread_.check();
-  at::Tensor image = plan_.decodes ? finished_picture(decoded) : at::Tensor();
   report_.phases.push_back(phase("decode", start, marks.at_s(0), picture));
   listener_.finish();
-  return image;
+  return decoded;
+}
+
+at::Tensor RankRun::finished(const at::Tensor& decoded, std::int64_t picture) {
+  try {
+    return finished_picture(decoded);
+  } catch (const Error& error) {
+    if (job_.spec.listed.empty()) throw;
+    listener_.failed(picture, error);
+    return {};
+  }
 }
 
 void RankRun::trace_prompt(const Prompt& prompt) {

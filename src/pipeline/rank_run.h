@@ -19,6 +19,7 @@
 #include "parallel/tensor_broadcast.h"
 #include "pipeline/prompts.h"
 #include "pipeline/rank.h"
+#include "pipeline/resident.h"
 #include "pipeline/trace.h"
 #include "schedulers/sampler.h"
 
@@ -27,18 +28,11 @@ namespace xdit::pipeline {
 /// One rank's part of a run, from the files to its pictures.
 class RankRun {
  public:
-  RankRun(const RankJob& job, Listener& listener, output::Report& report);
+  RankRun(const RankJob& job, Listener& listener, output::Report& report, Resident& resident);
   void run();
 
  private:
-  /// Denoiser and decoder, loaded.
-  struct Networks {
-    std::unique_ptr<nn::Weights> denoiser;
-    std::unique_ptr<nn::Weights> vae;  ///< null where no pictures are made
-    double start_s = 0;
-    double end_s = 0;
-  };
-
+  void encode_new_prompts();  ///< those that no job before had
   void encode_prompts();
   void share_prompts();  ///< from the rank that encodes to all
   [[nodiscard]] std::unique_ptr<nn::Weights> load(const std::string& component);
@@ -48,9 +42,11 @@ class RankRun {
   /// Original size, crop and final size, each height first, for models that embed them.
   [[nodiscard]] std::vector<double> size_ids() const;
   [[nodiscard]] const models::Branch& branch(models::Denoiser& denoiser, const Prompt& prompt);
-  /// The finished picture on the rank that writes it, from this rank's rows and the others'.
+  /// The picture on the rank that writes it, from this rank's rows and the others'.
   [[nodiscard]] at::Tensor decode(const models::VaeDecoder& decoder, const at::Tensor& latents,
                                   std::int64_t picture);
+  /// Undefined where it cannot be shown and the batch goes on without it.
+  [[nodiscard]] at::Tensor finished(const at::Tensor& decoded, std::int64_t picture);
   void trace_prompt(const Prompt& prompt);
   [[nodiscard]] output::PictureRecord record_of(const config::Picture& picture) const;
   [[nodiscard]] output::Phase write(const config::Picture& picture, const at::Tensor& image) const;
@@ -61,6 +57,7 @@ class RankRun {
   const parallel::RankPlan& plan_;
   Listener& listener_;
   output::Report& report_;
+  Resident& resident_;
   at::Device device_;
   at::ScalarType dtype_;
   bool guided_;  ///< classifier-free guidance

@@ -131,6 +131,7 @@ std::unique_ptr<Sampler> make_flow(const SamplerOptions& options, const Entry& e
 
 std::unique_ptr<Sampler> make_sampler(const SamplerOptions& options, const nlohmann::json& config) {
   std::vector<std::string> names;
+  names.reserve(kSamplers.size());
   for (const Entry& entry : kSamplers) names.emplace_back(entry.name);
   const auto* entry = std::find_if(kSamplers.begin(), kSamplers.end(),
                                    [&](const Entry& e) { return e.name == options.name; });

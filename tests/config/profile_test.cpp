@@ -87,6 +87,7 @@ TEST_CASE("to_yaml reads back as the same RunSpec") {
                    .steps = 3,
                    .guidance = 0.1,
                    .cfg_scale = 1.0000000000000002,
+                   .guidance_rescale = 0.7,
                    .shift = 1e-2,
                    .seeds = {1, 2, 3, 9, 0, 0},
                    .rng_dtype = DType::kBF16,

@@ -10,8 +10,8 @@
 #include "parallel/plan.h"
 #include "pipeline/rank.h"
 
-extern "C" void xdit_run_rank(const xdit::pipeline::RankJob& job, xdit::pipeline::Listener& listener,
-                              xdit::output::Report& report);
+extern "C" void xdit_run_rank(const std::vector<xdit::pipeline::RankJob>& jobs,
+                              xdit::pipeline::Listener& listener, xdit::output::Report& report);
 
 namespace xdit::test {
 
@@ -43,15 +43,15 @@ inline output::Report run(const config::RunSpec& spec, const models::Model& mode
   std::vector<std::filesystem::path> paths;
   for (const config::Picture& picture : config::pictures(spec))
     paths.push_back(folder / (std::to_string(picture.index) + ".png"));
-  xdit_run_rank({.spec = spec,
-                 .model = model,
-                 .plan = plan,
-                 .rank = 0,
-                 .model_hash = std::string(64, '0'),
-                 .paths = paths,
-                 .stop = recorder.stop,
-                 .peers = nullptr,
-                 .started_s = 0},
+  xdit_run_rank({{.spec = spec,
+                  .model = model,
+                  .plan = plan,
+                  .rank = 0,
+                  .model_hash = std::string(64, '0'),
+                  .paths = paths,
+                  .stop = recorder.stop,
+                  .peers = nullptr,
+                  .started_s = 0}},
                 recorder, report);
   return report;
 }

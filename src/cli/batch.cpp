@@ -1,0 +1,288 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <ctime>
+#include <iostream>
+#include <iterator>
+#include <random>
+#include <thread>
+
+#include "cli/batch_console.h"
+#include "cli/batch_jobs.h"
+#include "cli/commands.h"
+#include "cli/generate_options.h"
+#include "cli/layers.h"
+#include "config/values.h"
+#include "core/file.h"
+#include "launch/join.h"
+#include "launch/launch.h"
+#include "output/path_template.h"
+#include "weights/model_files.h"
+
+namespace xdit::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using Pictures = BatchConsole::Pictures;
+
+constexpr std::size_t kMaxFile = std::size_t{256} << 20U;
+constexpr std::size_t kPromptsAtOnce = 256;  // embeddings of FLUX.1: 1 GB
+constexpr std::size_t kJobsAtOnce = 256;     // each takes a file descriptor or two
+constexpr double kMaxPause_s = 60;
+
+[[noreturn]] void misuse(const std::string& what, const std::string& flag, const std::string& fix = {}) {
+  throw Error(ExitCode::kUsage, what, flag, fix);
+}
+
+std::int64_t retries(const Parser& flags) {
+  const std::string text = flags.last("--retry").empty() ? "0" : flags.last("--retry");
+  if (text.size() > 4 || text.find_first_not_of("0123456789") != std::string::npos)
+    misuse(fmt::format("expected a number, found {}", config::in_quotes(text)), "--retry", "--retry 3");
+  return std::stoll(text);
+}
+
+std::vector<config::BatchLine> read_lines(const Call& call) {
+  if (call.rest.empty()) misuse("no file of prompts", {}, "xdit-gen batch prompts.jsonl, or - for stdin");
+  const std::string& file = call.rest.front();
+  std::string text;
+  if (file != "-") {
+    text = read_file(file, ExitCode::kUsage, kMaxFile);
+  } else {
+    text.assign(std::istreambuf_iterator<char>(std::cin), {});
+    if (text.size() > kMaxFile) misuse("more than 256 MiB on stdin", "-", "a file");
+  }
+  const std::string name = file == "-" ? "stdin" : file;
+  const std::string format = call.flags.last("--format");
+  if (format.empty()) return config::read_batch(text, name, config::batch_format(name, text));
+  const std::vector<std::string> known = config::split("text|jsonl|csv|yaml", '|');
+  const auto found = std::find(known.begin(), known.end(), format);
+  if (found == known.end())
+    misuse(fmt::format("expected text|jsonl|csv|yaml, found {}", config::in_quotes(format)), "--format");
+  return config::read_batch(text, name, static_cast<config::BatchFormat>(found - known.begin()));
+}
+
+void refuse_what_is_of_one_run(const Call& call, const GenerateOptions& options) {
+  if (launch::joined_place(&std::getenv))
+    misuse("a batch starts its own ranks", "RANK", "xdit-gen batch alone");
+  if (options.dry_run) misuse("a batch has no dry run", "--dry-run", "xdit-gen generate --dry-run");
+  for (const char* flag : {"--report", "--trace"})
+    if (!call.flags.last(flag).empty()) misuse("a batch does not write it", flag, "xdit-gen generate");
+  const std::vector<std::string>& prompts = call.flags.values("--prompt");
+  if (std::find(prompts.begin(), prompts.end(), "-") != prompts.end())
+    misuse("a batch reads prompts from its file", "--prompt -");
+}
+
+// Next to the pictures, whatever they are called.
+fs::path manifest_path(const std::string& given, const std::string& path_template) {
+  if (!given.empty()) return given;
+  const std::string fixed = path_template.substr(0, path_template.find_first_of("{%"));
+  return fs::path(fixed.substr(0, fixed.rfind('/') + 1)) / "batch.jsonl";
+}
+
+/// A batch whose lines are settled.
+struct Batch {
+  std::vector<BatchEntry> entries;
+  Pictures pictures;
+  std::vector<fs::path> paths;  ///< by index
+  std::string model_hash;
+};
+
+Batch settled(const Prepared& run, const std::vector<config::BatchLine>& lines,
+              const output::Manifest::Begin& begin) {
+  const config::RunSpec::Output& output = run.resolved.spec.output;
+  Batch batch{.entries = settle(lines, run.layers, begin.seed),
+              .pictures = {},
+              .paths = {},
+              .model_hash = run.model.dummy ? "dummy" : weights::model_hash(run.model.files)};
+  std::vector<config::Picture> all;
+  for (const BatchEntry& entry : batch.entries)
+    all.insert(all.end(), entry.pictures.begin(), entry.pictures.end());
+  // What stands there already is looked at later: a batch that goes on has made some of it.
+  const std::vector<fs::path> paths = output::output_paths(output.path, all, begin.date, /*overwrite=*/true);
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    batch.paths.resize(static_cast<std::size_t>(all[i].index) + 1);
+    batch.paths.back() = paths[i];
+  }
+  for (const BatchEntry& entry : batch.entries)
+    for (const config::Picture& picture : entry.pictures)
+      batch.pictures.emplace(
+          picture.index,
+          output::Manifest::Entry{
+              .line = entry.line,
+              .path = batch.paths.at(static_cast<std::size_t>(picture.index)),
+              .record = output::record_of(entry.spec, picture, run.model.files.name, batch.model_hash),
+              .grid = {}});
+  return batch;
+}
+
+bool holds(const fs::path& path, const output::PictureRecord& record) {
+  try {
+    return output::same_settings(output::read_record(path), record);
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+// Pictures that are not there yet. One that was written when the batch was killed, before it was recorded, is
+// recorded now.
+std::set<std::int64_t> missing(const Batch& batch, const config::RunSpec::Output& output,
+                               output::Manifest& manifest) {
+  std::set<std::int64_t> all;
+  for (const auto& [index, entry] : batch.pictures) {
+    std::error_code ignored;
+    const bool there = fs::exists(fs::symlink_status(entry.path, ignored));
+    if (there && manifest.resumed()) {
+      if (manifest.has(entry.path, entry.record)) continue;
+      if (holds(entry.path, entry.record)) {
+        manifest.done(entry);
+        continue;
+      }
+    }
+    const bool unsigned_picture =
+        manifest.resumed() && !output.metadata;  // may be of a batch that was killed
+    if (there && !output.overwrite && !unsigned_picture)
+      throw Error(ExitCode::kOutput, "the file exists", entry.path.string(),
+                  "--overwrite, or another -o, e.g. -o 'out/{index}.png'");
+    all.insert(index);
+  }
+  return all;
+}
+
+std::string text_of(const parallel::Mesh& mesh) {
+  std::string text;
+  for (const auto& [name, degree] : {std::pair{"data", mesh.data},
+                                     {"cfg", mesh.cfg},
+                                     {"pipefusion", mesh.pipefusion},
+                                     {"ring", mesh.ring},
+                                     {"gather", mesh.gather},
+                                     {"ulysses", mesh.ulysses},
+                                     {"tensor", mesh.tensor}})
+    if (degree > 1) text += fmt::format("{}{} {}", text.empty() ? "" : ", ", name, degree);
+  return text.empty() ? "1" : text;
+}
+
+// Jobs for all that is not settled; lines that no plan fits are faults.
+std::vector<launch::PlannedJob> plan(Batch& batch, const std::set<std::int64_t>& wanted, const Prepared& run,
+                                     const parallel::Machine& machine, BatchConsole& console) {
+  std::vector<launch::PlannedJob> jobs;
+  std::vector<std::int64_t> order;
+  const auto open = [&](std::int64_t index) { return wanted.contains(index) && !console.settled(index); };
+  for (config::RunSpec& spec : group(batch.entries, kPromptsAtOnce, open)) {
+    spec.output.overwrite = true;  // `missing` has looked
+    const std::vector<config::Picture> listed = spec.listed;
+    try {
+      jobs.push_back(launch::plan_job(std::move(spec), run.model, machine));
+    } catch (const Error& error) {
+      if (error.code() != ExitCode::kUsage && error.code() != ExitCode::kMemory) throw;
+      for (const config::Picture& picture : listed) console.failed(picture.index, error);
+      continue;
+    }
+    for (const std::string& note : jobs.back().plan.notes) console.warn(note);
+    for (const config::Picture& picture : listed) {
+      order.push_back(picture.index);
+      batch.pictures.at(picture.index).grid = text_of(jobs.back().plan.mesh);
+    }
+  }
+  console.expect(order);
+  return jobs;
+}
+
+void make(const std::vector<launch::PlannedJob>& jobs, const Batch& batch, const Prepared& run,
+          const parallel::Machine& machine, BatchConsole& console, const StopToken& stop) {
+  for (std::size_t at = 0; at < jobs.size(); at += kJobsAtOnce) {
+    const auto first = jobs.begin() + static_cast<std::ptrdiff_t>(at);
+    const std::vector<launch::PlannedJob> some(
+        first, first + static_cast<std::ptrdiff_t>(std::min(kJobsAtOnce, jobs.size() - at)));
+    static_cast<void>(
+        launch::run_jobs(some, run.model, batch.model_hash, batch.paths, machine, console, stop));
+  }
+}
+
+bool may_pass(ExitCode code) {
+  return code == ExitCode::kRank || code == ExitCode::kDevice || code == ExitCode::kMemory ||
+         code == ExitCode::kOutput || code == ExitCode::kInternal;
+}
+
+void pause(double seconds, const StopToken& stop) {
+  const auto until = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
+  while (std::chrono::steady_clock::now() < until) {
+    stop.check();
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+}
+
+// As often as `retry` allows without a picture in between.
+void make_all(Batch& batch, const std::set<std::int64_t>& wanted, const Prepared& run, std::int64_t retry,
+              BatchConsole& console, const StopToken& stop) {
+  std::int64_t failures = 0;
+  for (double pause_s = 1;; pause_s = std::min(2 * pause_s, kMaxPause_s)) {
+    const parallel::Machine machine = launch::this_machine();  // a lost GPU is not there any more
+    const std::size_t before = console.made();
+    try {
+      make(plan(batch, wanted, run, machine, console), batch, run, machine, console, stop);
+      return;
+    } catch (const Error& error) {
+      if (console.made() > before) {
+        failures = 0;
+        pause_s = 1;
+      }
+      if (!may_pass(error.code()) || failures++ >= retry) throw;
+      console.warn(fmt::format("{}; again in {} s", error.message(), pause_s));
+    }
+    pause(pause_s, stop);
+  }
+}
+
+ExitCode batch(const Call& call) {
+  GenerateOptions options = read_generate_options(call.flags, std::cin);
+  refuse_what_is_of_one_run(call, options);
+  const std::int64_t retry = retries(call.flags);
+  const std::vector<config::BatchLine> lines = read_lines(call);
+  call.stop.check();  // stdin may have waited for long
+  const auto fallback = [](const char* key, const char* value) {
+    return config::Setting{.key = key, .values = {value}, .where = {}, .code = ExitCode::kUsage};
+  };
+  options.fallback = {fallback("prompt", ""), fallback("output.path", "out/{index}.png")};
+  const Prepared run = prepare(options, call.environment, [] { return std::uint64_t{0}; });
+  for (const std::string& warning : run.resolved.warnings)
+    if (!options.quiet) fmt::print(stderr, "xdit-gen: warning: {}\n", warning);
+
+  const config::RunSpec::Output& output = run.resolved.spec.output;
+  std::random_device entropy;
+  output::Manifest manifest(manifest_path(call.flags.last("--manifest"), output.path),
+                            {.seed = entropy(), .date = output::local_date(std::time(nullptr))},
+                            call.flags.on("--resume"), output.overwrite);
+  Batch all = settled(run, lines, manifest.begin());
+  BatchConsole console(options, manifest, all.pictures);
+  for (const BatchEntry& entry : all.entries)
+    if (entry.fault) console.fault(entry.line, *entry.fault);
+  const std::set<std::int64_t> wanted = missing(all, output, manifest);
+  if (manifest.resumed())
+    console.note(fmt::format("{} of {} pictures left", wanted.size(), all.pictures.size()));
+  make_all(all, wanted, run, retry, console, call.stop);
+  if (console.faults() == 0) return ExitCode::kOk;
+  console.note(fmt::format("{} pictures made, {} faults", console.made(), console.faults()));
+  return ExitCode::kPartial;
+}
+
+}  // namespace
+
+Command batch_command() {
+  const auto add_flags = [](Parser& parser) {
+    parser.value("--format", "text|jsonl|csv|yaml", "of the file; else by its name");
+    parser.toggle("--resume", "goes on with a batch that was cut short");
+    parser.value("--retry", "N", "times that ranks are started again after a failure");
+    parser.value("--manifest", "PATH", "what was done, as JSONL; else batch.jsonl beside the pictures");
+    add_generate_flags(parser);
+  };
+  return {.name = "batch",
+          .arguments = "FILE",
+          .positionals = 1,
+          .meaning = "pictures from a file of prompts, with one load of the model",
+          .add_flags = add_flags,
+          .run = batch};
+}
+
+}  // namespace xdit::cli

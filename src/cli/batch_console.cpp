@@ -1,0 +1,84 @@
+#include "cli/batch_console.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "cli/console.h"
+#include "config/values.h"
+
+namespace xdit::cli {
+
+BatchConsole::BatchConsole(const GenerateOptions& options, output::Manifest& manifest,
+                           const Pictures& pictures)
+    : json_(options.json),
+      quiet_(options.quiet),
+      manifest_(manifest),
+      pictures_(pictures),
+      progress_(options.progress, output::stderr_screen()) {}
+
+void BatchConsole::expect(const std::vector<std::int64_t>& order) {
+  order_ = order;
+  shown_ = 0;
+}
+
+void BatchConsole::begin(std::string_view phase, std::int64_t steps) {
+  std::string label(phase);
+  std::replace(label.begin(), label.end(), '_', ' ');
+  if (phase == "denoise") label += fmt::format(", {} of {} pictures done", made_.size(), order_.size());
+  progress_.begin(std::move(label), steps);
+}
+
+void BatchConsole::picture(std::int64_t index) {
+  manifest_.done(pictures_.at(index));
+  made_.insert(index);
+  show();
+}
+
+void BatchConsole::failed(std::int64_t index, const Error& why) {
+  lost_.insert(index);
+  fault(pictures_.at(index).line, why);
+  show();
+}
+
+void BatchConsole::fault(const std::string& line, const Error& why) {
+  ++faults_;
+  std::string text = why.what();
+  if (why.where() != line) text = fmt::format("{}: {}", line, text);
+  manifest_.failed(line, text);
+  progress_.note(fmt::format("xdit-gen: error: {}", printable(text)));
+}
+
+void BatchConsole::show() {
+  for (; shown_ < order_.size() && settled(order_[shown_]); ++shown_) {
+    const std::int64_t index = order_[shown_];
+    if (!made_.contains(index)) continue;
+    const output::Manifest::Entry& entry = pictures_.at(index);
+    const std::string path = entry.path.string();
+    if (!json_) {
+      print(path + "\n");
+      continue;
+    }
+    const nlohmann::ordered_json line{{"path", config::valid_utf8(path)},
+                                      {"index", index},
+                                      {"line", config::valid_utf8(entry.line)},
+                                      {"prompt", entry.record.prompt},
+                                      {"seed", entry.record.seed},
+                                      {"width", entry.record.width},
+                                      {"height", entry.record.height},
+                                      {"steps", entry.record.steps},
+                                      {"model", entry.record.model}};
+    print(line.dump() + "\n");
+  }
+}
+
+void BatchConsole::warn(std::string_view line) {
+  if (warned_.emplace(line).second) note(fmt::format("warning: {}", line));
+}
+
+void BatchConsole::note(std::string_view line) {
+  if (!quiet_) progress_.note(fmt::format("xdit-gen: {}", printable(std::string(line))));
+}
+
+}  // namespace xdit::cli

@@ -1,0 +1,96 @@
+#include "cli/batch_jobs.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "config/settings.h"
+
+namespace xdit::cli {
+namespace {
+
+using config::RunSpec;
+
+// 32 bits, short enough to type again. splitmix64 (Steele et al. 2014).
+std::uint64_t drawn(std::uint64_t from, std::uint64_t line, std::uint64_t nth) {
+  std::uint64_t z = from + (line * 1024 + nth + 1) * 0x9E3779B97F4A7C15U;
+  z = (z ^ (z >> 30U)) * 0xBF58476D1CE4E5B9U;
+  z = (z ^ (z >> 27U)) * 0x94D049BB133111EBU;
+  return (z ^ (z >> 31U)) >> 32U;
+}
+
+// What pictures of one job have in common.
+RunSpec shape_of(RunSpec spec) {
+  spec.prompts = {""};
+  spec.sampling.seeds = {0};
+  spec.image.count = 1;
+  return spec;
+}
+
+// Pictures of one shape, by prompt; both in order of appearance.
+struct Group {
+  RunSpec shape;
+  std::map<std::string, std::size_t> place;
+  std::vector<std::vector<config::Picture>> by_prompt;
+
+  void add(const config::Picture& picture) {
+    const auto [found, fresh] = place.emplace(picture.prompt, by_prompt.size());
+    if (fresh) by_prompt.emplace_back();
+    by_prompt[found->second].push_back(picture);
+  }
+};
+
+}  // namespace
+
+std::vector<BatchEntry> settle(const std::vector<config::BatchLine>& lines, std::vector<config::Layer> layers,
+                               std::uint64_t drawn_from) {
+  std::vector<BatchEntry> entries;
+  entries.reserve(lines.size());
+  std::int64_t index = 0;
+  for (const config::BatchLine& line : lines) {
+    BatchEntry& entry = entries.emplace_back(BatchEntry{.line = line.where});
+    entry.fault = line.fault;
+    layers.push_back(line.settings);
+    try {
+      if (!entry.fault) {
+        if (config::winner(layers, "prompt")->where.empty())
+          throw Error(ExitCode::kUsage, "no prompt", line.where, R"({"prompt": "a fox"}, or -p for all)");
+        std::uint64_t nth = 0;
+        entry.spec = config::resolve(layers, [&] { return drawn(drawn_from, entries.size(), nth++); }).spec;
+        entry.pictures = config::pictures(entry.spec);
+      }
+    } catch (const Error& error) {
+      entry.fault = error;
+    }
+    layers.pop_back();
+    for (config::Picture& picture : entry.pictures) picture.index += index;
+    index += std::max<std::int64_t>(1, static_cast<std::int64_t>(entry.pictures.size()));
+  }
+  return entries;
+}
+
+std::vector<RunSpec> group(const std::vector<BatchEntry>& entries, std::size_t prompts,
+                           const std::function<bool(std::int64_t index)>& wanted) {
+  std::vector<Group> groups;
+  std::map<std::string, std::size_t> known;  // by all settings, as text
+  for (const BatchEntry& entry : entries) {
+    if (entry.fault) continue;
+    const RunSpec shape = shape_of(entry.spec);
+    for (const config::Picture& picture : entry.pictures) {
+      if (!wanted(picture.index)) continue;
+      const auto [found, fresh] = known.emplace(config::to_yaml(shape), groups.size());
+      if (fresh) groups.push_back({.shape = shape, .place = {}, .by_prompt = {}});
+      groups[found->second].add(picture);
+    }
+  }
+  std::vector<RunSpec> specs;
+  for (const Group& one : groups)
+    for (std::size_t i = 0; i < one.by_prompt.size(); ++i) {
+      if (i % prompts == 0) specs.push_back(one.shape);
+      std::vector<config::Picture>& listed = specs.back().listed;
+      listed.insert(listed.end(), one.by_prompt[i].begin(), one.by_prompt[i].end());
+    }
+  return specs;
+}
+
+}  // namespace xdit::cli

@@ -1,0 +1,32 @@
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "config/batch_file.h"
+#include "config/run_spec.h"
+
+namespace xdit::cli {
+
+/// A line of a batch with all settings known, or with its fault.
+struct BatchEntry {
+  std::string line;  ///< "prompts.jsonl:12"
+  config::RunSpec spec{};
+  std::vector<config::Picture> pictures{};  ///< index counts over the batch; a line with a fault takes one
+  std::optional<Error> fault{};
+};
+
+/// Settles every line over `layers`, which hold the batch's own settings. A seed of -1 follows from
+/// `drawn_from` and the line's place: the same when a batch goes on.
+[[nodiscard]] std::vector<BatchEntry> settle(const std::vector<config::BatchLine>& lines,
+                                             std::vector<config::Layer> layers, std::uint64_t drawn_from);
+
+/// Entries' pictures for which `wanted` says so, as specs that list them: one a shape (whatever differs
+/// besides prompt and seed), equal prompts beside each other, at most `prompts` of them each. The order is
+/// that of the file, but for this.
+[[nodiscard]] std::vector<config::RunSpec> group(const std::vector<BatchEntry>& entries, std::size_t prompts,
+                                                 const std::function<bool(std::int64_t index)>& wanted);
+
+}  // namespace xdit::cli

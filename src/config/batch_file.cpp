@@ -1,0 +1,229 @@
+#include "config/batch_file.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "config/values.h"
+#include "config/yaml.h"
+#include "core/json.h"
+#include "core/nearest.h"
+
+namespace xdit::config {
+namespace {
+
+constexpr std::size_t kMaxLine = std::size_t{2} << 20U;
+
+// A picture's own settings; the others are the batch's.
+bool of_a_line(const Key& key) {
+  return key.path == "prompt" || key.path == "negative_prompt" || key.path.starts_with("image.") ||
+         key.path.starts_with("sampling.");
+}
+
+const Key& key_of(const std::string& name, const std::string& where) {
+  std::string flag = name;
+  std::replace(flag.begin(), flag.end(), '_', '-');
+  std::vector<std::string> known;
+  for (const Key& key : keys()) {
+    if (!of_a_line(key)) continue;
+    std::vector<std::string> flags = split(key.aliases, ' ');
+    flags.emplace_back(key.flag);
+    if (name == key.path || std::find(flags.begin(), flags.end(), "--" + flag) != flags.end()) return key;
+    known.emplace_back(key.flag.empty() ? key.path : key.flag.substr(2));
+  }
+  throw Error(ExitCode::kUsage, fmt::format("{} is no setting of a line", in_quotes(name)), where,
+              nearest(flag, known));
+}
+
+void add(const std::string& name, std::vector<std::string> values, BatchLine& line) {
+  const Key& key = key_of(name, line.where);
+  if (values.size() > 1 && !key.list)
+    throw Error(ExitCode::kUsage, fmt::format("{} takes one value", key.path), line.where);
+  for (const Setting& other : line.settings)
+    if (other.key == key.path)
+      throw Error(ExitCode::kUsage, fmt::format("{} is there twice", key.path), line.where);
+  line.settings.push_back({.key = std::string(key.path),
+                           .values = std::move(values),
+                           .where = line.where,
+                           .code = ExitCode::kUsage});
+}
+
+// Fills one line, whose faults are its own.
+template <class Read>
+BatchLine line_of(std::string where, const Read& read) {
+  BatchLine line{.where = std::move(where)};
+  try {
+    read(line);
+  } catch (const Error& error) {
+    line.fault = error;
+  }
+  return line;
+}
+
+std::string text_of(const Json& value, const std::string& where) {
+  if (value.is_string()) return value.get<std::string>();
+  if (value.is_number() || value.is_boolean()) return value.dump();
+  throw Error(ExitCode::kUsage, fmt::format("expected text or a number, found {}", value.type_name()), where);
+}
+
+void add_json(const std::string& prefix, const Json& object, BatchLine& line) {
+  for (const auto& [name, value] : object.items()) {
+    if (value.is_null()) continue;
+    if (prefix.empty() && value.is_object()) {
+      add_json(name + ".", value, line);
+      continue;
+    }
+    std::vector<std::string> values;
+    if (value.is_array())
+      for (const Json& item : value) values.push_back(text_of(item, line.where));
+    else
+      values.push_back(text_of(value, line.where));
+    if (!values.empty()) add(prefix + name, std::move(values), line);
+  }
+}
+
+void read_json_line(std::string_view text, BatchLine& line) {
+  const Json value = parse_json(text, line.where, ExitCode::kUsage);
+  if (value.is_string()) return add("prompt", {value.get<std::string>()}, line);
+  if (!value.is_object())
+    throw Error(ExitCode::kUsage, fmt::format("expected an object, found {}", value.type_name()), line.where,
+                R"({"prompt": "a fox", "seed": 1})");
+  add_json("", value, line);
+}
+
+std::vector<BatchLine> read_lines(std::string_view text, const std::string& name, BatchFormat format) {
+  std::vector<BatchLine> lines;
+  std::size_t number = 0;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = std::min(text.find('\n', at), text.size());
+    std::string_view one = text.substr(at, end - at);
+    at = end + 1;
+    ++number;
+    if (one.ends_with('\r')) one.remove_suffix(1);
+    if (one.find_first_not_of(" \t") == std::string_view::npos) continue;
+    lines.push_back(line_of(fmt::format("{}:{}", name, number), [&](BatchLine& line) {
+      if (one.size() > kMaxLine) throw Error(ExitCode::kUsage, "the line is longer than 2 MiB", line.where);
+      if (format == BatchFormat::kJsonl)
+        read_json_line(one, line);
+      else
+        add("prompt", {std::string(one)}, line);
+    }));
+  }
+  return lines;
+}
+
+struct Row {
+  std::size_t line;  ///< it begins at
+  std::vector<std::string> cells;
+};
+
+std::vector<Row> read_rows(std::string_view text, const std::string& name) {
+  std::vector<Row> rows;
+  std::size_t line = 1;
+  for (std::size_t at = 0; at < text.size();) {
+    Row row{.line = line, .cells = {}};
+    for (bool more = true; more;) {
+      std::string& cell = row.cells.emplace_back();
+      bool quoted = at < text.size() && text[at] == '"';
+      if (quoted) ++at;
+      for (; at < text.size() && (quoted || (text[at] != ',' && text[at] != '\n')); ++at) {
+        line += text[at] == '\n' ? 1 : 0;
+        if (quoted && text[at] == '"') {
+          if (text.substr(at + 1, 1) != "\"") quoted = false;  // the end of the cell
+          if (!quoted) continue;
+          ++at;
+        }
+        cell += text[at];
+      }
+      if (quoted)
+        throw Error(ExitCode::kUsage, "a quoted cell has no end", fmt::format("{}:{}", name, row.line));
+      more = at < text.size() && text[at] == ',';
+      if (!more && cell.ends_with('\r')) cell.pop_back();
+      ++at;
+    }
+    ++line;
+    if (row.cells.size() > 1 || !row.cells.front().empty()) rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+std::vector<BatchLine> read_csv(std::string_view text, const std::string& name) {
+  std::vector<BatchLine> lines;
+  const std::vector<Row> rows = read_rows(text, name);
+  if (rows.empty()) return lines;
+  const Row& head = rows.front();
+  for (const std::string& column : head.cells)
+    static_cast<void>(key_of(column, fmt::format("{}:{}", name, head.line)));
+  for (auto row = rows.begin() + 1; row != rows.end(); ++row)
+    lines.push_back(line_of(fmt::format("{}:{}", name, row->line), [&](BatchLine& line) {
+      if (row->cells.size() != head.cells.size())
+        throw Error(ExitCode::kUsage,
+                    fmt::format("expected {} cells, found {}", head.cells.size(), row->cells.size()),
+                    line.where, "quotes around a cell with a comma");
+      for (std::size_t i = 0; i < head.cells.size(); ++i)
+        if (!row->cells[i].empty()) add(head.cells[i], {row->cells[i]}, line);
+    }));
+  return lines;
+}
+
+std::string text_of(const YamlNode& node, const std::string& name) {
+  if (node.kind != YamlNode::Kind::kScalar)
+    throw Error(ExitCode::kUsage, fmt::format("{}: found {}", name, describe(node)), node.where);
+  return node.text;
+}
+
+void add_yaml(const std::string& prefix, const YamlNode& node, BatchLine& line) {
+  for (std::size_t i = 0; i < node.keys.size(); ++i) {
+    const std::string& name = node.keys[i].text;
+    const YamlNode& item = node.items[i];
+    if (prefix.empty() && item.kind == YamlNode::Kind::kMapping) {
+      add_yaml(name + ".", item, line);
+      continue;
+    }
+    std::vector<std::string> values;
+    if (item.kind == YamlNode::Kind::kSequence)
+      for (const YamlNode& one : item.items) values.push_back(text_of(one, name));
+    else
+      values.push_back(text_of(item, name));
+    if (!values.empty()) add(prefix + name, std::move(values), line);
+  }
+}
+
+std::vector<BatchLine> read_yaml(std::string_view text, const std::string& name) {
+  const YamlNode root = parse_yaml(text, name, ExitCode::kUsage);
+  if (root.kind != YamlNode::Kind::kSequence)
+    throw Error(ExitCode::kUsage, fmt::format("expected a list, found {}", describe(root)), name,
+                "- {prompt: a fox, seed: 1}");
+  std::vector<BatchLine> lines;
+  lines.reserve(root.items.size());
+  for (const YamlNode& item : root.items)
+    lines.push_back(line_of(item.where, [&](BatchLine& line) {
+      if (item.kind == YamlNode::Kind::kMapping) return add_yaml("", item, line);
+      if (item.kind != YamlNode::Kind::kScalar || !is_text(item))
+        throw Error(ExitCode::kUsage, fmt::format("expected a prompt, found {}", describe(item)), item.where);
+      add("prompt", {item.text}, line);
+    }));
+  return lines;
+}
+
+}  // namespace
+
+BatchFormat batch_format(const std::string& name, std::string_view text) {
+  const std::string ending = name.substr(std::min(name.rfind('.'), name.size()));
+  if (ending == ".csv") return BatchFormat::kCsv;
+  if (ending == ".yaml" || ending == ".yml") return BatchFormat::kYaml;
+  const std::size_t first = text.find_first_not_of(" \t\r\n");
+  const bool object = first != std::string_view::npos && text[first] == '{';
+  return ending == ".jsonl" || ending == ".ndjson" || object ? BatchFormat::kJsonl : BatchFormat::kText;
+}
+
+std::vector<BatchLine> read_batch(std::string_view text, const std::string& name, BatchFormat format) {
+  if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);  // byte order mark
+  if (format == BatchFormat::kCsv) return read_csv(text, name);
+  if (format == BatchFormat::kYaml) return read_yaml(text, name);
+  return read_lines(text, name, format);
+}
+
+}  // namespace xdit::config

@@ -1,0 +1,34 @@
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "config/settings.h"
+
+namespace xdit::config {
+
+enum class BatchFormat : std::uint8_t { kText, kJsonl, kCsv, kYaml };
+
+/// One line of a batch: what it sets, or what is wrong with it.
+struct BatchLine {
+  std::string where;  ///< "prompts.jsonl:12"; of YAML with a column
+  Layer settings{};   ///< prompt, negative_prompt, image and sampling keys
+  std::optional<Error> fault{};
+};
+
+/// By the ending of `name`: .jsonl, .csv, .yaml; anything else is text, or JSONL where it begins with '{'.
+[[nodiscard]] BatchFormat batch_format(const std::string& name, std::string_view text);
+
+/// Reads untrusted text. A setting is named by its key ("sampling.steps", also nested) or its flag ("steps").
+/// - text: a prompt a line
+/// - JSONL: an object, or a prompt as a string, a line
+/// - CSV (RFC 4180): the first row names settings, an empty cell sets nothing
+/// - YAML: a list of mappings or prompts
+/// Empty lines count and give nothing. A fault of one line is in its `fault`; one of the whole is
+/// Error(kUsage).
+[[nodiscard]] std::vector<BatchLine> read_batch(std::string_view text, const std::string& name,
+                                                BatchFormat format);
+
+}  // namespace xdit::config

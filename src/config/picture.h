@@ -1,0 +1,15 @@
+#pragma once
+#include <cstdint>
+#include <string>
+
+namespace xdit::config {
+
+/// One picture of a run: prompt-major, then seed, then count.
+struct Picture {
+  std::int64_t index;  ///< 0-based over the run
+  std::string prompt;
+  std::uint64_t seed;
+  friend bool operator==(const Picture&, const Picture&) = default;
+};
+
+}  // namespace xdit::config

@@ -1,0 +1,142 @@
+#include "output/manifest.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <ctime>
+#include <nlohmann/json.hpp>
+#include <system_error>
+#include <thread>
+
+#include "config/values.h"
+
+namespace xdit::output {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr auto kLockWait = std::chrono::seconds(3);  // a batch that was killed is gone by then
+constexpr std::size_t kMaxBytes = std::size_t{4} << 30U;
+
+[[noreturn]] void fail(const std::filesystem::path& path, int reason) {
+  throw Error(ExitCode::kOutput, fmt::format("cannot write: {}", std::strerror(reason)), path.string());
+}
+
+File open_for_appending(const std::filesystem::path& path) {
+  std::error_code ignored;
+  std::filesystem::create_directories(path.parent_path(), ignored);
+  const int descriptor =
+      ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0666);  // NOLINT(*-vararg)
+  if (descriptor < 0) fail(path, errno);
+  File file(descriptor, path, ExitCode::kOutput);
+  const auto until = std::chrono::steady_clock::now() + kLockWait;
+  while (::flock(descriptor, LOCK_EX | LOCK_NB) != 0) {  // ranks hold it too, until they have ended
+    if (std::chrono::steady_clock::now() < until) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      continue;
+    }
+    throw Error(ExitCode::kOutput, "another batch writes there", path.string(), "another -o, or --manifest");
+  }
+  return file;
+}
+
+std::string settings_of(PictureRecord record) {
+  record.mode = config::Allow::kExact;
+  record.grid.clear();
+  return to_json(record);
+}
+
+std::string shown(const std::filesystem::path& path) {
+  return config::valid_utf8(path.string());
+}
+
+std::string now() {
+  const std::time_t time = std::time(nullptr);
+  std::tm utc{};
+  ::gmtime_r(&time, &utc);
+  std::string text(32, '\0');
+  text.resize(std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%SZ", &utc));
+  return text;
+}
+
+}  // namespace
+
+bool same_settings(PictureRecord a, PictureRecord b) {
+  return settings_of(std::move(a)) == settings_of(std::move(b));
+}
+
+Manifest::Manifest(const std::filesystem::path& path, const Begin& begin, bool resume, bool overwrite)
+    : path_(path), file_(open_for_appending(path)), begin_(begin) {
+  const std::string text = read_file(path, ExitCode::kOutput, kMaxBytes);
+  if (resume) {
+    read(text);
+    if (!text.empty() && !text.ends_with('\n')) append("");  // ends the line that was cut off
+  } else if (!text.empty()) {
+    if (!overwrite)
+      throw Error(ExitCode::kOutput, "a batch was begun there", path.string(),
+                  "--resume goes on with it, --overwrite begins again");
+    if (::ftruncate(file_.descriptor(), 0) != 0) fail(path, errno);
+  }
+  if (!resumed_) append(Json{{"batch", XDIT_VERSION}, {"seed", begin_.seed}, {"date", begin_.date}}.dump());
+}
+
+void Manifest::read(const std::string& text) {
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = text.find('\n', at);
+    if (end == std::string::npos) return;
+    const Json line = Json::parse(text.begin() + static_cast<std::ptrdiff_t>(at),
+                                  text.begin() + static_cast<std::ptrdiff_t>(end), nullptr, false);
+    at = end + 1;
+    const auto is = [&](const char* name, auto test) { return line.contains(name) && (line[name].*test)(); };
+    if (!line.is_object()) continue;
+    if (is("batch", &Json::is_string) && is("seed", &Json::is_number_unsigned) &&
+        is("date", &Json::is_string)) {
+      begin_ = {.seed = line["seed"].get<std::uint64_t>(), .date = line["date"].get<std::string>()};
+      resumed_ = true;
+    } else if (is("path", &Json::is_string) && is("settings", &Json::is_object)) {
+      made_[line["path"].get<std::string>()] = line["settings"].dump(-1, ' ', true);
+    }
+  }
+}
+
+bool Manifest::has(const std::filesystem::path& path, const PictureRecord& record) const {
+  const auto found = made_.find(shown(path));
+  if (found == made_.end()) return false;
+  try {
+    return same_settings(from_json(found->second, path_.string(), ExitCode::kOutput), record);
+  } catch (const Error&) {  // of another version
+    return false;
+  }
+}
+
+void Manifest::done(const Entry& entry) {
+  append(Json{{"path", shown(entry.path)},
+              {"line", config::valid_utf8(entry.line)},
+              {"settings", Json::parse(to_json(entry.record))},
+              {"grid", entry.grid},
+              {"time", now()}}
+             .dump());
+}
+
+void Manifest::failed(const std::string& line, const std::string& why) {
+  append(
+      Json{{"line", config::valid_utf8(line)}, {"error", config::valid_utf8(why)}, {"time", now()}}.dump());
+}
+
+void Manifest::append(const std::string& line) {
+  const std::string bytes = line + "\n";
+  for (std::size_t wrote = 0; wrote < bytes.size();) {
+    const ssize_t count = ::write(file_.descriptor(), bytes.data() + wrote, bytes.size() - wrote);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) fail(path_, errno);
+    wrote += static_cast<std::size_t>(count);
+  }
+  if (::fsync(file_.descriptor()) != 0 && errno != EINVAL) fail(path_, errno);  // EINVAL: /dev/null
+}
+
+}  // namespace xdit::output

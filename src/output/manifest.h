@@ -1,0 +1,54 @@
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "core/file.h"
+#include "output/metadata.h"
+
+namespace xdit::output {
+
+/// What a batch has done: JSON, one object a line, appended and fsynced before anybody is told. The first
+/// line holds what a resumed batch must repeat; a last line that was cut off counts for nothing.
+class Manifest {
+ public:
+  struct Begin {
+    std::uint64_t seed;  ///< that seeds of -1 are drawn from
+    std::string date;    ///< {date} of the paths
+  };
+  struct Entry {
+    std::string line;            ///< of the batch: "prompts.jsonl:12"
+    std::filesystem::path path;  ///< of the picture
+    PictureRecord record;        ///< what made it
+    std::string grid;            ///< "data 4, ulysses 2"
+  };
+
+  /// Opens `path` to go on there with `resume`, else begins it: Error(kOutput) when it exists already, unless
+  /// `overwrite`.
+  Manifest(const std::filesystem::path& path, const Begin& begin, bool resume, bool overwrite);
+
+  [[nodiscard]] const Begin& begin() const { return begin_; }  ///< of the first time
+  [[nodiscard]] bool resumed() const { return resumed_; }      ///< something was there
+  /// Whether the picture was recorded with these settings; its mode and grid do not count.
+  [[nodiscard]] bool has(const std::filesystem::path& path, const PictureRecord& record) const;
+
+  void done(const Entry& entry);
+  void failed(const std::string& line, const std::string& why);
+
+ private:
+  void read(const std::string& text);
+  void append(const std::string& line);
+
+  std::filesystem::path path_;
+  File file_;
+  Begin begin_;
+  bool resumed_ = false;
+  std::map<std::string, std::string> made_;  ///< path -> settings
+};
+
+/// Whether two pictures were asked for with the same settings, whichever grid made them.
+[[nodiscard]] bool same_settings(PictureRecord a, PictureRecord b);
+
+}  // namespace xdit::output

@@ -1,0 +1,69 @@
+#include "pipeline/resident.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <array>
+
+namespace xdit::pipeline {
+namespace {
+
+constexpr std::size_t kKeptPrompts = 1024;  // 4 MB each for FLUX.1
+
+models::PromptEmbedding on(at::Device device, const models::PromptEmbedding& embedding) {
+  models::PromptEmbedding moved = embedding;
+  for (at::Tensor* tensor : {&moved.tokens, &moved.pooled})
+    if (tensor->defined()) *tensor = tensor->to(device);
+  return moved;
+}
+
+bool same_slices(const parallel::Mesh& a, const parallel::Mesh& b) {
+  const auto degrees = [](const parallel::Mesh& mesh) {
+    return std::array{mesh.data,   mesh.cfg,     mesh.pipefusion, mesh.ring,
+                      mesh.gather, mesh.ulysses, mesh.tensor};
+  };
+  return (a.tensor == 1 && b.tensor == 1) || degrees(a) == degrees(b);
+}
+
+// A rank that `next` leaves idle may hold anything.
+bool same_networks(const parallel::RankPlan& held, const parallel::RankPlan& next) {
+  if (next.networks.empty()) return true;
+  return !held.networks.empty() && held.pictures.count > 0 && next.pictures.count > 0 &&
+         held.blocks.first == next.blocks.first && held.blocks.count == next.blocks.count;
+}
+
+}  // namespace
+
+KeptEmbeddings::Map KeptEmbeddings::find(const std::set<Prompt>& prompts, std::int64_t length,
+                                         at::Device device) const {
+  Map found;
+  if (length != length_) return found;
+  for (const auto& [prompt, embedding] : kept_)
+    if (prompts.contains(prompt)) found.emplace(prompt, on(device, embedding));
+  return found;
+}
+
+void KeptEmbeddings::keep(const Map& embeddings, std::int64_t length) {
+  if (length != length_ || kept_.size() + embeddings.size() > kKeptPrompts) kept_.clear();
+  length_ = length;
+  for (const auto& [prompt, embedding] : embeddings)
+    if (!kept_.contains(prompt)) kept_.emplace(prompt, on(at::kCPU, embedding));
+}
+
+bool Resident::may_keep(const parallel::Plan& plan) {
+  return plan.shard == 1 && std::all_of(plan.ranks.begin(), plan.ranks.end(),
+                                        [](const auto& rank) { return rank.overlap_loading; });
+}
+
+bool Resident::serve(const parallel::Plan& next) {
+  const bool same = loaded_ && may_keep(*loaded_) && may_keep(next) &&
+                    same_slices(loaded_->mesh, next.mesh) &&
+                    std::equal(loaded_->ranks.begin(), loaded_->ranks.end(), next.ranks.begin(),
+                               next.ranks.end(), same_networks);
+  if (same) return true;
+  networks = {};
+  loaded_ = next;
+  return false;
+}
+
+}  // namespace xdit::pipeline

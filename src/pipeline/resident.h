@@ -1,0 +1,52 @@
+#pragma once
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+
+#include "models/denoiser.h"
+#include "nn/weights.h"
+#include "parallel/plan.h"
+#include "pipeline/prompts.h"
+
+namespace xdit::pipeline {
+
+/// Denoiser and decoder, loaded.
+struct Networks {
+  std::unique_ptr<nn::Weights> denoiser;
+  std::unique_ptr<nn::Weights> vae;  ///< null where no pictures are made
+  double start_s = 0;
+  double end_s = 0;
+};
+
+/// Embeddings of prompts that later jobs may ask for again, in host memory.
+class KeptEmbeddings {
+ public:
+  using Map = std::map<Prompt, models::PromptEmbedding>;
+  /// Those of `prompts` that are here for texts of `length` tokens, on `device`.
+  [[nodiscard]] Map find(const std::set<Prompt>& prompts, std::int64_t length, at::Device device) const;
+  void keep(const Map& embeddings, std::int64_t length);
+
+ private:
+  Map kept_;
+  std::int64_t length_ = 0;  ///< T5 tokens
+};
+
+/// What a rank keeps from one job to the next.
+struct Resident {
+  Networks networks;
+  KeptEmbeddings embeddings;  ///< on the rank that encodes
+
+  /// Whether the networks are those of `next`: the same answer on every rank, since loading is collective.
+  /// When they are not, they are dropped and `next` loads its own.
+  [[nodiscard]] bool serve(const parallel::Plan& next);
+  /// Whether weights outlast a job of this plan: blocks that are spread over ranks belong to its groups, and
+  /// a device without room for both lets networks go while prompts are encoded.
+  [[nodiscard]] static bool may_keep(const parallel::Plan& plan);
+
+ private:
+  std::optional<parallel::Plan> loaded_;  ///< that the networks were loaded for
+};
+
+}  // namespace xdit::pipeline

@@ -1,0 +1,70 @@
+#include "config/batch_file.h"
+
+#include <algorithm>
+
+#include "tests/catch.h"
+
+namespace xdit::config {
+namespace {
+
+// "key=value" of each setting of each line; "!" and the message of a fault.
+std::vector<std::vector<std::string>> read(const std::string& text, BatchFormat format) {
+  std::vector<std::vector<std::string>> all;
+  for (const BatchLine& line : read_batch(text, "f", format)) {
+    std::vector<std::string>& texts = all.emplace_back();
+    if (line.fault) texts.push_back("!" + line.fault->message());
+    for (const Setting& setting : line.settings) {
+      texts.push_back(setting.key + "=");
+      for (const std::string& value : setting.values) texts.back() += value + ";";
+    }
+    std::sort(texts.begin(), texts.end());
+  }
+  return all;
+}
+
+using Lines = std::vector<std::vector<std::string>>;
+
+}  // namespace
+
+TEST_CASE("the four formats say the same") {
+  const Lines expected{{"image.width=64;", "prompt=a \"fox\", red;", "sampling.steps=4;"},
+                       {"prompt=an owl;"}};
+  CHECK(read("{\"prompt\": \"a \\\"fox\\\", red\", \"steps\": 4, \"image\": {\"width\": 64}}\n\n\"an owl\"",
+             BatchFormat::kJsonl) == expected);
+  CHECK(read("prompt,num_inference_steps,width\r\n\"a \"\"fox\"\", red\",4,64\r\nan owl,,\r\n",
+             BatchFormat::kCsv) == expected);
+  CHECK(read("- {prompt: 'a \"fox\", red', sampling.steps: 4, image: {width: 64}}\n- an owl\n",
+             BatchFormat::kYaml) == expected);
+  CHECK(read("a fox\r\n\n  \nan owl", BatchFormat::kText) == Lines{{"prompt=a fox;"}, {"prompt=an owl;"}});
+}
+
+TEST_CASE("a line's fault is its own") {
+  const std::vector<BatchLine> lines = read_batch(
+      "{\"prompt\": \"a\", \"seed\": [1, 2]}\n{\"prompt\": \"b\", \"setps\": 4}\n{\"gpus\": 2}\n[1]\n{\n"
+      "{\"seed\": 1, \"sampling\": {\"seed\": 2}}\n{\"prompt\": \"c\", \"prompt\": \"d\"}\n{\"seed\": -1}",
+      "f", BatchFormat::kJsonl);
+  REQUIRE(lines.size() == 8);
+  CHECK(lines[0].settings.back().values == std::vector<std::string>{"1", "2"});
+  for (const std::size_t i : {1U, 2U, 3U, 4U, 5U, 6U}) {
+    INFO(i);
+    REQUIRE(lines[i].fault);
+    CHECK(lines[i].fault->where().starts_with("f:" + std::to_string(i + 1)));
+  }
+  CHECK(lines[1].fault->fix() == "steps");
+  CHECK(lines[7].settings.front().values == std::vector<std::string>{"-1"});
+  CHECK(read("prompt,seed\na,b,c\nd,1\n", BatchFormat::kCsv).back() ==
+        std::vector<std::string>{"prompt=d;", "sampling.seed=1;"});
+  CHECK_THROWS_AS(read_batch("prompt,W\n", "f", BatchFormat::kCsv), Error);
+  CHECK_THROWS_AS(read_batch("prompt\n\"a", "f", BatchFormat::kCsv), Error);
+  CHECK_THROWS_AS(read_batch("a: b", "f", BatchFormat::kYaml), Error);
+}
+
+TEST_CASE("formats by name, or by how the text begins") {
+  CHECK(batch_format("a.csv", "") == BatchFormat::kCsv);
+  CHECK(batch_format("a.yml", "") == BatchFormat::kYaml);
+  CHECK(batch_format("a.jsonl", "\"a\"") == BatchFormat::kJsonl);
+  CHECK(batch_format("stdin", " \n{\"prompt\"") == BatchFormat::kJsonl);
+  CHECK(batch_format("a.txt", "a fox") == BatchFormat::kText);
+}
+
+}  // namespace xdit::config

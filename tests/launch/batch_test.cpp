@@ -1,0 +1,177 @@
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <set>
+#include <thread>
+
+#include "tests/catch.h"
+#include "tests/launch/small_run.h"
+
+namespace xdit::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using std::chrono::milliseconds;
+using test::contents;
+
+std::vector<std::string> arguments(const std::string& file, const fs::path& output,
+                                   const std::vector<std::string>& more = {}) {
+  std::vector<std::string> all{
+      "batch",   file, "-m", data("flux/tiny-dev"), "--device", "cpu", "--dtype", "fp32", "--size", "32x48",
+      "--steps", "2",  "-o", output / "{index}.png"};
+  all.insert(all.end(), more.begin(), more.end());
+  return all;
+}
+
+std::vector<json> manifest(const fs::path& output) {
+  std::vector<json> lines;
+  std::ifstream file(output / "batch.jsonl");
+  for (std::string line; std::getline(file, line);)
+    lines.push_back(json::parse(line, nullptr, /*allow_exceptions=*/false));
+  return lines;
+}
+
+// Paths that the manifest holds, as often as it does.
+std::multiset<std::string> recorded(const fs::path& output) {
+  std::multiset<std::string> paths;
+  for (const json& line : manifest(output))
+    if (line.is_object() && line.contains("path")) paths.insert(line["path"].get<std::string>());
+  return paths;
+}
+
+std::string listed(const fs::path& output, const std::vector<int>& indexes) {
+  std::string lines;
+  for (const int index : indexes) lines += (output / (std::to_string(index) + ".png")).string() + "\n";
+  return lines;
+}
+
+std::vector<std::string> kill_arguments(const std::string& file, const fs::path& output) {
+  return arguments(file, output, {"--resume", "--gpus", "2", "--data", "2", "--steps", "8", "--quiet"});
+}
+
+// Two shapes, a prompt that comes twice, a line of two pictures.
+const std::string kLines =
+    R"({"prompt": "a fox", "seed": 1}
+{"prompt": "an owl", "seed": 2, "height": 32}
+{"prompt": "a hare", "seed": "3-4"}
+{"prompt": "a fox", "seed": 5}
+{"prompt": "a fox", "seed": 6, "image": {"height": 32}}
+)";
+const std::vector<int> kOrder{0, 4, 2, 3, 1, 5};  // by shape, then by prompt
+
+}  // namespace
+
+TEST_CASE("a batch makes the pictures that generate makes, in the same order on any number of ranks") {
+  const Folder folder;
+  const std::string file = folder.write("p.jsonl", kLines);
+  const Result one = xdit_gen(arguments(file, folder.path / "one"));
+  INFO(one.err);
+  REQUIRE(one.code == 0);
+  CHECK(one.out == listed(folder.path / "one", kOrder));
+  for (const std::vector<std::string>& grid :
+       {std::vector<std::string>{"--gpus", "2", "--data", "2"}, {"--gpus", "2", "--gather", "2"}}) {
+    const fs::path other = folder.path / grid.at(2);
+    std::vector<std::string> more = grid;
+    const Result two = xdit_gen(arguments(file, other, more));
+    INFO(two.err);
+    REQUIRE(two.code == 0);
+    CHECK(two.out == listed(other, kOrder));
+    for (int i = 0; i < 6; ++i) {
+      const std::string name = std::to_string(i) + ".png";
+      CHECK(contents(folder.path / "one" / name) == contents(other / name));
+    }
+  }
+  const Result alone =
+      xdit_gen({"-m", data("flux/tiny-dev"), "--device", "cpu", "--dtype", "fp32", "--size", "32x32",
+                "--steps", "2", "-p", "a fox", "-s", "6", "-o", folder.path / "alone.png"});
+  REQUIRE(alone.code == 0);
+  CHECK(contents(folder.path / "alone.png") == contents(folder.path / "one" / "5.png"));
+  CHECK(recorded(folder.path / "one").size() == 6);
+}
+
+TEST_CASE("exit 9: lines that cannot be, and all others made") {
+  const Folder folder;
+  const std::string file =
+      folder.write("p.jsonl",
+                   "{\"prompt\": \"a\", \"seed\": 1}\n{\"prompt\": \"b\", \"steps\": 0}\n{\n{}\n"
+                   "{\"prompt\": \"c\", \"seed\": 2}\n");
+  const Result result = xdit_gen(arguments(file, folder.path / "out"));
+  CHECK(result.code == 9);
+  CHECK(result.out == listed(folder.path / "out", {0, 4}));
+  CHECK_THAT(result.err, ContainsSubstring("p.jsonl:2") && ContainsSubstring("p.jsonl:3") &&
+                             ContainsSubstring("p.jsonl:4: no prompt"));
+  const std::vector<json> lines = manifest(folder.path / "out");
+  CHECK(std::count_if(lines.begin(), lines.end(), [](const json& line) { return line.contains("error"); }) ==
+        3);
+}
+
+TEST_CASE("prompts on stdin, -p for lines without one, and what a batch refuses") {
+  const Folder folder;
+  const Result text =
+      xdit_gen(arguments("-", folder.path / "text", {"-s", "1"}), {.input = "a fox\nan owl\n"});
+  INFO(text.err);
+  CHECK(text.code == 0);
+  CHECK(text.out == listed(folder.path / "text", {0, 1}));
+  const Result json_out =
+      xdit_gen(arguments("-", folder.path / "json", {"-p", "a fox", "--json"}), {.input = "{\"seed\": 7}\n"});
+  REQUIRE(json_out.code == 0);
+  CHECK(json::parse(json_out.out).at("prompt") == "a fox");
+  CHECK(json::parse(json_out.out).at("seed") == 7);
+
+  CHECK(xdit_gen(arguments("-", folder.path / "text", {"-s", "1"}), {.input = "a fox\n"}).code == 8);
+  CHECK(xdit_gen(arguments("-", folder.path / "x", {"--dry-run"}), {.input = "a fox\n"}).code == 2);
+  CHECK(xdit_gen(arguments((folder.path / "absent.csv").string(), folder.path / "x")).code == 2);
+  CHECK(xdit_gen(arguments("-", folder.path / "x", {"--retry", "-1"}), {.input = "a\n"}).code == 2);
+}
+
+TEST_CASE("a batch killed at any moment goes on: nothing lost, nothing made twice, drawn seeds the same") {
+  constexpr int kKills = 50;
+  constexpr int kPictures = 24;
+  std::string lines;
+  for (int i = 0; i < kPictures; ++i) lines += "prompt " + std::to_string(i % 5) + "\n";
+  std::mt19937 random(7);  // NOLINT(*-msc51-cpp): the same moments each time, as far as time allows
+  const Folder timed;
+  const auto begun = std::chrono::steady_clock::now();
+  REQUIRE(xdit_gen(kill_arguments(timed.write("p.txt", lines), timed.path / "out")).code == 0);
+  const auto whole = std::chrono::duration_cast<milliseconds>(std::chrono::steady_clock::now() - begun);
+  std::uniform_int_distribution<int> wait_ms(0, static_cast<int>(whole.count()));
+  int kills = 0;
+  while (kills < kKills) {
+    const Folder folder;
+    const fs::path output = folder.path / "out";
+    const std::vector<std::string> command = kill_arguments(folder.write("p.txt", lines), output);
+    std::map<std::string, fs::file_time_type> made;  // when each file was first seen whole
+    for (bool ended = false; !ended;) {
+      const int nothing = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+      const pid_t process = start(command, {}, nothing, nothing, STDERR_FILENO);
+      ::close(nothing);
+      if (kills < kKills) {
+        std::this_thread::sleep_for(milliseconds(wait_ms(random)));
+        ::kill(process, SIGKILL);
+      }
+      const int code = wait_for(process);
+      ended = code == 0;
+      kills += ended ? 0 : 1;
+      if (!ended) REQUIRE(code == 256 + SIGKILL);
+      if (fs::exists(output))
+        for (const fs::directory_entry& file : fs::directory_iterator(output))
+          if (file.path().extension() == ".png") made.emplace(file.path().string(), file.last_write_time());
+    }
+    const std::multiset<std::string> paths = recorded(output);
+    CHECK(paths.size() == kPictures);
+    CHECK(std::set<std::string>(paths.begin(), paths.end()).size() == kPictures);
+    REQUIRE(made.size() == kPictures);
+    for (const auto& [path, when] : made) CHECK(fs::last_write_time(path) == when);
+  }
+  CHECK(kills >= kKills);
+}
+
+}  // namespace xdit::cli
