@@ -57,6 +57,9 @@ std::vector<std::string> kill_arguments(const std::string& file, const fs::path&
   return arguments(file, output, {"--resume", "--gpus", "2", "--data", "2", "--steps", "8", "--quiet"});
 }
 
+const std::string kOneThread = "OMP_NUM_THREADS=1";  // small pictures: more only wait for each other
+const Run kAlone{.environment = {kOneThread}};
+
 // Two shapes, a prompt that comes twice, a line of two pictures.
 const std::string kLines =
     R"({"prompt": "a fox", "seed": 1}
@@ -72,7 +75,7 @@ const std::vector<int> kOrder{0, 4, 2, 3, 1, 5};  // by shape, then by prompt
 TEST_CASE("a batch makes the pictures that generate makes, in the same order on any number of ranks") {
   const Folder folder;
   const std::string file = folder.write("p.jsonl", kLines);
-  const Result one = xdit_gen(arguments(file, folder.path / "one"));
+  const Result one = xdit_gen(arguments(file, folder.path / "one"), kAlone);
   INFO(one.err);
   REQUIRE(one.code == 0);
   CHECK(one.out == listed(folder.path / "one", kOrder));
@@ -91,7 +94,8 @@ TEST_CASE("a batch makes the pictures that generate makes, in the same order on 
   }
   const Result alone =
       xdit_gen({"-m", data("flux/tiny-dev"), "--device", "cpu", "--dtype", "fp32", "--size", "32x32",
-                "--steps", "2", "-p", "a fox", "-s", "6", "-o", folder.path / "alone.png"});
+                "--steps", "2", "-p", "a fox", "-s", "6", "-o", folder.path / "alone.png"},
+               kAlone);
   REQUIRE(alone.code == 0);
   CHECK(contents(folder.path / "alone.png") == contents(folder.path / "one" / "5.png"));
   CHECK(recorded(folder.path / "one").size() == 6);
@@ -103,7 +107,7 @@ TEST_CASE("exit 9: lines that cannot be, and all others made") {
       folder.write("p.jsonl",
                    "{\"prompt\": \"a\", \"seed\": 1}\n{\"prompt\": \"b\", \"steps\": 0}\n{\n{}\n"
                    "{\"prompt\": \"c\", \"seed\": 2}\n");
-  const Result result = xdit_gen(arguments(file, folder.path / "out"));
+  const Result result = xdit_gen(arguments(file, folder.path / "out"), kAlone);
   CHECK(result.code == 9);
   CHECK(result.out == listed(folder.path / "out", {0, 4}));
   CHECK_THAT(result.err, ContainsSubstring("p.jsonl:2") && ContainsSubstring("p.jsonl:3") &&
@@ -115,13 +119,13 @@ TEST_CASE("exit 9: lines that cannot be, and all others made") {
 
 TEST_CASE("prompts on stdin, -p for lines without one, and what a batch refuses") {
   const Folder folder;
-  const Result text =
-      xdit_gen(arguments("-", folder.path / "text", {"-s", "1"}), {.input = "a fox\nan owl\n"});
+  const Result text = xdit_gen(arguments("-", folder.path / "text", {"-s", "1"}),
+                               {.input = "a fox\nan owl\n", .environment = {kOneThread}});
   INFO(text.err);
   CHECK(text.code == 0);
   CHECK(text.out == listed(folder.path / "text", {0, 1}));
-  const Result json_out =
-      xdit_gen(arguments("-", folder.path / "json", {"-p", "a fox", "--json"}), {.input = "{\"seed\": 7}\n"});
+  const Result json_out = xdit_gen(arguments("-", folder.path / "json", {"-p", "a fox", "--json"}),
+                                   {.input = "{\"seed\": 7}\n", .environment = {kOneThread}});
   REQUIRE(json_out.code == 0);
   CHECK(json::parse(json_out.out).at("prompt") == "a fox");
   CHECK(json::parse(json_out.out).at("seed") == 7);
@@ -133,14 +137,14 @@ TEST_CASE("prompts on stdin, -p for lines without one, and what a batch refuses"
 }
 
 TEST_CASE("a batch killed at any moment goes on: nothing lost, nothing made twice, drawn seeds the same") {
-  constexpr int kKills = 50;
+  constexpr int kKills = 20;
   constexpr int kPictures = 24;
   std::string lines;
   for (int i = 0; i < kPictures; ++i) lines += "prompt " + std::to_string(i % 5) + "\n";
   std::mt19937 random(7);  // NOLINT(*-msc51-cpp): the same moments each time, as far as time allows
   const Folder timed;
   const auto begun = std::chrono::steady_clock::now();
-  REQUIRE(xdit_gen(kill_arguments(timed.write("p.txt", lines), timed.path / "out")).code == 0);
+  REQUIRE(xdit_gen(kill_arguments(timed.write("p.txt", lines), timed.path / "out"), kAlone).code == 0);
   const auto whole = std::chrono::duration_cast<milliseconds>(std::chrono::steady_clock::now() - begun);
   std::uniform_int_distribution<int> wait_ms(0, static_cast<int>(whole.count()));
   int kills = 0;
@@ -151,7 +155,7 @@ TEST_CASE("a batch killed at any moment goes on: nothing lost, nothing made twic
     std::map<std::string, fs::file_time_type> made;  // when each file was first seen whole
     for (bool ended = false; !ended;) {
       const int nothing = ::open("/dev/null", O_RDWR | O_CLOEXEC);
-      const pid_t process = start(command, {}, nothing, nothing, STDERR_FILENO);
+      const pid_t process = start(command, {kOneThread}, nothing, nothing, STDERR_FILENO);
       ::close(nothing);
       if (kills < kKills) {
         std::this_thread::sleep_for(milliseconds(wait_ms(random)));
