@@ -30,7 +30,7 @@ using Pictures = BatchConsole::Pictures;
 constexpr std::size_t kMaxFile = std::size_t{256} << 20U;
 constexpr std::size_t kPromptsAtOnce = 256;  // embeddings of FLUX.1: 1 GB
 constexpr std::size_t kJobsAtOnce = 256;     // each takes a file descriptor or two
-constexpr double kMaxPause_s = 60;
+constexpr double kMaxPauseS = 60;
 
 [[noreturn]] void misuse(const std::string& what, const std::string& flag, const std::string& fix = {}) {
   throw Error(ExitCode::kUsage, what, flag, fix);
@@ -217,7 +217,7 @@ void pause(double seconds, const StopToken& stop) {
 void make_all(Batch& batch, const std::set<std::int64_t>& wanted, const Prepared& run, std::int64_t retry,
               BatchConsole& console, const StopToken& stop) {
   std::int64_t failures = 0;
-  for (double pause_s = 1;; pause_s = std::min(2 * pause_s, kMaxPause_s)) {
+  for (double pause_s = 1;; pause_s = std::min(2 * pause_s, kMaxPauseS)) {
     const parallel::Machine machine = launch::this_machine();  // a lost GPU is not there any more
     const std::size_t before = console.made();
     try {

@@ -25,12 +25,11 @@ std::string flag_line(const Parser::Flag& flag) {
 }  // namespace
 
 std::string short_help() {
-  return R"(xdit-gen: pictures from prompts, with FLUX.1
+  return R"(xdit-gen: pictures from prompts, with FLUX.1, SDXL and Stable Diffusion
 
 usage: xdit-gen [generate] -m MODEL -p PROMPT [flags]
        xdit-gen batch prompts.jsonl -m MODEL -o "out/{index}.png" [--resume]
-       xdit-gen inspect FILE  |  xdit-gen list models|schedulers|devices
-       xdit-gen verify A B
+       xdit-gen inspect FILE  |  verify A B  |  list models|schedulers|devices
 
   -m, --model PATH     diffusers folder, .safetensors file, or owner/name
   -p, --prompt TEXT    what to draw; repeat it for several, - reads stdin

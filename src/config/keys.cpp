@@ -91,8 +91,8 @@ constexpr std::array kKeys{
     row<&R::sampling, &R::Sampling::cfg_scale>("sampling.cfg_scale", "--cfg-scale --true-cfg-scale", kNumber,
                                                "0..100", "classifier-free guidance; off unless > 1"),
     row<&R::sampling, &R::Sampling::guidance_rescale>(
-        "sampling.guidance_rescale", "", kNumber, "0..1",
-        "how far guidance keeps the contrast of the prompt's own"),
+        "sampling.guidance_rescale", "", kAutoNumber, "0..1",
+        "how far guidance keeps the contrast of the prompt's own; auto: not"),
     row<&R::sampling, &R::Sampling::shift>("sampling.shift", "", kAutoNumber, "0.01..100",
                                            "fixed time shift; auto: the model's"),
     row<&R::sampling, &R::Sampling::seeds>("sampling.seed", "--seed -s", kSeeds,

@@ -39,11 +39,11 @@ struct RunSpec {
     std::int64_t steps = 28;
     double guidance = 3.5;
     double cfg_scale = 1.0;
-    double guidance_rescale = 0;             ///< 0..1 (Lin et al. 2023, section 3.4)
-    std::optional<double> shift;             ///< fixed time shift; unset: the model's
-    std::vector<std::uint64_t> seeds{};      ///< at least one; a drawn seed (-1) is already a number here
-    std::optional<DType> rng_dtype;          ///< unset: `model.dtype`, as diffusers draws
-    std::int64_t max_sequence_length = 512;  ///< T5 tokens
+    std::optional<double> guidance_rescale{};  ///< 0..1 (Lin et al. 2023, section 3.4); unset: 0
+    std::optional<double> shift;               ///< fixed time shift; unset: the model's
+    std::vector<std::uint64_t> seeds{};        ///< at least one; a drawn seed (-1) is already a number here
+    std::optional<DType> rng_dtype;            ///< unset: `model.dtype`, as diffusers draws
+    std::int64_t max_sequence_length = 512;    ///< T5 tokens
     /// What SDXL is told; unset: the picture's own size, nothing cut off.
     std::optional<Extent> original_size{}, crop{}, target_size{};
     friend bool operator==(const Sampling&, const Sampling&) = default;

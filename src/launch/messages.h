@@ -5,8 +5,9 @@
 #include "output/report.h"
 
 /// What goes over a Channel. Rank to launcher: {"begin": phase, "steps": n}, {"advance": done},
-/// {"finish": true}, {"picture": index}, {"failed": index, "error": ...}, {"warn": line}, {} (alive), and at the end {"report": ...} or
-/// {"error": ...}, with {"after": rank} where it only follows from that rank's, which is told earlier.
+/// {"finish": true}, {"picture": index}, {"failed": index, "error": ...}, {"warn": line}, {} (alive), and at
+/// the end {"report": ...} or {"error": ...}, with {"after": rank} where it only follows from that rank's,
+/// which is told earlier.
 /// Launcher to rank: {"stop": signal}.
 namespace xdit::output {
 

@@ -167,8 +167,7 @@ PictureRecord record_of(const config::RunSpec& spec, const config::Picture& pict
           .sigmas = sampling.sigmas,
           .guidance = sampling.guidance,
           .cfg_scale = sampling.cfg_scale,
-          .guidance_rescale =
-              sampling.guidance_rescale == 0 ? std::nullopt : std::optional(sampling.guidance_rescale),
+          .guidance_rescale = sampling.guidance_rescale,
           .shift = sampling.shift,
           .timestep_spacing =
               sampling.timestep_spacing == "auto" ? std::nullopt : std::optional(sampling.timestep_spacing),

@@ -1,7 +1,6 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
-#include <compare>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -9,6 +8,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <vector>
 
 #include "models/denoiser.h"
@@ -21,7 +21,9 @@ namespace xdit::pipeline {
 struct Prompt {
   std::string text;
   bool negative = false;
-  friend auto operator<=>(const Prompt&, const Prompt&) = default;
+  friend bool operator<(const Prompt& a, const Prompt& b) {
+    return std::tie(a.text, a.negative) < std::tie(b.text, b.negative);
+  }
 };
 
 /// A prompt's ids for each of the model's text encoders.

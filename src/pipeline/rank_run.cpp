@@ -285,7 +285,7 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& p
       .positive = &branch(denoiser, prompt),
       .negative = guided_ ? &branch(denoiser, negative) : nullptr,
       .scale = spec.sampling.cfg_scale,
-      .rescale = spec.sampling.guidance_rescale,
+      .rescale = spec.sampling.guidance_rescale.value_or(0),
       .whole = [&](const at::Tensor& part) { return spread_.all_tokens(part); }};
   trace_prompt(prompt);
   if (guided_) trace_prompt(negative);
@@ -321,7 +321,7 @@ at::Tensor RankRun::decode(const models::VaeDecoder& decoder, const at::Tensor& 
   const double start = now_s();
   listener_.begin("decode", 0);
   const at::Tensor slab = latents.narrow(1, plan_.latent_rows.first, plan_.latent_rows.count).unsqueeze(0);
-  const at::Tensor decoded = spread_.whole_picture(decoder.decode_scaled(slab, spread_.spatial()).squeeze(0));
+  at::Tensor decoded = spread_.whole_picture(decoder.decode_scaled(slab, spread_.spatial()).squeeze(0));
   Marks marks(device_);
   marks.add();
   marks.wait(0);

@@ -37,7 +37,7 @@ const std::map<std::string, Sample, std::less<>>& samples() {
       {"sampling.steps", {"4", "20"}},
       {"sampling.guidance", {"0", "2.5"}},
       {"sampling.cfg_scale", {"4", "1.25"}},
-      {"sampling.guidance_rescale", {"0.7", "1"}},
+      {"sampling.guidance_rescale", {"0.7", "auto"}},
       {"sampling.shift", {"auto", "1.15"}},
       {"sampling.seed", {"5", "1-4,9"}},
       {"sampling.rng_dtype", {"fp32", "bf16"}},

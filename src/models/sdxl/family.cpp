@@ -42,7 +42,7 @@ UnetConfig describe(Model& model, std::vector<TextEncoder> encoders, std::int64_
                             "{}.from_single_file(FILE).save_pretrained(FOLDER)",
                             model.files.class_name));
   const weights::Component& unet_part = part(model, "unet", {"UNet2DConditionModel"});
-  const UnetConfig unet = read_unet_config(unet_part.config, config_place(unet_part));
+  UnetConfig unet = read_unet_config(unet_part.config, config_place(unet_part));
   weights::Component& vae_part = part(model, "vae", {"AutoencoderKL"});
   const VaeConfig vae = read_vae_config(vae_part.config, config_place(vae_part));
   check_channels(model, unet, vae.latent_channels);
