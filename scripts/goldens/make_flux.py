@@ -5,31 +5,24 @@ make_flux.py             writes the folder anew and prints how lively the number
 make_flux.py --check     writes it elsewhere and compares the bytes; exit status 1 where they differ
 """
 
-import argparse
-import filecmp
 import json
-import logging
 import shutil
 import sys
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import diffusers
 import numpy as np
 import torch
-import transformers
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from diffusers.utils.torch_utils import randn_tensor
-from safetensors.torch import load_file, save_file
+from golden_folder import Tensors, relative_error, run_script, save
 from tiny_models import MODELS, TINY_DEV, TinyModel, write_bfl, write_model
 from tiny_tokenizers import write_json
 from transformers import T5EncoderModel
 
 FOLDER = Path(__file__).resolve().parents[2] / "tests" / "data" / "flux"
 SIZE_LIMIT = 3_500_000  # bytes committed
-Tensors = dict[str, torch.Tensor]
 
 LIGHTHOUSE = "a lighthouse on a cliff at dawn"
 FOX = "a photograph of a red fox asleep in fresh snow"
@@ -239,11 +232,6 @@ def make_errors(folder: Path, model: TinyModel, device: str = "cpu") -> tuple[Te
     return outputs, errors
 
 
-def relative_error(value: torch.Tensor, reference: torch.Tensor) -> float:
-    """Frobenius norm of the difference over that of the reference."""
-    return ((value.double() - reference.double()).norm() / reference.double().norm()).item()
-
-
 def report_case(case: Case, tensors: Tensors) -> None:
     """Prints, and asserts, that the case's numbers are neither constant nor saturated."""
     if case.noise_only:
@@ -316,57 +304,7 @@ def make(folder: Path) -> None:
     write_json(folder / "errors.json", {"inputs": ERROR_INPUTS, "errors": errors})
     schedules = {"schedules": make_schedules(folder)}
     (folder / "schedules.json").write_text(json.dumps(schedules) + "\n", encoding="utf-8")
-    size = sum(f.stat().st_size for f in files_of(folder).values())
-    print(f"{size} bytes")
-    assert size < SIZE_LIMIT, size
-
-
-def save(tensors: Tensors, path: Path) -> None:
-    save_file({k: v.contiguous() for k, v in tensors.items()}, path)
-
-
-def files_of(folder: Path) -> dict[str, Path]:
-    return {str(f.relative_to(folder)): f for f in sorted(folder.rglob("*")) if f.is_file()}
-
-
-def check(fresh: Path, folder: Path) -> bool:
-    """Whether folder holds the same files as fresh; says which differ, and tensors by how much."""
-    made, kept = files_of(fresh), files_of(folder)
-    differing = sorted(made.keys() ^ kept.keys())
-    for name in sorted(made.keys() & kept.keys()):
-        if not filecmp.cmp(made[name], kept[name], shallow=False):
-            differing.append(name + difference(made[name], kept[name]))
-    print("\n".join(f"differs: {name}" for name in differing) or f"{len(made)} files are the same")
-    return not differing
-
-
-def difference(made: Path, kept: Path) -> str:
-    """The largest relative error over a safetensors file's common tensors, in words; nothing for other files."""
-    if made.suffix != ".safetensors":
-        return ""
-    a, b = load_file(made), load_file(kept)
-    common = [k for k in a.keys() & b.keys() if a[k].shape == b[k].shape]
-    return f" (by {max((relative_error(a[k], b[k]) for k in common), default=0):.1e})"
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="compare with a fresh copy instead of writing")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.set_grad_enabled(False)
-    diffusers.logging.set_verbosity_error()
-    diffusers.logging.disable_progress_bar()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    if not arguments.check:
-        make(FOLDER)
-        return 0
-    with tempfile.TemporaryDirectory() as temporary:
-        make(Path(temporary) / "flux")
-        return 0 if check(Path(temporary) / "flux", FOLDER) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(__doc__, make, FOLDER, SIZE_LIMIT))

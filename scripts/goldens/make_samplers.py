@@ -5,13 +5,11 @@ make_samplers.py             writes the folder anew
 make_samplers.py --check     writes it elsewhere and compares; exit status 1 where they differ
 """
 
-import argparse
 import functools
 import importlib.util
 import json
 import math
 import sys
-import tempfile
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +18,7 @@ import diffusers
 import numpy as np
 import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
-from make_flux import difference
-from safetensors.torch import save_file
+from golden_folder import run_script, save
 from sampler_cases import LATENT_DIFFUSION, SAMPLERS, SPREADS, VELOCITY, Case, Sampler, cases
 
 FOLDER = Path(__file__).resolve().parents[2] / "tests" / "data" / "samplers"
@@ -227,39 +224,12 @@ def make(folder: Path) -> None:
         tensors[f"{number}.timesteps"] = timesteps.to(torch.float32)
         tensors[f"{number}.latents"] = torch.stack([latents[i][0] for i in rows])
         listed.append({"name": case.name(), "rows": rows} | case.__dict__)
-    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "samplers.safetensors")
-    save_file(rescaled_guidance(), folder / "guidance.safetensors")
+    save(tensors, folder / "samplers.safetensors")
+    save(rescaled_guidance(), folder / "guidance.safetensors")
     lines = ",\n".join(json.dumps(case) for case in listed)
     (folder / "cases.json").write_text(f'{{"cases": [\n{lines}\n]}}\n', encoding="utf-8")
-    size = sum(f.stat().st_size for f in folder.iterdir())
-    print(f"{len(listed)} cases, {size} bytes")
-    assert size < SIZE_LIMIT, size
-
-
-def check(fresh: Path) -> bool:
-    same = True
-    for made in sorted(fresh.iterdir()):
-        before = FOLDER / made.name
-        if made.read_bytes() != before.read_bytes():
-            print(f"differs: {made.name}{difference(made, before)}")
-            same = False
-    return same
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="compare with a fresh copy instead of writing")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.set_grad_enabled(False)
-    diffusers.logging.set_verbosity_error()
-    if not arguments.check:
-        make(FOLDER)
-        return 0
-    with tempfile.TemporaryDirectory() as temporary:
-        make(Path(temporary))
-        return 0 if check(Path(temporary)) else 1
+    print(f"{len(listed)} cases")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(__doc__, make, FOLDER, SIZE_LIMIT))

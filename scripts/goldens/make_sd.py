@@ -5,19 +5,15 @@ make_sd.py             writes the folder anew and prints how lively the numbers 
 make_sd.py --check     writes it elsewhere and compares the bytes; exit status 1 where they differ
 """
 
-import argparse
-import logging
 import shutil
 import sys
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import diffusers
 import torch
-import transformers
 from diffusers import DiffusionPipeline
-from make_flux import FOX, LIGHTHOUSE, LONG, UNICODE, Tensors, check, files_of, generators, relative_error, save
+from golden_folder import Tensors, relative_error, run_script, save
+from make_flux import FOX, LIGHTHOUSE, LONG, UNICODE, generators
 from tiny_sd import MODELS, TINY_SD15, TINY_SD21, TINY_SDXL, TinySd, write_model
 from tiny_tokenizers import write_json
 
@@ -164,29 +160,7 @@ def make(folder: Path) -> None:
                 save(tensors, folder / "goldens" / f"{case.name}.safetensors")
     cases = [asdict(case) | {"scheduler": SCHEDULERS[case.model]} for case in CASES]
     write_json(folder / "cases.json", {"cases": cases})
-    size = sum(f.stat().st_size for f in files_of(folder).values())
-    print(f"{size} bytes")
-    assert size < SIZE_LIMIT, size
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="compare with a fresh copy instead of writing")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.set_grad_enabled(False)
-    diffusers.logging.set_verbosity_error()
-    diffusers.logging.disable_progress_bar()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    if not arguments.check:
-        make(FOLDER)
-        return 0
-    with tempfile.TemporaryDirectory() as temporary:
-        make(Path(temporary) / "sd")
-        return 0 if check(Path(temporary) / "sd", FOLDER) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(__doc__, make, FOLDER, SIZE_LIMIT))

@@ -5,19 +5,16 @@ make_unet.py             writes the folder anew
 make_unet.py --check     writes it elsewhere and compares the bytes; exit status 1 where they differ
 """
 
-import argparse
 import copy
 import json
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
-import diffusers
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
-from make_flux import Tensors, check, files_of, relative_error, save
+from golden_folder import Tensors, relative_error, run_script, save
 from tiny_tokenizers import write_json
 from tiny_unets import UNETS
 
@@ -79,9 +76,6 @@ def make(folder: Path) -> None:
         errors[name] = make_errors(unet)
     print(json.dumps(errors))
     write_json(folder / "errors.json", {"inputs": INPUTS, "errors": errors})
-    size = sum(f.stat().st_size for f in files_of(folder).values())
-    print(f"{size} bytes")
-    assert size < SIZE_LIMIT, size
 
 
 def report(name: str, outputs: Tensors) -> None:
@@ -92,20 +86,5 @@ def report(name: str, outputs: Tensors) -> None:
         assert 0.3 < values.std() < 3 and moved > 0.01, (name, size)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="compare with a fresh copy instead of writing")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.set_grad_enabled(False)
-    diffusers.logging.set_verbosity_error()
-    if not arguments.check:
-        make(FOLDER)
-        return 0
-    with tempfile.TemporaryDirectory() as temporary:
-        make(Path(temporary) / "unet")
-        return 0 if check(Path(temporary) / "unet", FOLDER) else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(__doc__, make, FOLDER, SIZE_LIMIT))
