@@ -152,13 +152,7 @@ std::set<std::int64_t> missing(const Batch& batch, const config::RunSpec::Output
 
 std::string text_of(const parallel::Mesh& mesh) {
   std::string text;
-  for (const auto& [name, degree] : {std::pair{"data", mesh.data},
-                                     {"cfg", mesh.cfg},
-                                     {"pipefusion", mesh.pipefusion},
-                                     {"ring", mesh.ring},
-                                     {"gather", mesh.gather},
-                                     {"ulysses", mesh.ulysses},
-                                     {"tensor", mesh.tensor}})
+  for (const auto& [name, degree] : mesh.degrees())
     if (degree > 1) text += fmt::format("{}{} {}", text.empty() ? "" : ", ", name, degree);
   return text.empty() ? "1" : text;
 }

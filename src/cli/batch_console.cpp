@@ -2,11 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <nlohmann/json.hpp>
-
 #include "cli/console.h"
-#include "config/values.h"
 
 namespace xdit::cli {
 
@@ -24,8 +20,7 @@ void BatchConsole::expect(const std::vector<std::int64_t>& order) {
 }
 
 void BatchConsole::begin(std::string_view phase, std::int64_t steps) {
-  std::string label(phase);
-  std::replace(label.begin(), label.end(), '_', ' ');
+  std::string label = phase_label(phase);
   if (phase == "denoise") label += fmt::format(", {} of {} pictures done", made_.size(), order_.size());
   progress_.begin(std::move(label), steps);
 }
@@ -55,21 +50,7 @@ void BatchConsole::show() {
     const std::int64_t index = order_[shown_];
     if (!made_.contains(index)) continue;
     const output::Manifest::Entry& entry = pictures_.at(index);
-    const std::string path = entry.path.string();
-    if (!json_) {
-      print(path + "\n");
-      continue;
-    }
-    const nlohmann::ordered_json line{{"path", config::valid_utf8(path)},
-                                      {"index", index},
-                                      {"line", config::valid_utf8(entry.line)},
-                                      {"prompt", entry.record.prompt},
-                                      {"seed", entry.record.seed},
-                                      {"width", entry.record.width},
-                                      {"height", entry.record.height},
-                                      {"steps", entry.record.steps},
-                                      {"model", entry.record.model}};
-    print(line.dump() + "\n");
+    print(json_ ? picture_json(entry.path, index, entry.record, entry.line) : entry.path.string() + "\n");
   }
 }
 

@@ -76,9 +76,10 @@ std::vector<RunSpec> group(const std::vector<BatchEntry>& entries, std::size_t p
   for (const BatchEntry& entry : entries) {
     if (entry.fault) continue;
     const RunSpec shape = shape_of(entry.spec);
+    const std::string settings = config::to_yaml(shape);
     for (const config::Picture& picture : entry.pictures) {
       if (!wanted(picture.index)) continue;
-      const auto [found, fresh] = known.emplace(config::to_yaml(shape), groups.size());
+      const auto [found, fresh] = known.emplace(settings, groups.size());
       if (fresh) groups.push_back({.shape = shape, .place = {}, .by_prompt = {}});
       groups[found->second].add(picture);
     }

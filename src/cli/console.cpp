@@ -36,6 +36,25 @@ std::string printable(const std::string& text) {
   return safe;
 }
 
+std::string phase_label(std::string_view phase) {
+  std::string label(phase);
+  std::replace(label.begin(), label.end(), '_', ' ');
+  return label;
+}
+
+std::string picture_json(const std::filesystem::path& path, std::int64_t index,
+                         const output::PictureRecord& record, const std::string& of) {
+  nlohmann::ordered_json line{{"path", config::valid_utf8(path.string())}, {"index", index}};
+  if (!of.empty()) line["line"] = config::valid_utf8(of);
+  line.update({{"prompt", record.prompt},
+               {"seed", record.seed},
+               {"width", record.width},
+               {"height", record.height},
+               {"steps", record.steps},
+               {"model", record.model}});
+  return line.dump() + "\n";
+}
+
 Console::Console(const GenerateOptions& options, const config::RunSpec& spec, std::string model,
                  std::vector<std::filesystem::path> paths)
     : json_(options.json),
@@ -48,8 +67,7 @@ Console::Console(const GenerateOptions& options, const config::RunSpec& spec, st
       progress_(options.progress, output::stderr_screen()) {}
 
 void Console::begin(std::string_view phase, std::int64_t steps) {
-  std::string label(phase);
-  std::replace(label.begin(), label.end(), '_', ' ');
+  std::string label = phase_label(phase);
   if (phase == "denoise" && pictures_.size() > 1)
     label += fmt::format(" {}/{}", ++denoised_, pictures_.size());
   progress_.begin(std::move(label), steps);
@@ -57,18 +75,8 @@ void Console::begin(std::string_view phase, std::int64_t steps) {
 
 void Console::picture(std::int64_t index) {
   const auto at = static_cast<std::size_t>(index);
-  const std::string path = paths_.at(at).string();
-  if (!json_) return print(path + "\n");
-  const config::Picture& made = pictures_.at(at);
-  const nlohmann::ordered_json line{{"path", config::valid_utf8(path)},
-                                    {"index", made.index},
-                                    {"prompt", made.prompt},
-                                    {"seed", made.seed},
-                                    {"width", spec_.image.width},
-                                    {"height", spec_.image.height},
-                                    {"steps", spec_.sampling.steps},
-                                    {"model", config::valid_utf8(model_)}};
-  print(line.dump() + "\n");
+  if (!json_) return print(paths_.at(at).string() + "\n");
+  print(picture_json(paths_.at(at), index, output::record_of(spec_, pictures_.at(at), model_, {})));
 }
 
 void Console::warn(std::string_view line) {

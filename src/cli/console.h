@@ -7,6 +7,7 @@
 
 #include "cli/generate_options.h"
 #include "config/run_spec.h"
+#include "output/metadata.h"
 #include "output/progress.h"
 #include "output/report.h"
 #include "pipeline/rank.h"
@@ -18,6 +19,13 @@ void print(std::string_view text);
 
 /// Untrusted text for a terminal: valid UTF-8, control characters but newlines become '?'.
 [[nodiscard]] std::string printable(const std::string& text);
+
+/// A phase as people read it.
+[[nodiscard]] std::string phase_label(std::string_view phase);
+
+/// A picture as --json shows it, a line with its end; `of` is its line of a batch's file.
+[[nodiscard]] std::string picture_json(const std::filesystem::path& path, std::int64_t index,
+                                       const output::PictureRecord& record, const std::string& of = {});
 
 /// What a run says: each picture's path (or JSON) on stdout when its file is there, all else on stderr.
 class Console : public pipeline::Listener {

@@ -60,20 +60,16 @@ Outcome run(const config::RunSpec& asked, const models::Model& model, pipeline::
   report.model = model.files.name;
   report.model_hash = model.dummy ? "dummy" : weights::model_hash(model.files);
   for (const config::Key& key : config::keys()) report.settings[std::string(key.path)] = key.print(spec, key);
-  const parallel::Mesh& mesh = outcome.plan.mesh;
-  report.grid = {{"data", mesh.data},    {"cfg", mesh.cfg},       {"pipefusion", mesh.pipefusion},
-                 {"ring", mesh.ring},    {"gather", mesh.gather}, {"ulysses", mesh.ulysses},
-                 {"tensor", mesh.tensor}};
+  for (const auto& [name, degree] : outcome.plan.mesh.degrees()) report.grid[name] = degree;
   report.pictures = outcome.paths;
 
-  const parallel::Mesh& grid = outcome.plan.mesh;
   std::shared_ptr<const comm::Job> peers;  // made before the ranks are forked, which inherit it
   std::optional<pipeline::Meeting> meeting;
   if (outcome.plan.exchanges()) {
     if (place)
       meeting = meeting_place(&std::getenv);
     else
-      peers = comm::Job::create(static_cast<int>(grid.size()));
+      peers = comm::Job::create(static_cast<int>(outcome.plan.mesh.size()));
   }
   const pipeline::RankJob job{.spec = spec,
                               .model = model,

@@ -1,5 +1,8 @@
 #pragma once
 #include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "comm/mesh.h"
 #include "config/run_spec.h"
@@ -21,6 +24,12 @@ struct Mesh {
   }
   [[nodiscard]] comm::Mesh ranks() const;  ///< who stands where
   [[nodiscard]] std::int64_t token_ranks() const { return ring * gather * ulysses; }
+  /// By name: "ulysses" -> 2.
+  [[nodiscard]] std::vector<std::pair<std::string, std::int64_t>> degrees() const {
+    return {{"data", data},     {"cfg", cfg},         {"pipefusion", pipefusion}, {"ring", ring},
+            {"gather", gather}, {"ulysses", ulysses}, {"tensor", tensor}};
+  }
+  friend bool operator==(const Mesh&, const Mesh&) = default;
 };
 
 /// The mesh of `ranks`: the degrees that were asked for, the others chosen among exact modes. Error(kUsage)

@@ -215,8 +215,8 @@ std::vector<double> RankRun::size_ids() const {
 
 const models::Branch& RankRun::branch(models::Denoiser& denoiser, const Prompt& prompt) {
   std::unique_ptr<models::Branch>& prepared = branches_[prompt];
-  const std::vector<double> sizes = size_ids();
-  if (!prepared)
+  if (!prepared) {
+    const std::vector<double> sizes = size_ids();
     prepared = denoiser.prepare(embeddings_.at(prompt),
                                 {.timesteps = sampler_->timesteps(),
                                  .guidance = job_.spec.sampling.guidance,
@@ -225,6 +225,7 @@ const models::Branch& RankRun::branch(models::Denoiser& denoiser, const Prompt& 
                                  .latent_columns = job_.spec.image.width / job_.model.shape.latent_scale,
                                  .text = {plan_.text_tokens.first, plan_.text_tokens.count},
                                  .image = image_});
+  }
   return *prepared;
 }
 

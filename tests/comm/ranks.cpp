@@ -80,6 +80,16 @@ Failures run_ranks(int size, const std::function<void(Rank&)>& body, const Launc
   });
 }
 
+std::vector<Range> in_a_row(const std::vector<std::int64_t>& lengths) {
+  std::vector<Range> ranges;
+  ranges.reserve(lengths.size());
+  for (std::int64_t first = 0; const std::int64_t length : lengths) {
+    ranges.push_back({first, length});
+    first += length;
+  }
+  return ranges;
+}
+
 std::vector<Range> cut(std::int64_t total, int size, std::mt19937& random) {
   std::vector<std::int64_t> ends(static_cast<std::size_t>(size), total);
   for (int i = 0; i + 1 < size; ++i) ends[i] = static_cast<std::int64_t>(random() % (total + 1));

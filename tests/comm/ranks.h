@@ -44,6 +44,9 @@ struct Launch {
 /// Cuts `total` into `size` ranges of random lengths, empty ones included. Equal generators cut alike.
 [[nodiscard]] std::vector<Range> cut(std::int64_t total, int size, std::mt19937& random);
 
+/// Ranges of these lengths, one after the other.
+[[nodiscard]] std::vector<Range> in_a_row(const std::vector<std::int64_t>& lengths);
+
 /// A byte that tells where and when it belongs.
 [[nodiscard]] std::byte mark(std::int64_t index, std::int64_t salt);
 

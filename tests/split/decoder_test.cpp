@@ -26,12 +26,8 @@ struct Decoding {
 void check_decoding(const Decoding& c, at::ScalarType type) {
   const models::Model model = models::open((test::kFlux / c.model).string(), {}, {}, false);
   const models::VaeConfig config = models::read_vae_config(model.files.components.at("vae").config, "vae");
-  std::vector<comm::Range> ranges;
-  std::int64_t all = 0;
-  for (const std::int64_t count : c.rows) {
-    ranges.push_back({all, count});
-    all += count;
-  }
+  const std::vector<comm::Range> ranges = tests::in_a_row(c.rows);
+  const std::int64_t all = ranges.back().end();
   const auto ranks = static_cast<int>(c.rows.size());
   const tests::Failures failures = tests::run_ranks(ranks, [&](tests::Rank& rank) {
     at::set_num_threads(1);

@@ -22,12 +22,8 @@ struct Patches {
 
 void check_forward(const Patches& c, at::ScalarType type) {
   const Json inputs = read_json(test::kUnets / "errors.json", ExitCode::kModel).at("inputs");
-  std::vector<comm::Range> ranges;
-  std::int64_t all = 0;
-  for (const std::int64_t count : c.rows) {
-    ranges.push_back({all, count});
-    all += count;
-  }
+  const std::vector<comm::Range> ranges = tests::in_a_row(c.rows);
+  const std::int64_t all = ranges.back().end();
   const auto ranks = static_cast<int>(c.rows.size());
   const tests::Failures failures = tests::run_ranks(ranks, [&](tests::Rank& rank) {
     at::set_num_threads(1);

@@ -20,7 +20,6 @@ ClipConfig read_clip_config(const weights::Component& component) {
   clip.activation = read.text("hidden_act", clip.activation);
   clip.eps = read.number("layer_norm_eps", clip.eps);
   if (component.class_name.ends_with("WithProjection")) clip.projection = read.size("projection_dim", 512);
-  clip.projection_by_inputs = read.boolean(kProjectionByInputs, false);
   if (clip.width % clip.heads != 0)
     read.refuse("num_attention_heads", fmt::format("a divisor of {}", clip.width));
   return clip;
@@ -44,10 +43,7 @@ std::vector<weights::Parameter> clip_parameters(const ClipConfig& config) {
     list.linear(at + "mlp.fc2", config.mlp_width, config.width);
   }
   list.norm("text_model.final_layer_norm", config.width, true);
-  if (config.projection > 0 && config.projection_by_inputs)
-    list.tensor("text_projection", {config.width, config.projection});
-  else if (config.projection > 0)
-    list.linear("text_projection", config.width, config.projection, false);
+  if (config.projection > 0) list.linear("text_projection", config.width, config.projection, false);
   return list.take();
 }
 

@@ -19,13 +19,10 @@ struct ClipConfig {
   std::int64_t eos_token_id = 2;  ///< 2: pool at the largest id (what published configs mean by it)
   std::string activation = "quick_gelu";
   double eps = 1e-5;
-  std::int64_t projection = 0;        ///< width of the pooled embedding's projection, 0: none
-  bool projection_by_inputs = false;  ///< it lies transposed, as open_clip writes it: "text_projection"
+  std::int64_t projection = 0;  ///< width of the pooled embedding's projection, 0: none
 };
 /// Error(kModel) at a config that neither a CLIPTextModel nor a CLIPTextModelWithProjection has.
 [[nodiscard]] ClipConfig read_clip_config(const weights::Component& component);
-
-inline constexpr const char* kProjectionByInputs = "_projection_by_inputs";  ///< config key of single files
 
 /// Names as published: "text_model.encoder.layers.0.self_attn.out_proj.weight"; q, k and v as
 /// "...self_attn.qkv".
