@@ -252,16 +252,18 @@ TEST_CASE("two ranks that send to each other at once both get all, whatever the 
 }
 
 // As PipeFusion's stages: bands of unlike lengths go down a chain that adds to them, all places are posted at
-// first, and the last rank sends to the first.
+// first, and the last rank sends to the first. Ranks of one GPU take turns of some ms at every hop: few of
+// them there.
 TEST_CASE("bands posted ahead go round a chain while others are under way") {
-  for (int size = 1; size <= kMost; ++size) {
+  const int most = on_gpu() ? 4 : kMost;
+  for (int size = 1; size <= most; ++size) {
     CAPTURE(size);
     CHECK(run_ranks(size, [](Rank& self) {
             Group& group = self.group;
             const int next = (group.rank() + 1) % group.size();
             const int previous = (group.rank() + group.size() - 1) % group.size();
             std::mt19937 random(8);
-            const int rounds = on_gpu() ? 6 : 30;
+            const int rounds = on_gpu() ? 2 : 30;
             const std::vector<Range> bands = cut(kBufferBytes, group.size() + 2, random);
             PeerBuffer buffer = group.allocate(kBufferBytes);
             for (std::size_t i = 0; i < bands.size(); ++i) buffer.post({previous});
