@@ -31,15 +31,14 @@ struct NormAndRotate {
   const void* query_norm;  ///< [head_dim]
   const void* key_norm;    ///< [head_dim]
   const float* rotary;     ///< [tokens, head_dim / 2, 2]: cosine, sine
-  void* q;                 ///< [tokens, heads, head_dim], packed; k and v as well
+  void* q;                 ///< [tokens, heads, head_dim], packed; k as well
   void* k;
-  void* v;
   std::int64_t tokens;
   std::int64_t heads;
   std::int64_t head_dim;  ///< even
   float eps;
 };
-/// RMS norm of q and k over head_dim, rotation by `rotary`, and a copy of v.
+/// RMS norm of q and k over head_dim and rotation by `rotary`.
 cudaError_t norm_and_rotate(Type type, const NormAndRotate& arguments, cudaStream_t stream);
 
 /// Pictures [pictures, rows, columns, channels], each packed, at a stride of their own.

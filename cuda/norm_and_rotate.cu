@@ -16,19 +16,11 @@ __global__ void __launch_bounds__(32 * kWarps) norm_and_rotate_kernel(NormAndRot
   const int dim = static_cast<int>(arguments.head_dim);
   const T* from = static_cast<const T*>(arguments.qkv) + token * arguments.token_stride;
   const float* rotary = arguments.rotary + token * dim;
-  for (int row = static_cast<int>(threadIdx.x / 32); row < 3 * heads; row += kWarps) {
-    const int part = row / heads;  // q, k, v
+  for (int row = static_cast<int>(threadIdx.x / 32); row < 2 * heads; row += kWarps) {
+    const bool query = row < heads;
     const T* x = from + static_cast<std::int64_t>(row) * dim;
-    void* parts[3] = {arguments.q, arguments.k, arguments.v};
-    T* y = static_cast<T*>(parts[part]) + (token * heads + row % heads) * dim;
+    T* y = static_cast<T*>(query ? arguments.q : arguments.k) + (token * heads + row % heads) * dim;
     float a[N];
-    if (part == 2) {
-      for (int i = lane * N; i < dim; i += 32 * N) {
-        load<N, kPacked>(x + i, a);
-        store<N, kPacked>(y + i, a);
-      }
-      continue;
-    }
     float squares = 0;
     for (int i = lane * N; i < dim; i += 32 * N) {
       load<N, kPacked>(x + i, a);
@@ -36,7 +28,7 @@ __global__ void __launch_bounds__(32 * kWarps) norm_and_rotate_kernel(NormAndRot
       for (int j = 0; j < N; ++j) squares += a[j] * a[j];
     }
     const float inverse = rsqrtf(warp_sum(squares) / static_cast<float>(dim) + arguments.eps);
-    const T* norm = static_cast<const T*>(part == 0 ? arguments.query_norm : arguments.key_norm);
+    const T* norm = static_cast<const T*>(query ? arguments.query_norm : arguments.key_norm);
     float weight[N];
     float turn[N];
     for (int i = lane * N; i < dim; i += 32 * N) {
@@ -68,7 +60,7 @@ cudaError_t norm_and_rotate(Type type, const NormAndRotate& arguments, cudaStrea
       bool fit = aligned<N, T>(arguments.qkv, arguments.token_stride, dim) &&
                  aligned<N, float>(arguments.rotary, 0, dim);
       for (const void* p : {arguments.query_norm, arguments.key_norm, static_cast<const void*>(arguments.q),
-                            static_cast<const void*>(arguments.k), static_cast<const void*>(arguments.v)})
+                            static_cast<const void*>(arguments.k)})
         fit = fit && aligned<N, T>(p, 0, dim);
       return fit;
     };

@@ -45,16 +45,13 @@ AttentionPart attend_on_gpu(const at::Tensor& query, const at::Tensor& key, cons
 
 }  // namespace
 
-void LocalAttention::attend(std::int64_t /*layer*/, std::span<const Stream> streams, const at::Tensor& rotary,
-                            const at::Tensor& out) {
-  const at::Tensor& first = streams.front().qkv;
-  const std::int64_t heads = first.size(2);
-  const std::int64_t head_dim = first.size(3);
-  const std::int64_t tokens = rotary.size(0);
-  const at::Tensor q = at::empty({tokens, heads, head_dim}, first.options());
+void LocalAttention::attend(std::int64_t /*layer*/, const at::Tensor& qkv, std::span<const TokenNorms> norms,
+                            const at::Tensor& rotary, const at::Tensor& out) {
+  const std::int64_t tokens = qkv.size(0), heads = qkv.size(2), head_dim = qkv.size(3);
+  const at::Tensor q = at::empty({tokens, heads, head_dim}, qkv.options());
   const at::Tensor k = at::empty_like(q);
-  const at::Tensor v = at::empty_like(q);
-  norm_and_rotate(streams, rotary, q, k, v);
+  const at::Tensor v = qkv.select(1, 2);
+  norm_and_rotate(qkv, norms, rotary, q, k);
   const auto batched = [](const at::Tensor& x) { return x.unsqueeze(0).transpose(1, 2); };  // [1, H, T, D]
   const double scale = 1 / std::sqrt(static_cast<double>(head_dim));
   const at::Tensor y = scaled_dot_product(batched(q), batched(k), batched(v), scale);

@@ -6,11 +6,11 @@
 
 namespace xdit::nn {
 
-/// One stream of tokens after its projection and before its norm.
-struct Stream {
-  at::Tensor qkv;         ///< [T, 3, H, D]; the last two dimensions contiguous
-  at::Tensor query_norm;  ///< RMS norm weights [D]
-  at::Tensor key_norm;    ///< [D]
+/// The RMS norms of so many tokens: weights [D].
+struct TokenNorms {
+  std::int64_t tokens = 0;
+  at::Tensor query;
+  at::Tensor key;
 };
 
 /// Joint attention over the local tokens of one picture. Takes q, k, v before norm and rotation so that norm,
@@ -21,17 +21,18 @@ class Attention {
   Attention(const Attention&) = delete;
   Attention& operator=(const Attention&) = delete;
   virtual ~Attention() = default;
-  /// The streams follow each other in one sequence of T tokens. `rotary` [T, D / 2, 2] holds cosine and sine
-  /// in float32. Writes softmax(q k^T / sqrt(D)) v to `out` [T, H * D], whose rows may be strided.
-  virtual void attend(std::int64_t layer, std::span<const Stream> streams, const at::Tensor& rotary,
-                      const at::Tensor& out) = 0;
+  /// `qkv` [T, 3, H, D], the last three dimensions contiguous, is normed by `norms`, one after the other, and
+  /// rotated by `rotary` [T, D / 2, 2], cosine and sine in float32. Writes softmax(q k^T / sqrt(D)) v to
+  /// `out` [T, H * D], whose rows may be strided.
+  virtual void attend(std::int64_t layer, const at::Tensor& qkv, std::span<const TokenNorms> norms,
+                      const at::Tensor& rotary, const at::Tensor& out) = 0;
 };
 
 /// Every token is on this rank.
 class LocalAttention final : public Attention {
  public:
-  void attend(std::int64_t layer, std::span<const Stream> streams, const at::Tensor& rotary,
-              const at::Tensor& out) override;
+  void attend(std::int64_t layer, const at::Tensor& qkv, std::span<const TokenNorms> norms,
+              const at::Tensor& rotary, const at::Tensor& out) override;
 };
 
 /// softmax(q k^T scale + bias) v on [B, H, T, D] tensors of any strides; `bias` [1, H, T, S] or undefined.

@@ -52,11 +52,14 @@ const std::string& Convolutions::choose(const cudnn::Shape& shape) {
   const auto [found, fresh] = chosen_.try_emplace(shape);
   if (!fresh) return found->second;
   const std::int64_t rows = shape.output_columns();  // a square picture stands for all
-  for (const std::string& name : cudnn::plan_names(shape, rows))
-    if (is_exact(name) && cudnn::Plan::build(shape, rows, name) != nullptr) {
-      found->second = name;
-      break;
-    }
+  for (const std::string& name : cudnn::plan_names(shape, rows)) {
+    if (!is_exact(name)) continue;
+    std::unique_ptr<cudnn::Plan> plan = cudnn::Plan::build(shape, rows, name);
+    if (plan == nullptr) continue;
+    built_[{shape, rows}] = std::move(plan);
+    found->second = name;
+    break;
+  }
   return found->second;
 }
 

@@ -63,21 +63,19 @@ void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y)
                                  y.const_data_ptr(), y.stride(0), x.size(0), x.size(1), stream_of(x)));
 }
 
-void norm_and_rotate(const Stream& stream, const at::Tensor& rotary, const at::Tensor& q, const at::Tensor& k,
-                     const at::Tensor& v, double eps) {
-  const at::Tensor& qkv = stream.qkv;
+void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,
+                     const at::Tensor& q, const at::Tensor& k, double eps) {
   XDIT_ASSERT(qkv.dim() == 4 && qkv.stride(3) == 1 && qkv.stride(2) == qkv.size(3) &&
               qkv.stride(1) == qkv.size(2) * qkv.size(3));
-  XDIT_ASSERT(q.is_contiguous() && k.is_contiguous() && v.is_contiguous() && rotary.is_contiguous());
+  XDIT_ASSERT(q.is_contiguous() && k.is_contiguous() && rotary.is_contiguous());
   XDIT_ASSERT(rotary.scalar_type() == at::kFloat && rotary.size(0) == qkv.size(0) && qkv.size(3) % 2 == 0);
   const cuda::NormAndRotate arguments{.qkv = qkv.const_data_ptr(),
                                       .token_stride = qkv.stride(0),
-                                      .query_norm = stream.query_norm.const_data_ptr(),
-                                      .key_norm = stream.key_norm.const_data_ptr(),
+                                      .query_norm = norms.query.const_data_ptr(),
+                                      .key_norm = norms.key.const_data_ptr(),
                                       .rotary = rotary.const_data_ptr<float>(),
                                       .q = q.mutable_data_ptr(),
                                       .k = k.mutable_data_ptr(),
-                                      .v = v.mutable_data_ptr(),
                                       .tokens = qkv.size(0),
                                       .heads = qkv.size(2),
                                       .head_dim = qkv.size(3),

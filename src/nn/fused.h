@@ -13,12 +13,15 @@ namespace xdit::nn::fused {
                                     double base, double eps);
 [[nodiscard]] at::Tensor gated_gelu(const at::Tensor& x);
 void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y);
-void norm_and_rotate(const Stream& stream, const at::Tensor& rotary, const at::Tensor& q, const at::Tensor& k,
-                     const at::Tensor& v, double eps);
+void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,
+                     const at::Tensor& q, const at::Tensor& k, double eps);
 /// gelu_tanh or nothing of x W^T + b, x [..., in], in `result`: the dtype of x, or float32 without bias and
 /// gelu. A row's bits do not depend on the other rows.
 [[nodiscard]] at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                                 bool gelu_tanh, at::ScalarType result);
+/// The same, bit for bit, of x [T, in] into `out` [T, out], whose rows may be strided.
+void linear_into(const at::Tensor& out, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                 bool gelu_tanh);
 
 /// Of channels-last pictures.
 [[nodiscard]] at::Tensor row_moments(const at::Tensor& x, std::int64_t groups);

@@ -20,9 +20,9 @@ void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y)
   reference::add_gated(x, gate, y);
 }
 
-void norm_and_rotate(const Stream& stream, const at::Tensor& rotary, const at::Tensor& q, const at::Tensor& k,
-                     const at::Tensor& v, double eps) {
-  reference::norm_and_rotate(stream, rotary, q, k, v, eps);
+void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,
+                     const at::Tensor& q, const at::Tensor& k, double eps) {
+  reference::norm_and_rotate(qkv, norms, rotary, q, k, eps);
 }
 
 at::Tensor row_moments(const at::Tensor& x, std::int64_t groups) {
@@ -42,6 +42,11 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
                   at::ScalarType result) {
   const at::Tensor y = at::linear(x.to(result), weight.to(result), bias);
   return gelu_tanh ? activate(y, Activation::kGeluTanh) : y;
+}
+
+void linear_into(const at::Tensor& out, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                 bool gelu_tanh) {
+  out.copy_(linear(x, weight, bias, gelu_tanh, x.scalar_type()));
 }
 
 }  // namespace xdit::nn::fused

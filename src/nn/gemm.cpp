@@ -60,8 +60,8 @@ bool splits_nothing(const cublasLtMatmulAlgo_t& algorithm) {
              CUBLASLT_REDUCTION_SCHEME_NONE;
 }
 
-// y = act(x W^T + b) of aligned matrices x [M, K], W [N, K], b [1, N]. cuBLAS, whose matrices are
-// column-major, sees y^T = (W^T)^T x^T.
+// y = act(x W^T + b) of aligned matrices x [M, K], W [N, K], b [1, N]; y's rows may be strided. cuBLAS, whose
+// matrices are column-major, sees y^T = (W^T)^T x^T.
 class Product {
  public:
   Product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, bool gelu_tanh,
@@ -70,11 +70,13 @@ class Product {
     TORCH_CUDABLAS_CHECK(cublasLtMatmulDescInit(&operation_, CUBLAS_COMPUTE_32F, CUDA_R_32F));
     set(CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
     if (bias.defined()) {
-      set(CUBLASLT_MATMUL_DESC_EPILOGUE, gelu_tanh ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_BIAS);
+      set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
       set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias.const_data_ptr());
-    } else if (gelu_tanh) {
-      set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_GELU);
     }
+    without_gelu_ = operation_;
+    if (gelu_tanh)
+      set(CUBLASLT_MATMUL_DESC_EPILOGUE,
+          bias.defined() ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU);
   }
 
   void run() {
@@ -105,7 +107,7 @@ class Product {
     const cudaDataType_t result = at::cuda::ScalarTypeToCudaDataType(y_.scalar_type());
     TORCH_CUDABLAS_CHECK(cublasLtMatrixLayoutInit(&of.weight, type_, k, n, leading(weight_)));
     TORCH_CUDABLAS_CHECK(cublasLtMatrixLayoutInit(&of.x, type_, k, m, x_leading));
-    TORCH_CUDABLAS_CHECK(cublasLtMatrixLayoutInit(&of.y, result, n, m, y_.size(1)));
+    TORCH_CUDABLAS_CHECK(cublasLtMatrixLayoutInit(&of.y, result, n, m, leading(y_)));
     return of;
   }
 
@@ -126,7 +128,7 @@ class Product {
     std::vector<cublasLtMatmulHeuristicResult_t> results(count);
     int found = 0;
     const cublasStatus_t status =
-        cublasLtMatmulAlgoGetHeuristic(handle_, &operation_, &layouts.weight, &layouts.x, &layouts.y,
+        cublasLtMatmulAlgoGetHeuristic(handle_, &without_gelu_, &layouts.weight, &layouts.x, &layouts.y,
                                        &layouts.y, &preference, count, results.data(), &found);
     if (status != CUBLAS_STATUS_NOT_SUPPORTED) TORCH_CUDABLAS_CHECK(status);
     std::vector<cublasLtMatmulAlgo_t> algorithms;
@@ -172,6 +174,7 @@ class Product {
   const at::Tensor& y_;
   cudaDataType_t type_;
   cublasLtMatmulDescOpaque_t operation_{};
+  cublasLtMatmulDescOpaque_t without_gelu_{};  // for which cuBLASLt's guesses are better
   cublasLtHandle_t handle_ = at::cuda::getCurrentCUDABlasLtHandle();
   std::size_t workspace_bytes_ = at::cuda::getCUDABlasLtWorkspaceSize();
 };
@@ -195,6 +198,19 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
     Product(rows, outputs, added, gelu_tanh, y).run();
   }
   return y.narrow(1, 0, weight.size(0)).contiguous().view(shape);
+}
+
+void linear_into(const at::Tensor& out, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                 bool gelu_tanh) {
+  const c10::cuda::CUDAGuard guard(x.device());
+  const bool fits = out.size(0) > 0 && padding(out.size(1), out) == 0 && aligned(out, 0).is_same(out) &&
+                    x.dim() == 2 && aligned(weight, 0).is_same(weight);
+  if (!fits) {
+    out.copy_(linear(x, weight, bias, gelu_tanh, x.scalar_type()));
+    return;
+  }
+  const at::Tensor added = bias.defined() ? aligned(bias.unsqueeze(0), 0) : bias;
+  Product(aligned(x, 0), weight, added, gelu_tanh, out).run();
 }
 
 }  // namespace xdit::nn::fused

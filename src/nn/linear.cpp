@@ -23,6 +23,18 @@ class LocalLinear final : public Linear {
     return activate((*this)(x), activation);
   }
 
+  void into(const at::Tensor& y, const at::Tensor& x) const override {
+    x.is_cuda() ? fused::linear_into(y, x, weight_, bias_, /*gelu_tanh=*/false) : void(y.copy_((*this)(x)));
+  }
+  void into(const at::Tensor& y, const at::Tensor& x, Activation activation) const override {
+    if (x.is_cuda() && activation == Activation::kGeluTanh)
+      fused::linear_into(y, x, weight_, bias_, /*gelu_tanh=*/true);
+    else
+      y.copy_((*this)(x, activation));
+  }
+
+  [[nodiscard]] std::int64_t outputs() const override { return weight_.size(0); }
+
  private:
   at::Tensor weight_;
   at::Tensor bias_;

@@ -24,6 +24,10 @@ class Linear {
   virtual ~Linear() = default;
   [[nodiscard]] virtual at::Tensor operator()(const at::Tensor& x) const = 0;
   [[nodiscard]] virtual at::Tensor operator()(const at::Tensor& x, Activation activation) const = 0;
+  /// The same of x [T, in] into y [T, out], whose rows may be strided.
+  virtual void into(const at::Tensor& y, const at::Tensor& x) const = 0;
+  virtual void into(const at::Tensor& y, const at::Tensor& x, Activation activation) const = 0;
+  [[nodiscard]] virtual std::int64_t outputs() const = 0;
 };
 
 /// Makes a network's linears from `name`.weight and, where the network has it, `name`.bias.

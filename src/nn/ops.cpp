@@ -56,11 +56,10 @@ void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y)
   x.copy_(x.scalar_type() == at::kHalf ? sum.clamp(-kLargestHalf, kLargestHalf) : sum);
 }
 
-void norm_and_rotate(const Stream& stream, const at::Tensor& rotary, const at::Tensor& q, const at::Tensor& k,
-                     const at::Tensor& v, double eps) {
-  q.copy_(rotated(normalised(stream.qkv.select(1, 0), stream.query_norm, eps), rotary));
-  k.copy_(rotated(normalised(stream.qkv.select(1, 1), stream.key_norm, eps), rotary));
-  v.copy_(stream.qkv.select(1, 2));
+void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,
+                     const at::Tensor& q, const at::Tensor& k, double eps) {
+  q.copy_(rotated(normalised(qkv.select(1, 0), norms.query, eps), rotary));
+  k.copy_(rotated(normalised(qkv.select(1, 1), norms.key, eps), rotary));
 }
 
 }  // namespace reference
@@ -84,22 +83,16 @@ void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y)
   x.is_cuda() ? fused::add_gated(x, gate, y) : reference::add_gated(x, gate, y);
 }
 
-void norm_and_rotate(const Stream& stream, const at::Tensor& rotary, const at::Tensor& q, const at::Tensor& k,
-                     const at::Tensor& v, double eps) {
-  stream.qkv.is_cuda() ? fused::norm_and_rotate(stream, rotary, q, k, v, eps)
-                       : reference::norm_and_rotate(stream, rotary, q, k, v, eps);
-}
-
-void norm_and_rotate(std::span<const Stream> streams, const at::Tensor& rotary, const at::Tensor& q,
-                     const at::Tensor& k, const at::Tensor& v) {
+void norm_and_rotate(const at::Tensor& qkv, std::span<const TokenNorms> norms, const at::Tensor& rotary,
+                     const at::Tensor& q, const at::Tensor& k, double eps) {
   std::int64_t first = 0;
-  for (const Stream& stream : streams) {
-    const std::int64_t count = stream.qkv.size(0);
-    const auto rows = [&](const at::Tensor& x) { return x.narrow(0, first, count); };
-    norm_and_rotate(stream, rows(rotary), rows(q), rows(k), rows(v));
-    first += count;
+  for (const TokenNorms& part : norms) {
+    const auto rows = [&](const at::Tensor& x) { return x.narrow(0, first, part.tokens); };
+    qkv.is_cuda() ? fused::norm_and_rotate(rows(qkv), part, rows(rotary), rows(q), rows(k), eps)
+                  : reference::norm_and_rotate(rows(qkv), part, rows(rotary), rows(q), rows(k), eps);
+    first += part.tokens;
   }
-  XDIT_ASSERT(first == rotary.size(0));
+  XDIT_ASSERT(first == qkv.size(0) && first == rotary.size(0));
 }
 
 void activate_into(const at::Tensor& out, const at::Tensor& x, Activation activation) {

@@ -24,13 +24,10 @@ namespace xdit::nn {
 /// x += gate y in place: x, y [T, C], gate [C]. Saturates in float16, as diffusers clips the residual stream.
 void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y);
 
-/// RMS norm over D and rotation of q and k, and a copy of v: `stream` of T tokens, `rotary` [T, D / 2, 2],
-/// into q, k, v [T, H, D] (contiguous last two dimensions).
-void norm_and_rotate(const Stream& stream, const at::Tensor& rotary, const at::Tensor& q, const at::Tensor& k,
-                     const at::Tensor& v, double eps = 1e-6);
-/// The same of several streams, one after the other in `rotary`, q, k and v.
-void norm_and_rotate(std::span<const Stream> streams, const at::Tensor& rotary, const at::Tensor& q,
-                     const at::Tensor& k, const at::Tensor& v);
+/// RMS norm over D and rotation of the first two of qkv [T, 3, H, D] by `rotary` [T, D / 2, 2] into q and k
+/// [T, H, D]. `norms` follow each other.
+void norm_and_rotate(const at::Tensor& qkv, std::span<const TokenNorms> norms, const at::Tensor& rotary,
+                     const at::Tensor& q, const at::Tensor& k, double eps = 1e-6);
 
 /// act(x) of rows [T, C], which may be strided, into `out` [T, C].
 void activate_into(const at::Tensor& out, const at::Tensor& x, Activation activation);
@@ -55,8 +52,8 @@ namespace reference {
                                     double eps);
 [[nodiscard]] at::Tensor gated_gelu(const at::Tensor& x);
 void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y);
-void norm_and_rotate(const Stream& stream, const at::Tensor& rotary, const at::Tensor& q, const at::Tensor& k,
-                     const at::Tensor& v, double eps);
+void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,
+                     const at::Tensor& q, const at::Tensor& k, double eps);
 }  // namespace reference
 
 }  // namespace xdit::nn

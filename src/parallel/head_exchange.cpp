@@ -47,7 +47,7 @@ void HeadExchange::put_heads(std::vector<comm::Put>& puts, const at::Tensor& x, 
        .source = static_cast<const std::byte*>(x.const_data_ptr()) + peer % split_.ulysses * token_bytes_,
        .rows = x.size(0),
        .row_bytes = token_bytes_,
-       .source_stride = token_bytes_ * split_.ulysses,
+       .source_stride = x.stride(0) * static_cast<std::int64_t>(x.element_size()),
        .offset = offset,
        .stride = token_bytes_});
 }

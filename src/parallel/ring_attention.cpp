@@ -31,17 +31,18 @@ std::int64_t RingAttention::slice_tokens(std::int64_t index) const {
   return tokens;
 }
 
-void RingAttention::attend(std::int64_t /*layer*/, std::span<const nn::Stream> streams,
-                           const at::Tensor& rotary, const at::Tensor& out) {
+void RingAttention::attend(std::int64_t /*layer*/, const at::Tensor& qkv,
+                           std::span<const nn::TokenNorms> norms, const at::Tensor& rotary,
+                           const at::Tensor& out) {
   const std::int64_t bytes = heads_.token_bytes();
   const comm::Stream stream = heads_.stream();
   const std::int64_t ulysses = heads_.split().ulysses;
   const int rank = heads_.group().rank();
   const at::Tensor q = heads_.empty_heads();
   const at::Tensor k = at::empty_like(q);
-  const at::Tensor v = at::empty_like(q);
+  const at::Tensor v = qkv.select(1, 2);
   XDIT_ASSERT(rotary.size(0) == heads_.tokens());
-  nn::norm_and_rotate(streams, rotary, q, k, v);
+  nn::norm_and_rotate(qkv, norms, rotary, q, k);
 
   const std::int64_t queries = heads_.queries();
   std::vector<comm::Put> puts;

@@ -18,8 +18,8 @@ class RingAttention final : public nn::Attention {
   /// `group`: the token group, numbered ring first, Ulysses fastest.
   RingAttention(comm::Group& group, const TokenSplit& split, std::int64_t heads, std::int64_t head_dim,
                 at::TensorOptions options);
-  void attend(std::int64_t layer, std::span<const nn::Stream> streams, const at::Tensor& rotary,
-              const at::Tensor& out) override;
+  void attend(std::int64_t layer, const at::Tensor& qkv, std::span<const nn::TokenNorms> norms,
+              const at::Tensor& rotary, const at::Tensor& out) override;
 
  private:
   /// Tokens of the ring's place `index` (counted from 0, modulo the ring).

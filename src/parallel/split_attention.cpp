@@ -33,13 +33,13 @@ void SplitAttention::put_tokens(std::vector<comm::Put>& puts, const at::Tensor& 
   }
 }
 
-void SplitAttention::attend(std::int64_t layer, std::span<const nn::Stream> streams, const at::Tensor& rotary,
-                            const at::Tensor& out) {
+void SplitAttention::attend(std::int64_t layer, const at::Tensor& qkv, std::span<const nn::TokenNorms> norms,
+                            const at::Tensor& rotary, const at::Tensor& out) {
   XDIT_ASSERT(rotary.size(0) == heads_.tokens());
   const at::Tensor q = heads_.empty_heads();
   const at::Tensor k = at::empty_like(q);
-  const at::Tensor v = at::empty_like(q);
-  nn::norm_and_rotate(streams, rotary, q, k, v);
+  const at::Tensor v = qkv.select(1, 2);
+  nn::norm_and_rotate(qkv, norms, rotary, q, k);
 
   comm::Group& group = heads_.group();
   const std::int64_t index =

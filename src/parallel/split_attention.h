@@ -28,8 +28,8 @@ class SplitAttention final : public nn::Attention {
                  at::TensorOptions options, KeptKeys kept = {});
   /// The tokens and the branch of the forwards from here on.
   void select(const TokenPart& part, std::int64_t branch);
-  void attend(std::int64_t layer, std::span<const nn::Stream> streams, const at::Tensor& rotary,
-              const at::Tensor& out) override;
+  void attend(std::int64_t layer, const at::Tensor& qkv, std::span<const nn::TokenNorms> norms,
+              const at::Tensor& rotary, const at::Tensor& out) override;
 
  private:
   void put_tokens(std::vector<comm::Put>& puts, const at::Tensor& x, std::int64_t peer,

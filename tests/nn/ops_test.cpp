@@ -120,12 +120,11 @@ TEST_CASE("norm and rotation") {
       CAPTURE(at::toString(type), tokens, heads, dim, extra);
       const at::Tensor rows = randn({tokens, 3 * heads * dim + extra}, type);
       const at::Tensor qkv = rows.narrow(1, 0, 3 * heads * dim).unflatten(1, {3, heads, dim});
-      const Stream stream{qkv, randn({dim}, type) + 1, randn({dim}, type) + 1};
+      const TokenNorms norms{tokens, randn({dim}, type) + 1, randn({dim}, type) + 1};
       const at::Tensor angles = at::randn({tokens, dim / 2}, at::kDouble);
       const at::Tensor rotary = at::stack({angles.cos(), angles.sin()}, 2).to(device(), at::kFloat);
-      const at::Tensor q = at::empty({tokens, heads, dim}, rows.options()), k = at::empty_like(q),
-                       v = at::empty_like(q);
-      norm_and_rotate(stream, rotary, q, k, v);
+      const at::Tensor q = at::empty({tokens, heads, dim}, rows.options()), k = at::empty_like(q);
+      norm_and_rotate(qkv, std::array{norms}, rotary, q, k);
       const auto expected = [&](std::int64_t part, const at::Tensor& weight) {
         const at::Tensor x = qkv.select(1, part).to(at::kCPU, at::kDouble);
         const at::Tensor n =
@@ -134,9 +133,8 @@ TEST_CASE("norm and rotation") {
         const at::Tensor turn = at::polar(at::ones_like(angles), angles).unsqueeze(1);
         return at::view_as_real(complex * turn).flatten(-2);
       };
-      CHECK(relative_error(q, expected(0, stream.query_norm)) < tolerance(type));
-      CHECK(relative_error(k, expected(1, stream.key_norm)) < tolerance(type));
-      CHECK(at::equal(v, qkv.select(1, 2)));
+      CHECK(relative_error(q, expected(0, norms.query)) < tolerance(type));
+      CHECK(relative_error(k, expected(1, norms.key)) < tolerance(type));
     }
 }
 
@@ -168,21 +166,20 @@ TEST_CASE("linear with an activation is the linear, then the activation") {
   CHECK_THROWS_WITH(activation_from_name("quick_gleu"), ContainsSubstring("quick_gelu"));
 }
 
-TEST_CASE("attention over streams is attention over their concatenation") {
+TEST_CASE("attention of tokens normed in parts, into strided rows") {
   at::manual_seed(5);
   const std::int64_t heads = 3, dim = 10;
-  const at::Tensor text = randn({4, 3, heads, dim}, at::kFloat),
-                   image = randn({7, 3, heads, dim}, at::kFloat);
+  const at::Tensor qkv = randn({11, 3, heads, dim}, at::kFloat);
   const at::Tensor norm = randn({dim}, at::kFloat);
   const at::Tensor rotary =
       rotary_table(at::arange(33, at::kDouble).view({11, 3}), std::array<std::int64_t, 3>{2, 2, 6})
           .to(device());
   LocalAttention attention;
-  const at::Tensor buffer = at::zeros({11, heads * dim + 5}, text.options());
-  attention.attend(0, std::array{Stream{text, norm, norm}, Stream{image, norm, norm}}, rotary,
+  const at::Tensor buffer = at::zeros({11, heads * dim + 5}, qkv.options());
+  attention.attend(0, qkv, std::array{TokenNorms{4, norm, norm}, TokenNorms{7, norm, norm}}, rotary,
                    buffer.narrow(1, 0, heads * dim));
-  const at::Tensor whole = at::empty({11, heads * dim}, text.options());
-  attention.attend(0, std::array{Stream{at::cat({text, image}), norm, norm}}, rotary, whole);
+  const at::Tensor whole = at::empty({11, heads * dim}, qkv.options());
+  attention.attend(0, qkv, std::array{TokenNorms{11, norm, norm}}, rotary, whole);
   CHECK(at::equal(buffer.narrow(1, 0, heads * dim), whole));
   CHECK(buffer.narrow(1, heads * dim, 5).abs().max().item<float>() == 0);
 }

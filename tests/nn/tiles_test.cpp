@@ -163,10 +163,10 @@ TEST_CASE("norm and rotation by rows") {
       const at::Tensor qkv = at::randn({141, 3, 3, dim}).to(type), norm = at::randn({dim}).to(type);
       const at::Tensor rotary = at::randn({141, dim / 2, 2});
       const auto q_and_k = [&](std::int64_t first, std::int64_t size) {
-        const at::Tensor q = at::empty({size, 3, dim}, qkv.options()), k = at::empty_like(q),
-                         v = at::empty_like(q);
-        norm_and_rotate({qkv.narrow(0, first, size), norm, norm}, rotary.narrow(0, first, size), q, k, v);
-        return at::stack({q, k, v});
+        const at::Tensor q = at::empty({size, 3, dim}, qkv.options()), k = at::empty_like(q);
+        norm_and_rotate(qkv.narrow(0, first, size), std::array{TokenNorms{size, norm, norm}},
+                        rotary.narrow(0, first, size), q, k);
+        return at::stack({q, k});
       };
       const at::Tensor whole = q_and_k(0, 141);
       for (const auto& [first, size] : cuts(141))

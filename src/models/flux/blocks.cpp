@@ -28,20 +28,20 @@ FluxDoubleBlock::FluxDoubleBlock(const FluxConfig& config, const nn::Weights& we
            weights.get(at + "attn.norm_added_k.weight")};
 }
 
-nn::Stream FluxDoubleBlock::project(const Half& half, const at::Tensor& x,
-                                    const FluxModulation& modulation) const {
-  const at::Tensor qkv = (*half.qkv)(nn::modulated_layer_norm(x, modulation.shift, modulation.scale));
-  return {qkv.unflatten(1, {3, -1, head_dim_}), half.query_norm, half.key_norm};  // [T, 3, H, D]
-}
-
 void FluxDoubleBlock::forward(const at::Tensor& text, const at::Tensor& image, FluxModulations& modulations,
                               const at::Tensor& rotary, nn::Attention& attention) const {
   const FluxModulation image1(modulations), image2(modulations), text1(modulations), text2(modulations);
 
-  const std::array streams{project(text_, text, text1), project(image_, image, image1)};
-  const std::int64_t attention_width = streams[0].qkv.size(2) * head_dim_;
-  const at::Tensor attended = at::empty({text.size(0) + image.size(0), attention_width}, text.options());
-  attention.attend(index_, streams, rotary, attended);
+  const std::int64_t tokens = text.size(0) + image.size(0), width = image_.qkv->outputs();
+  const auto text_rows = [&](const at::Tensor& x) { return x.narrow(0, 0, text.size(0)); };
+  const auto image_rows = [&](const at::Tensor& x) { return x.narrow(0, text.size(0), image.size(0)); };
+  const at::Tensor qkv = at::empty({tokens, width}, text.options());
+  text_.qkv->into(text_rows(qkv), nn::modulated_layer_norm(text, text1.shift, text1.scale));
+  image_.qkv->into(image_rows(qkv), nn::modulated_layer_norm(image, image1.shift, image1.scale));
+  const std::array norms{nn::TokenNorms{text.size(0), text_.query_norm, text_.key_norm},
+                         nn::TokenNorms{image.size(0), image_.query_norm, image_.key_norm}};
+  const at::Tensor attended = at::empty({tokens, width / 3}, text.options());
+  attention.attend(index_, qkv.unflatten(1, {3, -1, head_dim_}), norms, rotary, attended);
 
   const auto add = [](const Half& half, const at::Tensor& x, const at::Tensor& y, const FluxModulation& first,
                       const FluxModulation& second) {
@@ -49,19 +49,17 @@ void FluxDoubleBlock::forward(const at::Tensor& text, const at::Tensor& image, F
     const at::Tensor h = nn::modulated_layer_norm(x, second.shift, second.scale);
     nn::add_gated(x, second.gate, (*half.mlp_out)((*half.mlp_in)(h, nn::Activation::kGeluTanh)));
   };
-  add(image_, image, attended.narrow(0, text.size(0), image.size(0)), image1, image2);
-  add(text_, text, attended.narrow(0, 0, text.size(0)), text1, text2);
+  add(image_, image, image_rows(attended), image1, image2);
+  add(text_, text, text_rows(attended), text1, text2);
 }
 
 FluxSingleBlock::FluxSingleBlock(const FluxConfig& config, const nn::Weights& weights,
                                  const nn::Linears& linears, std::int64_t index)
-    : index_(config.double_blocks + index),
-      head_dim_(config.head_dim),
-      width_(config.width()),
-      projected_width_(3 * config.width() + config.mlp_width()) {
+    : index_(config.double_blocks + index), head_dim_(config.head_dim) {
   const std::string at = fmt::format("single_transformer_blocks.{}.", index);
-  linear1_ = linears.make(weights, at + "linear1", true);
-  linear2_ = linears.make(weights, at + "proj_out", true);
+  qkv_ = linears.make(weights, at + "attn.qkv", true);
+  mlp_in_ = linears.make(weights, at + "proj_mlp", true);
+  out_ = linears.make(weights, at + "proj_out", true);
   query_norm_ = weights.get(at + "attn.norm_q.weight");
   key_norm_ = weights.get(at + "attn.norm_k.weight");
 }
@@ -70,16 +68,14 @@ void FluxSingleBlock::forward(const at::Tensor& x, FluxModulations& modulations,
                               nn::Attention& attention) const {
   const FluxModulation modulation(modulations);
 
-  const at::Tensor projected = (*linear1_)(nn::modulated_layer_norm(x, modulation.shift, modulation.scale));
-  const std::int64_t width = projected.size(1) * width_ / projected_width_;  // of the heads here
-  const at::Tensor qkv = projected.narrow(1, 0, 3 * width).unflatten(1, {3, -1, head_dim_});  // [T, 3, H, D]
-  const at::Tensor mlp = projected.narrow(1, 3 * width, projected.size(1) - 3 * width);
-
-  const at::Tensor both = at::empty({x.size(0), width + mlp.size(1)}, x.options());
-  nn::activate_into(both.narrow(1, width, mlp.size(1)), mlp, nn::Activation::kGeluTanh);
-  attention.attend(index_, std::array{nn::Stream{qkv, query_norm_, key_norm_}}, rotary,
-                   both.narrow(1, 0, width));
-  nn::add_gated(x, modulation.gate, (*linear2_)(both));
+  const at::Tensor h = nn::modulated_layer_norm(x, modulation.shift, modulation.scale);
+  const std::int64_t heads_width = qkv_->outputs() / 3, mlp_width = mlp_in_->outputs();
+  const at::Tensor both = at::empty({x.size(0), heads_width + mlp_width}, x.options());
+  mlp_in_->into(both.narrow(1, heads_width, mlp_width), h, nn::Activation::kGeluTanh);
+  attention.attend(index_, (*qkv_)(h).unflatten(1, {3, -1, head_dim_}),
+                   std::array{nn::TokenNorms{x.size(0), query_norm_, key_norm_}}, rotary,
+                   both.narrow(1, 0, heads_width));
+  nn::add_gated(x, modulation.gate, (*out_)(both));
 }
 
 }  // namespace xdit::models

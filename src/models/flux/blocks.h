@@ -47,9 +47,6 @@ class FluxDoubleBlock {
     std::unique_ptr<nn::Linear> qkv, proj, mlp_in, mlp_out;
     at::Tensor query_norm, key_norm;
   };
-  [[nodiscard]] nn::Stream project(const Half& half, const at::Tensor& x,
-                                   const FluxModulation& modulation) const;
-
   std::int64_t index_;
   std::int64_t head_dim_;
   Half image_;
@@ -68,10 +65,7 @@ class FluxSingleBlock {
  private:
   std::int64_t index_;  ///< among all blocks
   std::int64_t head_dim_;
-  std::int64_t width_;
-  std::int64_t projected_width_;  ///< of q, k, v and MLP
-  std::unique_ptr<nn::Linear> linear1_;
-  std::unique_ptr<nn::Linear> linear2_;
+  std::unique_ptr<nn::Linear> qkv_, mlp_in_, out_;  ///< `out_` takes the heads' and the MLP's
   at::Tensor query_norm_;
   at::Tensor key_norm_;
 };

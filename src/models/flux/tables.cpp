@@ -96,10 +96,9 @@ std::vector<weights::Parameter> flux_parameters(const FluxConfig& config) {
     const std::string at = fmt::format("single_transformer_blocks.{}.", i);
     const std::string attn = at + "attn.";
     list.block(config.double_blocks + i);
-    list.stacked(
-        at + "linear1",
-        {{attn + "to_q", width}, {attn + "to_k", width}, {attn + "to_v", width}, {at + "proj_mlp", mlp}},
-        width, true, Cut::kOutputs);
+    list.stacked(attn + "qkv", {{attn + "to_q", width}, {attn + "to_k", width}, {attn + "to_v", width}},
+                 width, true, Cut::kOutputs);
+    list.cut_outputs(at + "proj_mlp", width, mlp);
     list.norm(attn + "norm_q", config.head_dim, false);
     list.norm(attn + "norm_k", config.head_dim, false);
     list.cut_inputs(at + "proj_out", {width, mlp}, width);

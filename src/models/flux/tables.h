@@ -30,8 +30,8 @@ struct FluxConfig {
 
 inline constexpr std::int64_t kFluxTimeChannels = 256;  ///< of the sin-cos embedding of a time
 
-/// diffusers' names; stacked are q, k, v ("attn.qkv", "attn.add_qkv"), a single block's q, k, v and MLP
-/// ("linear1"), and the modulations of all blocks and of the last norm ("modulation").
+/// diffusers' names; stacked are q, k, v ("attn.qkv", "attn.add_qkv") and the modulations of all blocks and
+/// of the last norm ("modulation").
 [[nodiscard]] std::vector<weights::Parameter> flux_parameters(const FluxConfig& config);
 
 }  // namespace xdit::models
