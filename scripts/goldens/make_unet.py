@@ -33,15 +33,15 @@ INPUTS = {
 def forward(unet: UNet2DConditionModel, seed: int, size: list[int]) -> torch.Tensor:
     """[timesteps, C, h, w] from latents [C, h, w], text [S, D] and, where the model takes it, pooled text [P], drawn in
     this order."""
-    config, dtype, ids = unet.config, unet.dtype, INPUTS["size_ids"]
+    config, ids, kind = unet.config, INPUTS["size_ids"], {"device": unet.device, "dtype": unet.dtype}
     generator = torch.Generator().manual_seed(seed)
-    latents = torch.randn(config.in_channels, *size, generator=generator).to(dtype)
-    text = torch.randn(INPUTS["text_tokens"], config.cross_attention_dim, generator=generator).to(dtype)
+    latents = torch.randn(config.in_channels, *size, generator=generator).to(**kind)
+    text = torch.randn(INPUTS["text_tokens"], config.cross_attention_dim, generator=generator).to(**kind)
     added = None
     if config.addition_embed_type == "text_time":
         width = config.projection_class_embeddings_input_dim - len(ids) * config.addition_time_embed_dim
-        pooled = torch.randn(width, generator=generator).to(dtype)
-        added = {"text_embeds": pooled[None], "time_ids": torch.tensor([ids])}
+        pooled = torch.randn(width, generator=generator).to(**kind)
+        added = {"text_embeds": pooled[None], "time_ids": torch.tensor([ids], device=unet.device)}
     outputs = [unet(latents[None], t, text[None], added_cond_kwargs=added).sample[0] for t in INPUTS["timesteps"]]
     return torch.stack(outputs)
 

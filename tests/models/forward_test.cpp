@@ -56,7 +56,7 @@ at::Tensor transformer(const models::Model& model, const Json& inputs, std::uint
                                                                 .rows = rows,
                                                                 .columns = columns,
                                                                 .image = all});
-    outputs.push_back(flux.forward(hidden[i], conditioning, 0, {}, attention));
+    outputs.push_back(flux.forward(hidden[i], conditioning, {}, attention));
   }
   return at::stack(outputs);
 }
@@ -92,7 +92,9 @@ TEST_CASE("one forward of each network") {
   const c10::InferenceMode no_gradients;
   at::globalContext().setAllowTF32CuDNN(false);
   const char* elsewhere = std::getenv("XDIT_TEST_ERRORS");  // scripts/bench/gpu_errors.py
-  const Json file = read_json(elsewhere != nullptr ? elsewhere : kFlux / "errors.json", ExitCode::kModel);
+  const Json file =
+      read_json(elsewhere != nullptr ? std::filesystem::path(elsewhere) / "flux.json" : kFlux / "errors.json",
+                ExitCode::kModel);
   const Json& inputs = file.at("inputs");
   const auto seeds = inputs.at("seeds").get<std::vector<std::uint64_t>>();
   const std::vector<std::pair<std::string, Forward*>> parts{
