@@ -65,7 +65,7 @@ class Group {
   /// See PeerMemory::check.
   void check() const { memory_->check(); }
   /// Of the memory that results lie in, whatever group of this rank used it.
-  [[nodiscard]] const Use& use() const { return memory_->use(); }
+  [[nodiscard]] Use& use() const { return memory_->use(); }
 
  private:
   Group(std::shared_ptr<PeerMemory> host, std::shared_ptr<PeerMemory> memory, PeerBuffer control);

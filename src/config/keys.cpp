@@ -154,6 +154,8 @@ constexpr std::array kKeys{
                                              "silence after which a rank counts as hung"),
     row<&R::runtime, &R::Runtime::deterministic>("runtime.deterministic", "", kBoolean, "true|false",
                                                  "same run, same bytes"),
+    row<&R::runtime, &R::Runtime::cuda_graphs>("runtime.cuda_graphs", "", kBoolean, "true|false",
+                                               "steps as CUDA graphs: same bytes, one launch"),
 };
 
 }  // namespace

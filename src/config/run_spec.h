@@ -71,6 +71,7 @@ struct RunSpec {
     Transport transport = Transport::kAuto;  ///< what ranks exchange through
     double timeout_s = 60;
     bool deterministic = true;
+    bool cuda_graphs = true;  ///< where a plan can
     friend bool operator==(const Runtime&, const Runtime&) = default;
   };
 

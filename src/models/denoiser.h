@@ -67,9 +67,12 @@ class Denoiser {
   [[nodiscard]] virtual std::unique_ptr<Branch> prepare(const PromptEmbedding& prompt,
                                                         const LoopShape& shape) = 0;
   virtual void prepared_all() {}  ///< `prepare` will not be called again
-  /// Prediction at latents `input` in step `step` (0-based), both in the layout of the loop. A denoiser of
-  /// some blocks takes the state [tokens, width] of the one before (and may overwrite it), and gives its own.
-  [[nodiscard]] virtual at::Tensor predict(const Branch& branch, const at::Tensor& input, std::int64_t step,
+  /// Makes `step` (0-based) the one that the branch's predictions are of.
+  virtual void select(const Branch& branch, std::int64_t step) = 0;
+  /// Prediction at latents `input`, both in the layout of the loop. A denoiser of some blocks takes the state
+  /// [tokens, width] of the one before (and may overwrite it), and gives its own. Equal calls do the same
+  /// work in the same memory, whatever the step: one can be captured and replayed.
+  [[nodiscard]] virtual at::Tensor predict(const Branch& branch, const at::Tensor& input,
                                            const ForwardPart& part) = 0;
   /// [C, h, w] -> the layout of the loop, and back.
   [[nodiscard]] virtual at::Tensor pack(const at::Tensor& latents) const = 0;

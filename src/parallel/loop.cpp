@@ -48,8 +48,10 @@ at::Tensor SerialLoop::run(models::Denoiser& denoiser, const schedulers::Sampler
   for (std::int64_t i = start.first; i < steps; ++i) {
     const at::Tensor input = sampler.model_input(i, latents);
     std::vector<at::Tensor> predictions;
-    for (const models::Branch* branch : guide.branches(guidance))
-      predictions.push_back(denoiser.predict(*branch, input, i, {}));
+    for (const models::Branch* branch : guide.branches(guidance)) {
+      denoiser.select(*branch, i);
+      predictions.push_back(denoiser.predict(*branch, input, {}));
+    }
     latents =
         sampler.step(i, latents, guide.combine(predictions, guidance), drawn(sampler, i, start), history);
     on_step(i + 1 - start.first, latents);

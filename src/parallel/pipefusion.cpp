@@ -121,8 +121,9 @@ void PipefusionLoop::run_part(Picture& picture, std::int64_t step, const TokenPa
     const at::Tensor input =
         first() ? picture.sampler.model_input(step, picture.latents.narrow(0, row, rows))
                 : receive(states_, stages_.rank() - 1, bands, state, text + rows, shape_.width, "state");
+    picture.denoiser.select(*branch, step);
     const at::Tensor output =
-        picture.denoiser.predict(*branch, input, step, {.text = part.text, .image_first = row});
+        picture.denoiser.predict(*branch, input, {.text = part.text, .image_first = row});
     if (last())
       predictions.push_back(output);
     else

@@ -66,6 +66,7 @@ struct Plan {
   std::int64_t shard = 1;          ///< ranks over which every block's weights are spread
   std::vector<RankPlan> ranks;
   config::Transport transport = config::Transport::kPeer;  ///< of all ranks
+  bool replays = false;                                    ///< forwards as CUDA graphs
   [[nodiscard]] bool exchanges() const { return ranks.size() > 1; }
   config::Allow grade = config::Allow::kExact;
   std::vector<std::string> notes;  ///< what the user should know of it, a line each

@@ -65,7 +65,7 @@ class Spread {
     if (world_) world_->check();
   }
   /// What this rank put to others, and its buffers take; null where it exchanges nothing.
-  [[nodiscard]] const comm::Use* use() const { return world_ ? &world_->use() : nullptr; }
+  [[nodiscard]] comm::Use* use() const { return world_ ? &world_->use() : nullptr; }
 
  private:
   [[nodiscard]] static comm::Group* get(std::optional<comm::Group>& group) {

@@ -16,6 +16,7 @@
 #include "output/png.h"
 #include "parallel/loop.h"
 #include "parallel/plan_weights.h"
+#include "parallel/replayed_denoiser.h"
 #include "pipeline/marks.h"
 #include "pipeline/picture.h"
 
@@ -230,13 +231,16 @@ const models::Branch& RankRun::branch(models::Denoiser& denoiser, const Prompt& 
 }
 
 void RankRun::make_pictures(const Networks& networks) {
-  const auto denoiser =
+  const auto network =
       models::make_denoiser(job_.model, {plan_.blocks.first, plan_.blocks.count}, *networks.denoiser,
                             spread_.linears(), spread_.attention(), spread_.patches());
+  const auto replayed =
+      job_.plan.replays ? std::make_unique<parallel::ReplayedDenoiser>(*network, spread_.use()) : nullptr;
+  models::Denoiser& denoiser = replayed ? *replayed : *network;
   const models::VaeDecoder decoder(vae_, *networks.vae);
   if (embeddings_.size() <= kPreparedPrompts) {
-    for (const auto& [prompt, embedding] : embeddings_) static_cast<void>(branch(*denoiser, prompt));
-    if (job_.last) denoiser->prepared_all();
+    for (const auto& [prompt, embedding] : embeddings_) static_cast<void>(branch(denoiser, prompt));
+    if (job_.last) denoiser.prepared_all();
   }
 
   std::future<output::Phase> writing;  // of the picture before, on a thread of its own
@@ -249,7 +253,8 @@ void RankRun::make_pictures(const Networks& networks) {
     const config::Picture& picture = pictures_.at(static_cast<std::size_t>(plan_.pictures.first + i));
     job_.stop.check();
     if (embeddings_.size() > kPreparedPrompts) branches_.clear();
-    const at::Tensor latents = denoise(*denoiser, picture);
+    const at::Tensor latents = denoise(denoiser, picture);
+    if (i + 1 == plan_.pictures.count) branches_.clear();  // the decoder may want their memory
     if (plan_.latent_rows.count == 0) continue;
     const at::Tensor decoded = decode(decoder, latents, picture.index);
     if (!plan_.decodes) continue;

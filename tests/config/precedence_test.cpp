@@ -63,6 +63,7 @@ const std::map<std::string, Sample, std::less<>>& samples() {
       {"runtime.transport", {"host", "peer"}},
       {"runtime.timeout", {"5s", "0.25s"}},
       {"runtime.deterministic", {"true", "false"}},
+      {"runtime.cuda_graphs", {"true", "false"}},
   };
   return table;
 }

@@ -67,8 +67,10 @@ inline at::Tensor predict(const models::Unet& unet, const UnetCase& c, const at:
                           const nn::Spatial& spatial) {
   const models::UnetConditioning conditioning = unet.prepare(c.inputs());
   std::vector<at::Tensor> outputs;
-  for (std::size_t i = 0; i < c.timesteps.size(); ++i)
-    outputs.push_back(unet.forward(latents, conditioning, static_cast<std::int64_t>(i), spatial));
+  for (std::size_t i = 0; i < c.timesteps.size(); ++i) {
+    conditioning.select(static_cast<std::int64_t>(i));
+    outputs.push_back(unet.forward(latents, conditioning, spatial));
+  }
   return at::stack(outputs);
 }
 

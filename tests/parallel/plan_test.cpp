@@ -57,6 +57,33 @@ TEST_CASE("networks take turns where they do not fit beside each other, and what
   }
 }
 
+TEST_CASE("steps are replayed where launches are short and the whole step can be captured") {
+  const auto replays = [](config::RunSpec spec, const models::Model& model = flux_dev()) {
+    return make_plan(spec, model, machine_of(8, 80 * kGb)).replays;
+  };
+  CHECK_FALSE(replays(spec_on("1")));  // long launches
+  config::RunSpec small = spec_on("1");
+  small.image.width = small.image.height = 512;
+  CHECK(replays(small));
+  CHECK(replays(spec_on("8")));
+  const models::Model unet = models::open("stable-diffusion-xl-base-1.0", {}, {}, true);
+  CHECK(replays(spec_on("1"), unet));
+  const auto without = [&](const auto& change) {
+    config::RunSpec spec = small;
+    spec.parallel.gpus = "2";
+    CHECK(replays(spec));
+    change(spec);
+    return replays(spec);
+  };
+  CHECK_FALSE(without([](config::RunSpec& spec) { spec.runtime.cuda_graphs = false; }));
+  CHECK_FALSE(without([](config::RunSpec& spec) { spec.runtime.transport = config::Transport::kHost; }));
+  CHECK_FALSE(without([](config::RunSpec& spec) { spec.parallel.shard_weights = "true"; }));
+  CHECK_FALSE(without([](config::RunSpec& spec) {
+    spec.parallel.pipefusion = 2;
+    spec.parallel.allow = config::Allow::kApproximate;
+  }));
+}
+
 TEST_CASE("the plan counts pictures and takes the device that was named") {
   config::RunSpec spec = spec_on("1,");
   spec.prompts = {"a", "b"};

@@ -34,9 +34,12 @@ class FluxDenoiser final : public Denoiser {
 
   void prepared_all() override { flux_.release_modulation(); }
 
-  at::Tensor predict(const Branch& branch, const at::Tensor& input, std::int64_t step,
-                     const ForwardPart& part) override {
-    return flux_.forward(input, static_cast<const FluxBranch&>(branch).conditioning, step, part, attention_);
+  void select(const Branch& branch, std::int64_t step) override {
+    static_cast<const FluxBranch&>(branch).conditioning.select(step);
+  }
+
+  at::Tensor predict(const Branch& branch, const at::Tensor& input, const ForwardPart& part) override {
+    return flux_.forward(input, static_cast<const FluxBranch&>(branch).conditioning, part, attention_);
   }
 
   at::Tensor pack(const at::Tensor& latents) const override {

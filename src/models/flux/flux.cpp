@@ -55,9 +55,15 @@ at::Tensor Flux::embedding(const FluxInputs& inputs) const {
 }
 
 FluxConditioning Flux::prepare(const FluxInputs& inputs) const {
+  const at::Tensor modulation = (*modulation_)(at::silu(embedding(inputs)));
   return {.text = (*text_in_)(inputs.text),
-          .modulation = (*modulation_)(at::silu(embedding(inputs))),
+          .modulation = modulation,
+          .now = modulation[0].clone(),
           .rotary = nn::rotary_table(token_positions(inputs), config_.rotary_axes).to(inputs.text.device())};
+}
+
+void FluxConditioning::select(std::int64_t step) const {
+  now.copy_(modulation[step]);
 }
 
 void Flux::release_modulation() {
@@ -73,9 +79,9 @@ at::Tensor Flux::embed(const at::Tensor& latents, const at::Tensor& text) const 
   return x;
 }
 
-at::Tensor Flux::forward(const at::Tensor& input, const FluxConditioning& conditioning, std::int64_t step,
+at::Tensor Flux::forward(const at::Tensor& input, const FluxConditioning& conditioning,
                          const ForwardPart& part, nn::Attention& attention) const {
-  FluxModulations modulations(conditioning.modulation.select(0, step), config_.width());
+  FluxModulations modulations(conditioning.now, config_.width());
   const std::int64_t all_text = conditioning.text.size(0);
   const std::int64_t text_tokens = part.text ? all_text : 0;
   at::Tensor x =

@@ -20,7 +20,9 @@ namespace xdit::models {
 struct FluxConditioning {
   at::Tensor text;        ///< [S, C], embedded
   at::Tensor modulation;  ///< [steps, M]: shifts, scales and gates of every block, in the order of use
+  at::Tensor now;         ///< [M]: those of the step that forwards compute
   at::Tensor rotary;      ///< [S + T, D / 2, 2]
+  void select(std::int64_t step) const;
 };
 
 struct FluxInputs {
@@ -45,12 +47,11 @@ class Flux {
   [[nodiscard]] FluxConditioning prepare(const FluxInputs& inputs) const;
   void release_modulation();
 
-  /// Velocity [T, out_channels] at latents `input` [T, in_channels] in step `step`. Without the first block
-  /// `input` is the state [S + T, C] that the blocks before gave (and is overwritten), without the last one
-  /// the result is the state.
+  /// Velocity [T, out_channels] at latents `input` [T, in_channels] in the selected step. Without the first
+  /// block `input` is the state [S + T, C] that the blocks before gave (and is overwritten), without the last
+  /// one the result is the state.
   [[nodiscard]] at::Tensor forward(const at::Tensor& input, const FluxConditioning& conditioning,
-                                   std::int64_t step, const ForwardPart& part,
-                                   nn::Attention& attention) const;
+                                   const ForwardPart& part, nn::Attention& attention) const;
 
  private:
   [[nodiscard]] at::Tensor embedding(const FluxInputs& inputs) const;

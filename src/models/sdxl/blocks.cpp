@@ -80,8 +80,12 @@ UnetBlock::UnetBlock(const UnetConfig& config, const UnetLayer& layer, std::int6
                               fmt::format("{}.transformer_blocks.{}", layer.transformer, i));
 }
 
+void UnetConditioning::select(std::int64_t step) const {
+  now.copy_(biases[step]);
+}
+
 at::Tensor UnetBlock::forward(const at::Tensor& x, UnetStep& step, const nn::Spatial& spatial) const {
-  at::Tensor h = spatial.convolve_normed(x, norm1_, {conv1_.weight, step.next_bias()});
+  at::Tensor h = spatial.convolve_normed(x, norm1_, {conv1_.weight, step.next_bias(conv1_.weight.size(0))});
   h = spatial.convolve_normed(h, norm2_, conv2_);
   h.add_(shortcut_ ? spatial.convolve(x, *shortcut_) : x);
   return transformer_norm_ ? transform(h, step, spatial) : h;

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "models/sdxl/tables.h"
@@ -20,16 +21,20 @@ namespace xdit::models {
 
 /// Everything in a forward that does not depend on the latents, in the order of use.
 struct UnetConditioning {
-  std::vector<at::Tensor> biases;  ///< by resnet [steps, C]: its first convolution's and the time's
-  std::vector<at::Tensor> keys;    ///< by transformer block [S, C]
+  at::Tensor biases;             ///< [steps, sum of C] by resnet: its first convolution's and the time's
+  at::Tensor now;                ///< [sum of C]: those of the step that forwards compute
+  std::vector<at::Tensor> keys;  ///< by transformer block [S, C]
   std::vector<at::Tensor> values;
+  void select(std::int64_t step) const;
 };
 
-/// One step's share of it, handed out in that order.
+/// The selected step's share of it, handed out in that order.
 class UnetStep {
  public:
-  UnetStep(const UnetConditioning& of, std::int64_t step) : of_(of), step_(step) {}
-  [[nodiscard]] at::Tensor next_bias() { return of_.biases.at(resnet_++).select(0, step_); }
+  explicit UnetStep(const UnetConditioning& of) : of_(of) {}
+  [[nodiscard]] at::Tensor next_bias(std::int64_t width) {
+    return of_.now.narrow(0, std::exchange(bias_, bias_ + width), width);
+  }
   struct KeysValues {
     const at::Tensor &keys, &values;
   };
@@ -40,8 +45,7 @@ class UnetStep {
 
  private:
   const UnetConditioning& of_;
-  std::int64_t step_;
-  std::size_t resnet_ = 0;
+  std::int64_t bias_ = 0;
   std::size_t block_ = 0;
 };
 

@@ -34,12 +34,15 @@ class UnetDenoiser final : public Denoiser {
 
   void prepared_all() override { unet_.release_conditioning(); }
 
-  at::Tensor predict(const Branch& branch, const at::Tensor& input, std::int64_t step,
-                     const ForwardPart& /*part*/) override {
+  void select(const Branch& branch, std::int64_t step) override {
+    static_cast<const UnetBranch&>(branch).conditioning.select(step);
+  }
+
+  at::Tensor predict(const Branch& branch, const at::Tensor& input, const ForwardPart& /*part*/) override {
     if (input.size(0) == 0) return input;  // more ranks than rows
     const auto& prepared = static_cast<const UnetBranch&>(branch);
     const std::int64_t rows = input.size(0) / prepared.columns;
-    return pack(unet_.forward(unpack(input, rows, prepared.columns), prepared.conditioning, step, spatial_));
+    return pack(unet_.forward(unpack(input, rows, prepared.columns), prepared.conditioning, spatial_));
   }
 
   at::Tensor pack(const at::Tensor& latents) const override {

@@ -69,13 +69,12 @@ UnetConditioning Unet::prepare(const UnetInputs& inputs) const {
   UnetConditioning conditioning;
   const at::Tensor times = (*time_projections_)(at::silu(embedding(inputs)));  // [steps, all resnets' C]
   const at::Tensor prompt = cross_attentions_ ? (*cross_attentions_)(inputs.text) : at::Tensor();
-  std::int64_t time = 0;
+  std::vector<at::Tensor> first_biases;
   std::int64_t key = 0;
   const auto add = [&](const std::vector<UnetLayer>& layers, const std::vector<UnetBlock>& blocks) {
     for (std::size_t i = 0; i < layers.size(); ++i) {
       const std::int64_t width = layers[i].outputs;
-      conditioning.biases.push_back(times.narrow(1, time, width) + blocks[i].first_bias());
-      time += width;
+      first_biases.push_back(blocks[i].first_bias());
       for (std::int64_t j = 0; j < layers[i].depth; ++j, key += 2 * width) {
         conditioning.keys.push_back(prompt.narrow(1, key, width));
         conditioning.values.push_back(prompt.narrow(1, key + width, width));
@@ -85,6 +84,8 @@ UnetConditioning Unet::prepare(const UnetInputs& inputs) const {
   add(layout_.down, down_);
   add(layout_.middle, middle_);
   add(layout_.up, up_);
+  conditioning.biases = times + at::cat(first_biases);
+  conditioning.now = conditioning.biases[0].clone();
   return conditioning;
 }
 
@@ -95,9 +96,9 @@ void Unet::release_conditioning() {
     weights_.release(name);
 }
 
-at::Tensor Unet::forward(const at::Tensor& latents, const UnetConditioning& conditioning, std::int64_t step,
+at::Tensor Unet::forward(const at::Tensor& latents, const UnetConditioning& conditioning,
                          const nn::Spatial& spatial) const {
-  UnetStep now(conditioning, step);
+  UnetStep now(conditioning);
   std::vector<const nn::Spatial*> levels{&spatial};
   at::Tensor x = latents.unsqueeze(0).contiguous(at::MemoryFormat::ChannelsLast);
   x = levels.back()->convolve(x, conv_in_);

@@ -36,9 +36,9 @@ class Unet {
   [[nodiscard]] UnetConditioning prepare(const UnetInputs& inputs) const;
   void release_conditioning();
 
-  /// Prediction [C, h, w] at this rank's rows of the latents [C, h, w] in step `step`.
+  /// Prediction [C, h, w] at this rank's rows of the latents [C, h, w] in the selected step.
   [[nodiscard]] at::Tensor forward(const at::Tensor& latents, const UnetConditioning& conditioning,
-                                   std::int64_t step, const nn::Spatial& spatial) const;
+                                   const nn::Spatial& spatial) const;
 
  private:
   [[nodiscard]] at::Tensor embedding(const UnetInputs& inputs) const;
