@@ -29,7 +29,7 @@ std::string short_help() {
 
 usage: xdit-gen [generate] -m MODEL -p PROMPT [flags]
        xdit-gen batch prompts.jsonl -m MODEL -o "out/{index}.png" [--resume]
-       xdit-gen inspect FILE  |  verify A B  |  list models|schedulers|devices
+       xdit-gen sweep run.yaml | inspect FILE | verify A B | list models
 
   -m, --model PATH     diffusers folder, .safetensors file, or owner/name
   -p, --prompt TEXT    what to draw; repeat it for several, - reads stdin

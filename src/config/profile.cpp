@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 using Kind = YamlNode::Kind;
 
 constexpr std::size_t kMaxBytes = std::size_t{1} << 20U;
-constexpr std::size_t kMaxPoints = 10'000;
+constexpr std::size_t kMaxPoints = 1000;
 
 bool needs_plain(const Key& key) {
   return key.type == kInteger || key.type == kSize || key.type == kNumber || key.type == kBoolean ||

@@ -20,7 +20,7 @@ struct SweepProfile {
 };
 
 /// Reads it as strictly as read_profile. A key of `sweep:` is any of a profile's but those of `output`, its
-/// value a list; each item is checked as the key's value is, and comes once. At most 10,000 points.
+/// value a list; each item is checked as the key's value is, and comes once. At most 1000 points.
 [[nodiscard]] SweepProfile read_sweep_profile(const std::filesystem::path& file);
 
 /// The cartesian product: what each point sets, the last axis varying fastest.

@@ -88,7 +88,7 @@ TEST_CASE("faults of a sweep name file, line and column") {
     many += "]\n";
   }
   const TemporaryFolder folder;
-  CHECK_THROWS_WITH(read_sweep(folder, many), ContainsSubstring("more than 10000 points"));
+  CHECK_THROWS_WITH(read_sweep(folder, many), ContainsSubstring("more than 1000 points"));
 }
 
 }  // namespace xdit::config
