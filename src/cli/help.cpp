@@ -53,11 +53,9 @@ profile or the environment: --steps, sampling: {steps: 20}, XDIT_GEN_STEPS.
 }
 
 std::string help_of(const Command& command) {
-  Parser parser;
-  command.add_flags(parser);
   std::string text = fmt::format("usage: xdit-gen {}{}{} [flags]\n\n{}\n\n", command.name,
                                  command.arguments.empty() ? "" : " ", command.arguments, command.meaning);
-  for (const Parser::Flag& flag : parser.flags()) text += flag_line(flag);
+  for (const Parser::Flag& flag : flags_of(command)) text += flag_line(flag);
   return text + "\nSwitches also as --no-NAME.\n";
 }
 
