@@ -51,7 +51,7 @@ std::string text_in(const std::string& format, const output::Table& table) {
 }
 
 std::string format_of(const Call& call, const GenerateOptions& options) {
-  const std::string format = call.flags.last("--format");
+  std::string format = call.flags.last("--format");
   if (format.empty()) return options.json ? "json" : "md";
   const std::vector<std::string> known = config::split(kFormats, '|');
   if (std::find(known.begin(), known.end(), format) == known.end())
@@ -186,8 +186,9 @@ bool make_all(Sweep& sweep, bool resume, const StopToken& stop) {
 }
 
 void refuse_other_runs(const Sweep& sweep, bool overwrite) {
+  std::error_code ignored;
   for (const SweepPoint& point : sweep.points)
-    if (!point.fault && !overwrite && fs::exists(point.profile()) && !holds_same_run(point))
+    if (!point.fault && !overwrite && fs::exists(point.profile(), ignored) && !holds_same_run(point))
       throw Error(ExitCode::kOutput, "a run with other settings is there", point.profile().string(),
                   "--overwrite, or another -o");
 }
@@ -223,7 +224,7 @@ ExitCode sweep(const Call& call) {
 
   const auto faults = std::count_if(all.points.begin(), all.points.end(), failed);
   const auto compared = std::count_if(all.points.begin(), all.points.end(), [](const SweepPoint& point) {
-    return point.exact() && !point.equality.empty();
+    return point.exact() && point.equality == "equal";
   });
   if (compared > 0 && as_promised)
     all.say(fmt::format("pictures of exact points are equal, byte for byte ({} compared)", compared));

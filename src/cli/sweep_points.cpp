@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cctype>
 #include <ctime>
+#include <limits>
 #include <random>
 #include <set>
 
@@ -85,9 +86,11 @@ std::vector<SweepPoint> settle_points(const std::vector<config::Axis>& axes, con
                                       std::uint64_t drawn_from, bool overwrite) {
   const parallel::Machine machine = launch::this_machine();
   const std::string date = output::local_date(std::time(nullptr));
+  const std::vector<config::Layer> all = config::points_of(axes);
   std::vector<SweepPoint> points;
+  points.reserve(all.size());
   std::set<std::string> taken;
-  for (const config::Layer& values : config::points_of(axes)) {
+  for (const config::Layer& values : all) {
     SweepPoint& point = points.emplace_back(SweepPoint{
         .values = values, .label = label_of(values), .folder = place.folder / folder_name(values, taken)});
     GenerateOptions own = options;
@@ -129,6 +132,7 @@ bool is_complete(const SweepPoint& point) {
   const models::Model& model = point.run->model;
   try {
     const output::Measured measured = output::read_measured(point.report(), ExitCode::kOutput);
+    if (measured.version != XDIT_VERSION) return false;  // pictures name it: bytes would differ
     if (measured.model_hash != (model.dummy ? "dummy" : weights::model_hash(model.files))) return false;
     for (const fs::path& picture : point.pictures)
       static_cast<void>(output::read_png_text(picture, ExitCode::kOutput));
@@ -146,15 +150,18 @@ bool check_equality(SweepPoint& point, std::span<const SweepPoint> before) {
       reference = &other;
   if (reference == nullptr) return true;
   std::size_t differing = 0;
-  output::PixelDifference worst;
+  output::PixelDifference worst{.psnr_db = std::numeric_limits<double>::infinity()};
   for (std::size_t i = 0; i < point.pictures.size(); ++i) {
     const fs::path& a = reference->pictures.at(i);
     const fs::path& b = point.pictures[i];
     if (output::same_bytes(a, b, ExitCode::kOutput)) continue;
     ++differing;
-    const output::PixelDifference difference = output::compare(output::read_png_pixels(a, ExitCode::kOutput),
-                                                               output::read_png_pixels(b, ExitCode::kOutput));
-    if (i == 0 || difference.psnr_db < worst.psnr_db) worst = difference;
+    const output::Pixels x = output::read_png_pixels(a, ExitCode::kOutput);
+    const output::Pixels y = output::read_png_pixels(b, ExitCode::kOutput);
+    if (x.width != y.width || x.height != y.height)
+      throw Error(ExitCode::kOutput, "a picture of another size than its run's", b.string(), "--overwrite");
+    const output::PixelDifference difference = output::compare(x, y);
+    if (difference.psnr_db < worst.psnr_db) worst = difference;
   }
   const bool promised = reference->exact() && point.exact();
   if (differing == 0)

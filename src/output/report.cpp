@@ -134,6 +134,7 @@ Measured read_measured(const std::filesystem::path& path, ExitCode code) {
             .total_s = report.at("wall_s").get<double>(),
             .step_s = slowest_step(phases),
             .peak_bytes = on_device > 0 ? on_device : most(ranks, "peak_host_bytes"),
+            .version = report.at("version").get<std::string>(),
             .model_hash = report.at("model_hash").get<std::string>()};
   } catch (const Json::exception&) {
     throw Error(code, "not a report of xdit-gen", path.string());

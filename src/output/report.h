@@ -63,6 +63,7 @@ struct Measured {
   double total_s = 0;            ///< of everything, from the start of processes to the last file
   double step_s = 0;             ///< a step of one picture
   std::uint64_t peak_bytes = 0;  ///< of the rank with most: on its device; without one, on the host
+  std::string version;           ///< of the xdit-gen that ran
   std::string model_hash;
 };
 /// Of a file that write_report wrote. Every fault is Error(code).

@@ -74,6 +74,7 @@ TEST_CASE("what a table shows of a report: the slowest rank, overlapping loads o
   CHECK(measured.step_s == 1.125);
   CHECK(measured.total_s == 10.5);
   CHECK(measured.peak_bytes == 1U << 30U);
+  CHECK(measured.version == "0.1.0");
   CHECK(measured.model_hash == "0123456789");
   report.ranks[0].peak_device_bytes = report.ranks[1].peak_device_bytes = 0;
   xdit::output::write_report(report, path, true);
