@@ -28,11 +28,15 @@ struct Command {
 
 Command generate_command();  ///< makes pictures; stops between steps when asked to
 Command batch_command();     ///< pictures of a file of prompts; kPartial when some could not be made
-Command inspect_command();   ///< kModel for a model that lacks something
+Command sweep_command();     ///< a run a point of a profile; kPartial when some failed or pictures differ
+Command completion_command();
+Command inspect_command();  ///< kModel for a model that lacks something
 Command list_command();
+Command man_command();
 Command verify_command();  ///< kPartial when the files are not equal
 
 /// All of them; the first one works without its name.
 [[nodiscard]] std::vector<Command> commands();
+[[nodiscard]] std::vector<Parser::Flag> flags_of(const Command& command);
 
 }  // namespace xdit::cli

@@ -29,7 +29,7 @@ std::string short_help() {
 
 usage: xdit-gen [generate] -m MODEL -p PROMPT [flags]
        xdit-gen batch prompts.jsonl -m MODEL -o "out/{index}.png" [--resume]
-       xdit-gen inspect FILE  |  verify A B  |  list models|schedulers|devices
+       xdit-gen sweep run.yaml | inspect FILE | verify A B | list models
 
   -m, --model PATH     diffusers folder, .safetensors file, or owner/name
   -p, --prompt TEXT    what to draw; repeat it for several, - reads stdin
@@ -53,11 +53,9 @@ profile or the environment: --steps, sampling: {steps: 20}, XDIT_GEN_STEPS.
 }
 
 std::string help_of(const Command& command) {
-  Parser parser;
-  command.add_flags(parser);
   std::string text = fmt::format("usage: xdit-gen {}{}{} [flags]\n\n{}\n\n", command.name,
                                  command.arguments.empty() ? "" : " ", command.arguments, command.meaning);
-  for (const Parser::Flag& flag : parser.flags()) text += flag_line(flag);
+  for (const Parser::Flag& flag : flags_of(command)) text += flag_line(flag);
   return text + "\nSwitches also as --no-NAME.\n";
 }
 

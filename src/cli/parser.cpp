@@ -31,7 +31,7 @@ Arguments spellings(const std::string& names) {
 Parser::Parser() {
   app_.set_help_flag();
   app_.allow_extras();
-  toggle("--help -h", "this");
+  toggle("--help -h", "this help");
 }
 
 void Parser::value(const std::string& names, const std::string& stands_for, const std::string& meaning) {

@@ -6,6 +6,7 @@
 #include <system_error>
 
 #include "config/settings.h"
+#include "config/sweep_profile.h"
 #include "config/values.h"
 #include "config/yaml.h"
 #include "core/file.h"
@@ -18,6 +19,7 @@ namespace fs = std::filesystem;
 using Kind = YamlNode::Kind;
 
 constexpr std::size_t kMaxBytes = std::size_t{1} << 20U;
+constexpr std::size_t kMaxPoints = 1000;
 
 bool needs_plain(const Key& key) {
   return key.type == kInteger || key.type == kSize || key.type == kNumber || key.type == kBoolean ||
@@ -49,7 +51,8 @@ std::string scalar(const Key& key, const YamlNode& node, ExitCode code) {
 
 class Reader {
  public:
-  Reader(ExitCode code, Layer& layer) : code_(code), layer_(layer) {}
+  /// `axes`: where sweep: goes; nullptr where there is none.
+  Reader(ExitCode code, Layer& layer, std::vector<Axis>* axes) : code_(code), layer_(layer), axes_(axes) {}
 
   void read_top(const YamlNode& root) {
     if (root.kind == Kind::kNull) return;
@@ -66,8 +69,10 @@ class Reader {
       } else if (std::find(sections.begin(), sections.end(), name.text) != sections.end()) {
         read_section(name, root.items[i]);
       } else if (name.text == "sweep") {
-        throw Error(code_, "sweep: is not part of generating pictures", name.where,
-                    "remove the section, or keep it in a copy of the profile");
+        if (axes_ == nullptr)
+          throw Error(code_, "sweep: is not part of generating pictures", name.where,
+                      "xdit-gen sweep, or remove the section");
+        read_axes(root.items[i]);
       } else {
         unknown(name, "", sections);
       }
@@ -87,13 +92,65 @@ class Reader {
   }
 
   void read_value(const std::string& path, const YamlNode& node) {
-    const Key& key = *find_key(path);
-    Setting setting{.key = path, .values = {}, .where = node.where, .code = code_};
+    layer_.push_back(setting(*find_key(path), node));
+  }
+
+  [[nodiscard]] Setting setting(const Key& key, const YamlNode& node) const {
+    Setting setting{.key = std::string(key.path), .values = {}, .where = node.where, .code = code_};
     if (key.list && node.kind == Kind::kSequence)
       for (const YamlNode& item : node.items) setting.values.push_back(scalar(key, item, code_));
     else
       setting.values.push_back(scalar(key, node, code_));
-    layer_.push_back(std::move(setting));
+    return setting;
+  }
+
+  void read_axes(const YamlNode& sweep) {
+    if (sweep.kind != Kind::kMapping || sweep.keys.empty())
+      throw Error(code_, fmt::format("sweep: expected keys with lists of values, found {}", describe(sweep)),
+                  sweep.where, "sweep: {parallel.gpus: [1, 2, 4]}");
+    std::size_t points = 1;
+    for (std::size_t i = 0; i < sweep.keys.size(); ++i) {
+      axes_->push_back(axis(sweep.keys[i], sweep.items[i]));
+      points *= axes_->back().values.size();
+      if (points > kMaxPoints)
+        throw Error(code_, fmt::format("sweep: more than {} points", kMaxPoints), sweep.keys[i].where,
+                    "several sweeps");
+    }
+  }
+
+  [[nodiscard]] Axis axis(const YamlNode& name, const YamlNode& list) const {
+    const Key* key = find_key(name.text);
+    if (key == nullptr) {
+      std::vector<std::string> known;
+      std::string fix;
+      for (const Key& other : keys()) {
+        known.emplace_back(other.path);
+        if (other.path.ends_with("." + name.text)) fix = known.back();
+      }
+      if (fix.empty()) fix = nearest(name.text, known);
+      throw Error(code_, fmt::format("unknown key {} in sweep", in_quotes(name.text)), name.where,
+                  fix.empty() ? "any key of a profile, as parallel.gpus: [1, 2]" : fix + ": [...]");
+    }
+    if (key->path.starts_with("output."))
+      throw Error(code_, fmt::format("{} cannot be swept: each point has its own folder", key->path),
+                  name.where, "output: in the profile itself");
+    if (list.kind != Kind::kSequence || list.items.empty())
+      throw Error(code_,
+                  fmt::format("sweep: {}: expected a list of values, found {}", key->path,
+                              list.kind == Kind::kSequence ? "an empty list" : describe(list)),
+                  list.where, fmt::format("{}: [...]", key->path));
+    Axis axis{.key = std::string(key->path), .values = {}};
+    for (const YamlNode& item : list.items) {
+      Setting value = setting(*key, item);
+      RunSpec scratch;
+      key->set(scratch, value, *key);
+      for (const Setting& other : axis.values)
+        if (other.values == value.values)
+          throw Error(code_, fmt::format("sweep: {}: a value twice, first at {}", key->path, other.where),
+                      value.where, "remove one of them");
+      axis.values.push_back(std::move(value));
+    }
+    return axis;
   }
 
   [[noreturn]] void unknown(const YamlNode& name, std::string_view section,
@@ -112,27 +169,59 @@ class Reader {
 
   ExitCode code_;
   Layer& layer_;
+  std::vector<Axis>* axes_;
 };
 
-Layer read_settings(const fs::path& file, ExitCode code) {
+Layer read_settings(const fs::path& file, ExitCode code, std::vector<Axis>* axes = nullptr) {
   Layer layer;
   const YamlNode root = parse_yaml(read_file(file, code, kMaxBytes), file.string(), code);
-  Reader(code, layer).read_top(root);
+  Reader(code, layer, axes).read_top(root);
   return layer;
 }
 
-}  // namespace
-
-Layer read_profile(const fs::path& file) {
-  Layer layer = read_settings(file, ExitCode::kProfile);
-  for (Setting& setting : layer) {
+// Files that stand beside the profile are taken from there.
+void find_beside(const fs::path& file, std::vector<Setting>& settings) {
+  for (Setting& setting : settings) {
     if (setting.key != "model.path" && setting.key != "model.base" && setting.key != "model.tokenizers")
       continue;
     const fs::path beside = file.parent_path() / setting.values.front();  // an absolute path stays itself
     std::error_code ignored;
     if (!setting.values.front().empty() && fs::exists(beside, ignored)) setting.values = {beside.string()};
   }
+}
+
+}  // namespace
+
+Layer read_profile(const fs::path& file) {
+  Layer layer = read_settings(file, ExitCode::kProfile);
+  find_beside(file, layer);
   return layer;
+}
+
+SweepProfile read_sweep_profile(const fs::path& file) {
+  SweepProfile profile;
+  profile.base = read_settings(file, ExitCode::kProfile, &profile.axes);
+  if (profile.axes.empty())
+    throw Error(ExitCode::kProfile, "no sweep: section", file.string(),
+                "sweep: {parallel.gpus: [1, 2, 4]}, or xdit-gen --profile");
+  find_beside(file, profile.base);
+  for (Axis& axis : profile.axes) find_beside(file, axis.values);
+  return profile;
+}
+
+std::vector<Layer> points_of(const std::vector<Axis>& axes) {
+  std::vector<Layer> points{{}};
+  for (const Axis& axis : axes) {
+    std::vector<Layer> longer;
+    longer.reserve(points.size() * axis.values.size());
+    for (const Layer& point : points)
+      for (const Setting& value : axis.values) {
+        longer.push_back(point);
+        longer.back().push_back(value);
+      }
+    points = std::move(longer);
+  }
+  return points;
 }
 
 Layer read_model_settings(const fs::path& file) {

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstdlib>
 #include <mutex>
 #include <new>
 #include <optional>
@@ -25,13 +26,23 @@ using nlohmann::json;
 
 constexpr const char* kRankLibrary = "libxdit-rank.so";
 
+void* open_library(const std::string& path) {
+  void* library = ::dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr)
+    throw Error(
+        ExitCode::kInternal, fmt::format("cannot load {}: {}", path, ::dlerror()), {},
+        "scripts/build, or XDIT_LIBTORCH=.../site-packages, the folder with LibTorch 2.11.0 in torch/");
+  return library;
+}
+
 // Opened here and not linked: LibTorch takes half a second to load, and only a rank needs it. Never closed,
 // since LibTorch cannot be unloaded.
 pipeline::RunRank* open_rank_library() {
-  void* library = ::dlopen(kRankLibrary, RTLD_NOW | RTLD_LOCAL);  // by the executable's RUNPATH
-  if (library == nullptr)
-    throw Error(ExitCode::kInternal, fmt::format("cannot load {}: {}", kRankLibrary, ::dlerror()), {},
-                "scripts/build, or LD_LIBRARY_PATH=.../site-packages/torch/lib (LibTorch 2.11.0)");
+  // What is loaded already serves the rank library, whatever its RUNPATH says.
+  if (const char* folder = std::getenv("XDIT_LIBTORCH"); folder != nullptr && *folder != '\0')
+    for (const char* name : {"libtorch_cuda.so", "libtorch.so"})
+      static_cast<void>(open_library(fmt::format("{}/torch/lib/{}", folder, name)));
+  void* library = open_library(kRankLibrary);  // by the executable's RUNPATH
   void* entry = ::dlsym(library, pipeline::kRunRankSymbol);
   XDIT_ASSERT(entry != nullptr);
   return reinterpret_cast<pipeline::RunRank*>(entry);

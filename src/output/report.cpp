@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/file.h"
+#include "core/json.h"
 
 namespace xdit::output {
 namespace {
@@ -35,6 +36,51 @@ Ordered rank_json(const RankUse& use) {
           {"peak_host_bytes", use.peak_host_bytes},
           {"bytes_read", use.bytes_read},
           {"bytes_sent", use.bytes_sent}};
+}
+
+using Stretch = std::pair<double, double>;  // from and to
+
+// Seconds that at least one stretch covers.
+double covered(std::vector<Stretch> stretches) {
+  std::sort(stretches.begin(), stretches.end());
+  double sum = 0;
+  double end = 0;
+  for (const auto& [from, to] : stretches) {
+    sum += std::max(0.0, to - std::max(from, end));
+    end = std::max(end, to);
+  }
+  return to_microsecond(sum);
+}
+
+// Stretches of the phases of these names, by rank.
+std::map<std::int64_t, std::vector<Stretch>> stretches_of(const Json& phases,
+                                                          const std::vector<std::string>& names) {
+  std::map<std::int64_t, std::vector<Stretch>> by_rank;
+  for (const Json& phase : phases)
+    if (std::find(names.begin(), names.end(), phase.at("name").get<std::string>()) != names.end())
+      by_rank[phase.at("rank").get<std::int64_t>()].emplace_back(phase.at("start_s").get<double>(),
+                                                                 phase.at("end_s").get<double>());
+  return by_rank;
+}
+
+double slowest(const Json& phases, const std::vector<std::string>& names) {
+  double longest = 0;
+  for (const auto& [rank, stretches] : stretches_of(phases, names))
+    longest = std::max(longest, covered(stretches));
+  return longest;
+}
+
+double slowest_step(const Json& phases) {
+  double longest = 0;
+  for (const auto& [rank, steps] : stretches_of(phases, {"step"}))
+    longest = std::max(longest, covered(steps) / static_cast<double>(steps.size()));
+  return to_microsecond(longest);
+}
+
+std::uint64_t most(const Json& ranks, const char* name) {
+  std::uint64_t bytes = 0;
+  for (const Json& rank : ranks) bytes = std::max(bytes, rank.at(name).get<std::uint64_t>());
+  return bytes;
 }
 
 }  // namespace
@@ -73,6 +119,26 @@ std::string to_json(const Report& report) {
   json["phases"] = Ordered::array();
   for (const Phase& phase : report.phases) json["phases"].push_back(phase_json(phase));
   return json.dump(2, ' ', false, Ordered::error_handler_t::replace) + "\n";
+}
+
+Measured read_measured(const std::filesystem::path& path, ExitCode code) {
+  const Json report = read_json(path, code, std::size_t{1} << 30U);
+  try {
+    const Json& phases = report.at("phases");
+    const Json& ranks = report.at("ranks");
+    const std::uint64_t on_device = most(ranks, "peak_device_bytes");
+    return {.load_s = slowest(phases, {"load", "load_encoders"}),
+            .encode_s = slowest(phases, {"text_encode"}),
+            .denoise_s = slowest(phases, {"step"}),
+            .decode_s = slowest(phases, {"decode"}),
+            .total_s = report.at("wall_s").get<double>(),
+            .step_s = slowest_step(phases),
+            .peak_bytes = on_device > 0 ? on_device : most(ranks, "peak_host_bytes"),
+            .version = report.at("version").get<std::string>(),
+            .model_hash = report.at("model_hash").get<std::string>()};
+  } catch (const Json::exception&) {
+    throw Error(code, "not a report of xdit-gen", path.string());
+  }
 }
 
 void write_report(const Report& report, const std::filesystem::path& path, bool overwrite) {

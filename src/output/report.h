@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "core/error.h"
+
 namespace xdit::output {
 
 /// A stretch of time on one rank, in seconds since the run began. Phases may overlap.
@@ -51,6 +53,21 @@ struct Report {
 
 /// Indented JSON.
 [[nodiscard]] std::string to_json(const Report& report);
+
+/// What a table shows of a report: seconds of the rank where a part took longest.
+struct Measured {
+  double load_s = 0;  ///< of weights, encoders' and the denoiser's together where they overlap
+  double encode_s = 0;
+  double denoise_s = 0;
+  double decode_s = 0;
+  double total_s = 0;            ///< of everything, from the start of processes to the last file
+  double step_s = 0;             ///< a step of one picture
+  std::uint64_t peak_bytes = 0;  ///< of the rank with most: on its device; without one, on the host
+  std::string version;           ///< of the xdit-gen that ran
+  std::string model_hash;
+};
+/// Of a file that write_report wrote. Every fault is Error(code).
+[[nodiscard]] Measured read_measured(const std::filesystem::path& report, ExitCode code);
 
 /// Writes it atomically; faults are Error(kOutput).
 void write_report(const Report& report, const std::filesystem::path& path, bool overwrite);

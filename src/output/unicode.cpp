@@ -3,6 +3,7 @@
 #include <utf8proc.h>
 
 #include <array>
+#include <numeric>
 
 namespace xdit::output {
 
@@ -28,6 +29,13 @@ std::string to_utf8(std::u32string_view text) {
     utf8.append(reinterpret_cast<const char*>(bytes.data()), static_cast<std::size_t>(used));
   }
   return utf8;
+}
+
+std::size_t columns_of(std::string_view utf8) {
+  const std::u32string text = code_points(utf8).value_or(U"");
+  return std::accumulate(text.begin(), text.end(), std::size_t{0}, [](std::size_t sum, char32_t point) {
+    return sum + static_cast<std::size_t>(utf8proc_charwidth(static_cast<utf8proc_int32_t>(point)));
+  });
 }
 
 }  // namespace xdit::output

@@ -177,7 +177,7 @@ TEST_CASE("faults of a profile name line, column, what was expected and what to 
       {"prompt: \"\xC3\xA9\xF0\x9F\xA6\x8A\"\nsampling: {seed: 1, \"\xC3\xA9\": 2}", "run.yaml:2:21",
        "unknown key '\xC3\xA9' in sampling", ""},
       {"sweep: {sampling.steps: [20, 28]}", "run.yaml:1:1", "sweep: is not part of generating pictures",
-       "remove the section"},
+       "xdit-gen sweep"},
       {"prompt: &a x", "run.yaml:1:9", "a YAML anchor is not allowed", ""},
       {"prompt: *a", "run.yaml:1:9", "", ""},
       {"prompt: [&a x, *a]", "run.yaml:1:10", "a YAML anchor is not allowed", ""},

@@ -61,6 +61,29 @@ TraceTensor tensor(const std::string& name, DType dtype, const std::vector<std::
 
 }  // namespace
 
+TEST_CASE("what a table shows of a report: the slowest rank, overlapping loads once") {
+  const xdit::tests::Scratch scratch;
+  const std::filesystem::path path = scratch.path() / "report.json";
+  Report report = report_of_two_ranks();
+  report.phases.push_back({.name = "load_encoders", .start_s = 3, .end_s = 5, .rank = 0});
+  xdit::output::write_report(report, path, false);
+  const xdit::output::Measured measured = xdit::output::read_measured(path, ExitCode::kOutput);
+  CHECK(measured.load_s == 5);  // rank 0: 0 to 4 and 3 to 5; rank 1: 0 to 4.25
+  CHECK(measured.encode_s == 0);
+  CHECK(measured.denoise_s == 2.25);  // rank 1: 5 to 6.25 and 6 to 7.25
+  CHECK(measured.step_s == 1.125);
+  CHECK(measured.total_s == 10.5);
+  CHECK(measured.peak_bytes == 1U << 30U);
+  CHECK(measured.version == "0.1.0");
+  CHECK(measured.model_hash == "0123456789");
+  report.ranks[0].peak_device_bytes = report.ranks[1].peak_device_bytes = 0;
+  xdit::output::write_report(report, path, true);
+  CHECK(xdit::output::read_measured(path, ExitCode::kOutput).peak_bytes == 5);
+  xdit::write_file_atomically(path, "{\"phases\": []}", true);
+  CHECK_THROWS_WITH(xdit::output::read_measured(path, ExitCode::kOutput),
+                    ContainsSubstring("not a report of xdit-gen"));
+}
+
 TEST_CASE("a report sums phases over the slowest rank and GPUs once", "[report]") {
   Report report = report_of_two_ranks();
   const std::map<std::string, double> seconds = xdit::output::seconds_by_phase(report);
