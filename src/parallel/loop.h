@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "models/denoiser.h"
@@ -80,11 +81,22 @@ class Loop {
                                        const OnStep& on_step) = 0;
 };
 
+/// Called before the forward of a picture's `branch`-th prompt on this rank; `warm`: in one of its first
+/// steps.
+using BeforeForward = std::function<void(std::int64_t branch, bool warm)>;
+
 /// Whole steps one after the other.
 class SerialLoop final : public Loop {
  public:
+  SerialLoop() = default;
+  /// `warmup`: how many first steps.
+  SerialLoop(BeforeForward before, std::int64_t warmup) : before_(std::move(before)), warmup_(warmup) {}
   [[nodiscard]] at::Tensor run(models::Denoiser& denoiser, const schedulers::Sampler& sampler, Guide& guide,
                                const Guidance& guidance, const Start& start, const OnStep& on_step) override;
+
+ private:
+  BeforeForward before_;
+  std::int64_t warmup_ = 0;
 };
 
 }  // namespace xdit::parallel
