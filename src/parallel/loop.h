@@ -81,22 +81,19 @@ class Loop {
                                        const OnStep& on_step) = 0;
 };
 
-/// Called before the forward of a picture's `branch`-th prompt on this rank; `warm`: in one of its first
-/// steps.
-using BeforeForward = std::function<void(std::int64_t branch, bool warm)>;
-
 /// Whole steps one after the other.
 class SerialLoop final : public Loop {
  public:
-  SerialLoop() = default;
-  /// `warmup`: how many first steps.
-  SerialLoop(BeforeForward before, std::int64_t warmup) : before_(std::move(before)), warmup_(warmup) {}
+  /// `before` each forward: of which of this rank's prompts, and whether in one of the first `warmup` steps.
+  using Before = std::function<void(std::int64_t branch, bool warm)>;
+  explicit SerialLoop(Before before = {}, std::int64_t warmup = 0)
+      : before_(std::move(before)), warmup_(warmup) {}
   [[nodiscard]] at::Tensor run(models::Denoiser& denoiser, const schedulers::Sampler& sampler, Guide& guide,
                                const Guidance& guidance, const Start& start, const OnStep& on_step) override;
 
  private:
-  BeforeForward before_;
-  std::int64_t warmup_ = 0;
+  Before before_;
+  std::int64_t warmup_;
 };
 
 }  // namespace xdit::parallel

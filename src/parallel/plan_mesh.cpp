@@ -50,8 +50,8 @@ void refuse_modes_of_tokens(const Mesh& mesh) {
 
 void refuse_displaced(const Mesh& mesh, const models::Shape& shape) {
   if (!shape.by_rows)
-    refuse("patch displaced: this model has tokens, and no rows that depend on their neighbours", "--patch",
-           "--pipefusion, its approximate mode");
+    refuse("patch displaced: only a UNet is spread by rows", "--patch",
+           "--pipefusion, which approximates this model");
   if (mesh.gather == 1)
     refuse("patch displaced: every rank holds whole pictures", "--patch", "--gather 2, or --patch exact");
 }

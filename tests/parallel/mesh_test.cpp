@@ -155,7 +155,8 @@ TEST_CASE("rows are displaced where they are asked to be and are spread, and it 
   spec.parallel.data = 2;
   CHECK_THAT(refusal(spec, 24, 4, true),
              ContainsSubstring("whole pictures") && ContainsSubstring("--gather"));
-  CHECK_THAT(refusal(spec, 24, 4, false), ContainsSubstring("tokens") && ContainsSubstring("--pipefusion"));
+  CHECK_THAT(refusal(spec, 24, 4, false),
+             ContainsSubstring("only a UNet") && ContainsSubstring("--pipefusion"));
 }
 
 TEST_CASE("rows of latents stay whole") {
