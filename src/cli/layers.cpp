@@ -19,7 +19,7 @@ std::string scheduler_of(const nlohmann::json& config) {
     const auto found = config.find(key);
     return found != config.end() && found->is_string() ? found->get<std::string>() : "";
   };
-  const std::string name(config::find_sampler(text("_class_name")).value_or(""));
+  const std::string name(config::find_sampler(text("_class_name")).value_or(config::SpelledSampler{}).name);
   return name == "dpm++-2m" && text("algorithm_type").starts_with("sde-") ? name + "-sde" : name;
 }
 

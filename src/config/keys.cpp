@@ -18,12 +18,17 @@ void set_prompts(RunSpec& spec, const Setting& setting, const Key& key) {
 
 void set_negative_prompt(RunSpec& spec, const Setting& setting, const Key& key) {
   read(key, setting, spec.negative_prompt);
-  spec.negative_prompt = valid_utf8(spec.negative_prompt);
+  if (spec.negative_prompt) spec.negative_prompt = valid_utf8(*spec.negative_prompt);
 }
 
 void set_scheduler(RunSpec& spec, const Setting& setting, const Key& key) {
   Setting canonical = setting;
-  for (std::string& value : canonical.values) value = find_sampler(value).value_or(value);
+  for (std::string& value : canonical.values) {
+    const std::optional<SpelledSampler> found = find_sampler(value);
+    if (!found) continue;
+    value = found->name;
+    if (!found->sigmas.empty()) spec.sampling.sigmas = found->sigmas;
+  }
   read(key, canonical, spec.sampling.scheduler);
 }
 
@@ -129,6 +134,11 @@ constexpr std::array kKeys{
                                             "degree of gathered K and V"),
     row<&R::parallel, &R::Parallel::tensor>("parallel.tensor", "--tensor", kAutoInteger, kDegrees,
                                             "degree of tensor parallelism"),
+    row<&R::parallel, &R::Parallel::patch>("parallel.patch", "--patch", kChoice, "exact|displaced",
+                                           "displaced: a UNet's rows use the others' of the step before"),
+    row<&R::parallel, &R::Parallel::patch_warmup>("parallel.patch_warmup", "--patch-warmup", kInteger,
+                                                  "1..1000",
+                                                  "steps before rows are displaced; all of them: exact"),
     row<&R::parallel, &R::Parallel::shard_weights>("parallel.shard_weights", "--shard-weights", kChoice,
                                                    "auto|true|false",
                                                    "each rank keeps a share of the weights"),

@@ -12,6 +12,7 @@ namespace xdit::config {
 
 enum class LoadFormat : std::uint8_t { kAuto, kDummy };
 enum class Allow : std::uint8_t { kExact, kRounding, kApproximate };
+enum class Patch : std::uint8_t { kExact, kDisplaced };
 enum class Device : std::uint8_t { kCuda, kCpu };
 enum class Transport : std::uint8_t { kAuto, kPeer, kHost };
 
@@ -54,6 +55,8 @@ struct RunSpec {
     Degree data{}, cfg{}, pipefusion{}, ulysses{}, ring{}, gather{}, tensor{};
     Degree vae{};                        ///< row slabs of the decoder
     std::int64_t pipefusion_warmup = 1;  ///< steps of whole pictures before bands follow each other
+    Patch patch = Patch::kExact;         ///< how a UNet's rows reach other ranks: in time, or a step late
+    std::int64_t patch_warmup = 4;       ///< exact steps before rows are late (Li et al. 2024)
     std::string shard_weights = "auto";
     Allow allow = Allow::kExact;
     friend bool operator==(const Parallel&, const Parallel&) = default;
@@ -77,7 +80,7 @@ struct RunSpec {
 
   Model model;
   std::vector<std::string> prompts;
-  std::string negative_prompt;
+  std::optional<std::string> negative_prompt;  ///< unset: none, which some models tell from ""
   Image image;
   Sampling sampling;
   Parallel parallel;

@@ -25,6 +25,9 @@ constexpr std::array kSamplers{
     Sampler{"lcm", "LCMScheduler", "LCM", "lcm"},
 };
 
+constexpr std::array<std::string_view, 6> kSigmas{"",     "karras",      "exponential",
+                                                  "beta", "sgm-uniform", "simple"};
+
 std::string folded(std::string_view text) {
   std::string letters;
   for (const unsigned char c : text)
@@ -38,12 +41,13 @@ std::span<const Sampler> samplers() {
   return kSamplers;
 }
 
-std::optional<std::string_view> find_sampler(std::string_view spelling) {
+std::optional<SpelledSampler> find_sampler(std::string_view spelling) {
   const std::string wanted = folded(spelling);
-  if (wanted.empty()) return std::nullopt;
   for (const Sampler& sampler : kSamplers)
     for (const std::string_view known : {sampler.name, sampler.diffusers, sampler.a1111, sampler.comfyui})
-      if (wanted == folded(known)) return sampler.name;
+      for (const std::string_view sigmas : kSigmas)
+        if (!known.empty() && wanted == folded(known) + folded(sigmas))
+          return SpelledSampler{sampler.name, sigmas};
   return std::nullopt;
 }
 

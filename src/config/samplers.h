@@ -14,8 +14,13 @@ struct Sampler {
 };
 [[nodiscard]] std::span<const Sampler> samplers();
 
-/// Our name of a scheduler in any of these spellings.
-[[nodiscard]] std::optional<std::string_view> find_sampler(std::string_view spelling);
+/// Our names of a scheduler and of the noise levels that its spelling asks for.
+struct SpelledSampler {
+  std::string_view name;
+  std::string_view sigmas;  ///< "karras", or "" where it does not say
+};
+/// A scheduler in any of these spellings, perhaps with noise levels behind it: "DPM++ 2M Karras".
+[[nodiscard]] std::optional<SpelledSampler> find_sampler(std::string_view spelling);
 
 /// For models of flow matching, the scheduler that others call by the same name ("euler":
 /// "flow-match-euler").

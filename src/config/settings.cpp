@@ -64,7 +64,7 @@ void check_together(const RunSpec& spec, std::span<const Layer> layers, std::vec
   if (highest > std::numeric_limits<std::uint64_t>::max() - static_cast<std::uint64_t>(spec.image.count - 1))
     throw Error(count.code, fmt::format("seed {} + {} does not fit 64 bits", highest, spec.image.count - 1),
                 count.where, "a smaller seed");
-  if (!spec.negative_prompt.empty() && spec.sampling.cfg_scale <= 1)
+  if (!spec.negative_prompt.value_or("").empty() && spec.sampling.cfg_scale <= 1)
     warnings.emplace_back("the negative prompt has no effect without --cfg-scale > 1");
 }
 

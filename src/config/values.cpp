@@ -205,6 +205,11 @@ void read(const Key& key, const Setting& setting, std::string& to) {
   to = text;
 }
 
+void read(const Key& key, const Setting& setting, std::optional<std::string>& to) {
+  to.reset();
+  if (!setting.values.empty()) read(key, setting, to.emplace());
+}
+
 void read(const Key& key, const Setting& setting, DType& to) {
   const std::optional<DType> dtype = from_flag_name(single(key, setting));
   Setting canonical = setting;  // "bfloat16" is "bf16"
@@ -244,6 +249,10 @@ std::string print(const Key& key, bool value) {
 std::string print(const Key& key, const std::string& value) {
   using nlohmann::json;  // a JSON string is a double-quoted YAML scalar
   return key.type == kText ? json(value).dump(-1, ' ', false, json::error_handler_t::replace) : value;
+}
+
+std::string print(const Key& key, const std::optional<std::string>& value) {
+  return value ? print(key, *value) : "null";
 }
 
 std::string print(const Key& key, DType value) {

@@ -48,6 +48,7 @@ void read(const Key& key, const Setting& setting, double& to);
 void read(const Key& key, const Setting& setting, Extent& to);
 void read(const Key& key, const Setting& setting, bool& to);
 void read(const Key& key, const Setting& setting, std::string& to);
+void read(const Key& key, const Setting& setting, std::optional<std::string>& to);  ///< unset: no value
 void read(const Key& key, const Setting& setting, DType& to);
 void read(const Key& key, const Setting& setting, std::vector<std::string>& to);
 void read(const Key& key, const Setting& setting, std::vector<std::uint64_t>& to);  ///< -1 reads as 0
@@ -58,6 +59,7 @@ void read(const Key& key, const Setting& setting, std::vector<std::uint64_t>& to
 [[nodiscard]] std::string print(const Key& key, const Extent& value);
 [[nodiscard]] std::string print(const Key& key, bool value);
 [[nodiscard]] std::string print(const Key& key, const std::string& value);
+[[nodiscard]] std::string print(const Key& key, const std::optional<std::string>& value);
 [[nodiscard]] std::string print(const Key& key, DType value);
 [[nodiscard]] std::string print(const Key& key, const std::vector<std::string>& value);
 [[nodiscard]] std::string print(const Key& key, const std::vector<std::uint64_t>& value);

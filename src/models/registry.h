@@ -66,7 +66,7 @@ struct Model {
   std::vector<Network> networks;  ///< in the order of use
   /// The states of those that give any stand side by side in a prompt's embedding.
   std::vector<TextEncoder> text_encoders;
-  bool zero_empty_negative = false;  ///< no negative prompt is an embedding of zeros, not that of ""
+  bool zero_empty_negative = false;  ///< no negative prompt is an embedding of zeros
   Shape shape;
   Defaults defaults;
   bool takes_guidance = false;   ///< has an embedding of the guidance scale

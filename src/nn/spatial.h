@@ -44,8 +44,9 @@ class Spatial {
   [[nodiscard]] virtual at::Tensor gather_tokens(const at::Tensor& rows) const = 0;
 
  protected:
-  /// [B, H, G, 2] of the whole picture from this rank's rows of it. Valid until the next call.
-  [[nodiscard]] virtual at::Tensor gather_moments(const at::Tensor& rows) const = 0;
+  /// Mean and variance [B, G, 2] of the whole picture from the moments [B, h, G, 2] of this rank's rows, of
+  /// `row_elements` each, which may be overwritten.
+  [[nodiscard]] virtual at::Tensor whole_moments(const at::Tensor& rows, std::int64_t row_elements) const = 0;
   /// Gives the first and last `halo` rows of `padded` the neighbours' rows, zeros at the picture's edges.
   virtual void fill_halo(const at::Tensor& padded, std::int64_t halo) const = 0;
   /// Where this rank's rows of a picture are, `rows` in all.
@@ -68,7 +69,9 @@ class LocalSpatial final : public Spatial {
   [[nodiscard]] at::Tensor gather_tokens(const at::Tensor& rows) const override;
 
  private:
-  [[nodiscard]] at::Tensor gather_moments(const at::Tensor& rows) const override { return rows; }
+  [[nodiscard]] at::Tensor whole_moments(const at::Tensor& rows, std::int64_t row_elements) const override {
+    return merge_rows(rows, row_elements);
+  }
   void fill_halo(const at::Tensor& padded, std::int64_t halo) const override;
   [[nodiscard]] RowPlace place(std::int64_t rows) const override { return {0, rows, rows}; }
 };

@@ -159,7 +159,8 @@ PictureRecord record_of(const config::RunSpec& spec, const config::Picture& pict
           .model_hash = std::string(model_hash.substr(0, 10)),
           .load_format = spec.model.load_format,
           .prompt = config::valid_utf8(picture.prompt),
-          .negative_prompt = config::valid_utf8(spec.negative_prompt),
+          .negative_prompt =
+              spec.negative_prompt ? std::optional(config::valid_utf8(*spec.negative_prompt)) : std::nullopt,
           .width = spec.image.width,
           .height = spec.image.height,
           .steps = sampling.steps,
@@ -183,7 +184,7 @@ PictureRecord record_of(const config::RunSpec& spec, const config::Picture& pict
 
 std::string a1111_parameters(const PictureRecord& record) {
   std::string text = record.prompt;
-  if (!record.negative_prompt.empty()) text += "\nNegative prompt: " + record.negative_prompt;
+  if (!record.negative_prompt.value_or("").empty()) text += "\nNegative prompt: " + *record.negative_prompt;
   text += fmt::format("\nSteps: {}, Sampler: {}", record.steps, a1111_value(a1111_sampler(record.scheduler)));
   if (record.sigmas != "default") text += ", Schedule type: " + a1111_value(record.sigmas);
   text += fmt::format(", CFG scale: {}", record.cfg_scale);
@@ -262,6 +263,7 @@ config::Layer replay_layer(const PictureRecord& record, const std::string& where
     if (key.empty()) return;
     if constexpr (kOptional<std::decay_t<decltype(value)>>) {
       add(key, value ? text_of(*value) : "auto");
+      if (!value && key == "negative_prompt") layer.back().values.clear();  // "auto" is a text there
     } else {
       add(key, text_of(value));
     }

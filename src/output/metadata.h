@@ -22,9 +22,9 @@ struct PictureRecord {
   std::string model_hash;  ///< first 10 hex digits
   config::LoadFormat load_format = config::LoadFormat::kAuto;
   std::string prompt;
-  std::string negative_prompt;
-  std::int64_t width = 0;   ///< pixels
-  std::int64_t height = 0;  ///< pixels
+  std::optional<std::string> negative_prompt{};  ///< unset: none, which some models tell from ""
+  std::int64_t width = 0;                        ///< pixels
+  std::int64_t height = 0;                       ///< pixels
   std::int64_t steps = 0;
   std::string scheduler;
   std::string sigmas;

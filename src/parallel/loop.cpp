@@ -45,10 +45,12 @@ at::Tensor SerialLoop::run(models::Denoiser& denoiser, const schedulers::Sampler
   at::Tensor latents = start.latents;
   schedulers::History history;
   const auto steps = static_cast<std::int64_t>(sampler.timesteps().size());
+  const std::int64_t warm = start.first + sampler.evaluations(warmup_);
   for (std::int64_t i = start.first; i < steps; ++i) {
     const at::Tensor input = sampler.model_input(i, latents);
     std::vector<at::Tensor> predictions;
     for (const models::Branch* branch : guide.branches(guidance)) {
+      if (before_) before_(static_cast<std::int64_t>(predictions.size()), i < warm);
       denoiser.select(*branch, i);
       predictions.push_back(denoiser.predict(*branch, input, {}));
     }

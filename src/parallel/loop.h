@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "models/denoiser.h"
@@ -83,8 +84,16 @@ class Loop {
 /// Whole steps one after the other.
 class SerialLoop final : public Loop {
  public:
+  /// `before` each forward: of which of this rank's prompts, and whether in one of the first `warmup` steps.
+  using Before = std::function<void(std::int64_t branch, bool warm)>;
+  explicit SerialLoop(Before before = {}, std::int64_t warmup = 0)
+      : before_(std::move(before)), warmup_(warmup) {}
   [[nodiscard]] at::Tensor run(models::Denoiser& denoiser, const schedulers::Sampler& sampler, Guide& guide,
                                const Guidance& guidance, const Start& start, const OnStep& on_step) override;
+
+ private:
+  Before before_;
+  std::int64_t warmup_;
 };
 
 }  // namespace xdit::parallel

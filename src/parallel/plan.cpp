@@ -79,10 +79,16 @@ std::string grade_note(const Plan& plan) {
   if (plan.grade == config::Allow::kRounding)
     return "this grid rounds differently: the picture is close to that of one GPU, not byte for byte the "
            "same";
+  const std::string steps = fmt::format("{} step{}", plan.warmup, plan.warmup == 1 ? "" : "s");
+  if (plan.displaced)
+    return fmt::format(
+        "patch displaced approximates: after {} the others' rows, statistics and keys are one step old; "
+        "--patch-warmup with all steps is exact",
+        steps);
   return fmt::format(
-      "pipefusion {} approximates: after {} step{} it uses keys that are one step old; "
+      "pipefusion {} approximates: after {} it uses keys that are one step old; "
       "--pipefusion-warmup with all steps is exact",
-      plan.mesh.pipefusion, plan.warmup, plan.warmup == 1 ? "" : "s");
+      plan.mesh.pipefusion, steps);
 }
 
 // Blocks of a stage: cut so that the dearest stage costs least (double blocks of FLUX have twice the
@@ -136,9 +142,11 @@ void place_ranks(Plan& plan, const models::Model& model, std::int64_t pictures) 
   }
 }
 
-// Stages wait for bands, shards come on a second stream, and a relay needs the host.
+// Stages wait for bands, displaced rows take turns in buffers, shards come on a second stream, and a relay
+// needs the host.
 bool can_replay(const Plan& plan) {
-  return plan.mesh.pipefusion == 1 && plan.shard == 1 && plan.transport == config::Transport::kPeer;
+  return plan.mesh.pipefusion == 1 && !plan.displaced && plan.shard == 1 &&
+         plan.transport == config::Transport::kPeer;
 }
 
 // The device is through with a launch sooner than the host with the next one. On an H100 a UNet gains a
@@ -169,8 +177,10 @@ Plan make_plan(const config::RunSpec& spec, const models::Model& model, const Ma
   Plan plan;
   plan.mesh = choose_mesh(spec, model.shape, static_cast<std::int64_t>(devices.size()));
   plan.transport = transport_of(spec, machine, devices);
-  plan.warmup = std::min(spec.parallel.pipefusion_warmup, spec.sampling.steps);
-  plan.grade = grade_of(plan.mesh, plan.warmup, spec.sampling.steps);
+  plan.displaced = spec.parallel.patch == config::Patch::kDisplaced;
+  plan.warmup = std::min(plan.displaced ? spec.parallel.patch_warmup : spec.parallel.pipefusion_warmup,
+                         spec.sampling.steps);
+  plan.grade = grade_of(plan.mesh, plan.displaced, plan.warmup, spec.sampling.steps);
   plan.text_tokens = model.shape.by_rows ? 0 : spec.sampling.max_sequence_length;
   plan.image_columns = spec.image.width / multiple;
   plan.image_tokens = plan.image_columns * (spec.image.height / multiple);

@@ -62,7 +62,8 @@ struct Plan {
   std::int64_t text_tokens = 0;
   std::int64_t image_tokens = 0;
   std::int64_t image_columns = 0;  ///< tokens of a row of the picture
-  std::int64_t warmup = 0;         ///< steps of whole pictures that pipefusion begins with
+  bool displaced = false;          ///< a UNet's rows reach other ranks one step late
+  std::int64_t warmup = 0;         ///< exact steps that pipefusion and displaced rows begin with
   std::int64_t shard = 1;          ///< ranks over which every block's weights are spread
   std::vector<RankPlan> ranks;
   config::Transport transport = config::Transport::kPeer;  ///< of all ranks

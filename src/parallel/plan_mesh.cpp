@@ -48,6 +48,14 @@ void refuse_modes_of_tokens(const Mesh& mesh) {
              fmt::format("--{}", name), fmt::format("--gather {}", degree));
 }
 
+void refuse_displaced(const Mesh& mesh, const models::Shape& shape) {
+  if (!shape.by_rows)
+    refuse("patch displaced: only a UNet is spread by rows", "--patch",
+           "--pipefusion, which approximates this model");
+  if (mesh.gather == 1)
+    refuse("patch displaced: every rank holds whole pictures", "--patch", "--gather 2, or --patch exact");
+}
+
 void refuse_misfits(const Mesh& mesh, const models::Shape& shape, bool guided) {
   if (mesh.cfg > 2 || (mesh.cfg == 2 && !guided))
     refuse(fmt::format("cfg {}: there are {} prompt branches", mesh.cfg, guided ? 2 : 1), "--cfg-parallel",
@@ -108,11 +116,12 @@ Mesh choose_mesh(const config::RunSpec& spec, const models::Shape& shape, std::i
                 kWhere, fmt::format("--gpus {}, or degrees of 1", mesh.size()));
   if (shape.by_rows) refuse_modes_of_tokens(mesh);
   refuse_misfits(mesh, shape, guided);
+  if (asked.patch == config::Patch::kDisplaced) refuse_displaced(mesh, shape);
   return mesh;
 }
 
-config::Allow grade_of(const Mesh& mesh, std::int64_t warmup, std::int64_t steps) {
-  if (mesh.pipefusion > 1 && warmup < steps) return config::Allow::kApproximate;
+config::Allow grade_of(const Mesh& mesh, bool displaced, std::int64_t warmup, std::int64_t steps) {
+  if ((mesh.pipefusion > 1 || displaced) && warmup < steps) return config::Allow::kApproximate;
   return mesh.ring > 1 || mesh.tensor > 1 ? config::Allow::kRounding : config::Allow::kExact;
 }
 

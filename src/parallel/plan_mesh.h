@@ -36,7 +36,8 @@ struct Mesh {
 /// for degrees that fit neither each other nor the model.
 [[nodiscard]] Mesh choose_mesh(const config::RunSpec& spec, const models::Shape& shape, std::int64_t ranks);
 
-/// What the degrees do to the picture.
-[[nodiscard]] config::Allow grade_of(const Mesh& mesh, std::int64_t warmup, std::int64_t steps);
+/// What the degrees do to the picture, and displaced rows after `warmup` of `steps` steps.
+[[nodiscard]] config::Allow grade_of(const Mesh& mesh, bool displaced, std::int64_t warmup,
+                                     std::int64_t steps);
 
 }  // namespace xdit::parallel

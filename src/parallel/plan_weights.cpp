@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "parallel/plan_parameters.h"
+#include "parallel/plan_rows.h"
 
 namespace xdit::parallel {
 namespace {
@@ -133,6 +134,15 @@ const models::Network& first_network(const models::Model& model, F&& fits) {
   return *found;
 }
 
+// Rows of the step before.
+std::uint64_t displaced_bytes(const Plan& plan, const config::RunSpec& spec, const models::Model& model) {
+  const std::int64_t branches = spec.sampling.cfg_scale > 1 && plan.mesh.cfg == 1 ? 2 : 1;
+  return static_cast<std::uint64_t>(
+      displaced_bytes(row_exchanges(unet_of(model), plan.image_tokens / plan.image_columns,
+                                    plan.image_columns, static_cast<std::int64_t>(size_of(spec.model.dtype))),
+                      branches));
+}
+
 // Text encoders go before the denoiser runs; the decoder's largest buffers are four pictures of its first
 // level.
 void predict_memory(const Plan& plan, RankPlan& rank, const config::RunSpec& spec, const models::Model& model,
@@ -150,6 +160,7 @@ void predict_memory(const Plan& plan, RankPlan& rank, const config::RunSpec& spe
     activations +=
         2 * all_tokens * width * element * static_cast<std::uint64_t>(rank.blocks.count) * branches / parts;
   }
+  if (plan.displaced && image > 0) activations += displaced_bytes(plan, spec, model);
   const std::uint64_t pixels = static_cast<std::uint64_t>(spec.image.width) *
                                static_cast<std::uint64_t>(rank.latent_rows.count * model.shape.latent_scale);
   const std::uint64_t decoding = pixels * 256 * element * 4;

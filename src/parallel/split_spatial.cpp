@@ -6,12 +6,18 @@
 #include <utility>
 
 #include "core/error.h"
+#include "nn/group_norm.h"
 #include "parallel/device_stream.h"
+#include "parallel/displaced_rows.h"
 
 namespace xdit::parallel {
 namespace {
 
-constexpr std::int64_t kHalo = 1;  // rows, at most
+std::vector<bool> having_some(const std::vector<comm::Range>& rows) {
+  std::vector<bool> some;
+  for (const comm::Range& range : rows) some.push_back(range.count > 0);
+  return some;
+}
 
 // Who puts to `rank`, or gets from it, in any of two exchanges.
 template <class F>
@@ -24,67 +30,22 @@ comm::Peers both(F&& peers, const std::vector<comm::Range>& first, const std::ve
 
 }  // namespace
 
-SlabBytes slab_bytes(const models::VaeConfig& config, std::int64_t rows, std::int64_t columns,
-                     std::int64_t element_bytes) {
-  std::int64_t widest = config.latent_channels;  // channels times what the level is wider than the latents
-  std::int64_t inputs = config.channels.back();
-  for (std::size_t level = 0; level < config.channels.size(); ++level) {
-    const std::int64_t outputs = config.channels[config.channels.size() - 1 - level];
-    widest = std::max(widest, std::max(inputs, outputs) << level);
-    inputs = outputs;
-  }
-  const std::int64_t scale = config.downscale();
-  return {.row = widest * columns * element_bytes,
-          .moments = rows * scale * config.groups * 2 * static_cast<std::int64_t>(sizeof(float)),
-          .tokens = config.mid_attention ? rows * columns * 2 * config.channels.back() * element_bytes : 0,
-          .picture = rows * columns * scale * scale * config.out_channels * element_bytes};
-}
-
-SlabBytes slab_bytes(const models::UnetConfig& config, std::int64_t rows, std::int64_t columns,
-                     std::int64_t element_bytes) {
-  const std::int64_t float_bytes = static_cast<std::int64_t>(sizeof(float));
-  SlabBytes bytes{.row = config.in_channels * columns * element_bytes,
-                  .moments = rows * config.groups * 2 * float_bytes,
-                  .tokens = 0,
-                  .picture = 0};
-  const models::UnetLayout layout = models::unet_layout(config);
-  std::vector<std::pair<std::int64_t, std::int64_t>> sizes{{rows, columns}};  // by level
-  std::size_t level = 0;
-  const auto add = [&](const models::UnetLayer& layer) {
-    const auto [height, width] = sizes.at(level);
-    bytes.row = std::max(bytes.row, std::max(layer.inputs, layer.outputs) * width * element_bytes);
-    if (layer.depth > 0)
-      bytes.tokens = std::max(bytes.tokens, height * width * 2 * layer.outputs * element_bytes);
-  };
-  for (const models::UnetLayer& layer : layout.down) {
-    add(layer);
-    if (layer.resample.empty()) continue;
-    sizes.emplace_back((sizes[level].first + 1) / 2, (sizes[level].second + 1) / 2);
-    ++level;
-  }
-  for (const models::UnetLayer& layer : layout.middle) add(layer);
-  for (const models::UnetLayer& layer : layout.up) {
-    add(layer);
-    if (!layer.resample.empty()) --level;
-  }
-  return bytes;
-}
-
-SplitSpatial::Shared::Shared(comm::Group& of, const std::vector<comm::Range>& rows, const SlabBytes& bytes)
-    : group(of),
-      halos(of.allocate(rows.at(of.rank()).count > 0 ? 2 * kHalo * bytes.row : 0)),
-      moments(of.allocate(rows.at(of.rank()).count > 0 ? bytes.moments : 0)),
-      tokens(of.allocate(rows.at(of.rank()).count > 0 ? bytes.tokens : 0)),
-      picture(of.allocate(of.rank() == 0 ? bytes.picture : 0)) {
-  for (const comm::Range& range : rows) takes_part.push_back(range.count > 0);
-}
-
 SplitSpatial::SplitSpatial(comm::Group& group, const std::vector<comm::Range>& rows, const SlabBytes& bytes)
-    : SplitSpatial(std::make_shared<Shared>(group, rows, bytes), rows) {}
+    : SplitSpatial(group, rows,
+                   std::make_shared<FreshRows>(
+                       group, rows.at(static_cast<std::size_t>(group.rank())).count > 0, bytes)) {}
+
+SplitSpatial::SplitSpatial(const comm::Group& group, const std::vector<comm::Range>& rows,
+                           std::shared_ptr<RowExchange> exchange)
+    : SplitSpatial(
+          std::make_shared<Shared>(
+              Shared{.rank = group.rank(), .takes_part = having_some(rows), .exchange = std::move(exchange)}),
+          rows) {
+  XDIT_ASSERT(static_cast<int>(rows_.size()) == group.size());
+}
 
 SplitSpatial::SplitSpatial(std::shared_ptr<Shared> shared, std::vector<comm::Range> rows)
     : shared_(std::move(shared)), rows_(std::move(rows)) {
-  XDIT_ASSERT(static_cast<int>(rows_.size()) == shared_->group.size());
   for (const comm::Range& range : rows_) all_rows_ += range.count;
   if (all_rows_ <= 1) return;
   std::vector<comm::Range> half = rows_;
@@ -112,7 +73,7 @@ nn::RowPlace SplitSpatial::place(std::int64_t rows) const {
   return {times * own().first, rows, times * all_rows_};
 }
 
-at::Tensor SplitSpatial::gather(const at::Tensor& mine, bool to_all, comm::PeerBuffer& buffer) const {
+SplitSpatial::Gathered SplitSpatial::gather(const at::Tensor& mine, RowKind kind) const {
   const at::Tensor rows = mine.contiguous();
   std::vector<std::int64_t> shape = rows.sizes().vec();
   const std::int64_t times = scale(shape[0]);
@@ -120,33 +81,46 @@ at::Tensor SplitSpatial::gather(const at::Tensor& mine, bool to_all, comm::PeerB
   std::vector<comm::Range> wanted(owned.size());
   shape[0] = times * all_rows_;
   for (std::size_t i = 0; i < owned.size(); ++i)
-    if (to_all ? shared_->takes_part[i] : i == 0) wanted[i] = {0, shape[0]};
+    if (kind == RowKind::kPicture ? i == 0 : shared_->takes_part[i]) wanted[i] = {0, shape[0]};
   const std::int64_t row_bytes =
       c10::multiply_integers(shape.begin() + 1, shape.end()) * static_cast<std::int64_t>(rows.element_size());
-  shared_->group.gather_rows({.data = rows.const_data_ptr(), .row_bytes = row_bytes}, owned, wanted, buffer,
-                             current_stream(rows.device()));
-  if (wanted[shared_->group.rank()].count == 0) return {};
-  return at::from_blob(buffer.data(), shape, rows.options());
+  const int rank = shared_->rank;
+  const comm::Slab slab{.data = rows.const_data_ptr(), .row_bytes = row_bytes};
+  const RowExchange::Arrived arrived =
+      shared_->exchange->exchange({.kind = kind,
+                                   .puts = comm::put_rows(slab, owned, wanted, rank),
+                                   .from = comm::sources(owned, wanted, rank),
+                                   .to = comm::targets(owned, wanted, rank)},
+                                  current_stream(rows.device()));
+  if (wanted[static_cast<std::size_t>(rank)].count == 0) return {};
+  return {at::from_blob(arrived.data, shape, rows.options()), arrived};
 }
 
 at::Tensor SplitSpatial::gather_tokens(const at::Tensor& rows) const {
   XDIT_ASSERT(rows.size(0) == 1);
-  return gather(rows[0], /*to_all=*/true, shared_->tokens).flatten(0, 1).unsqueeze(0);
+  const Gathered all = gather(rows[0], RowKind::kTokens);
+  if (all.arrived.stale) all.rows.narrow(0, place(rows.size(1)).first, rows.size(1)).copy_(rows[0]);
+  return all.rows.flatten(0, 1).unsqueeze(0);
 }
 
-at::Tensor SplitSpatial::gather_moments(const at::Tensor& rows) const {
+at::Tensor SplitSpatial::whole_moments(const at::Tensor& rows, std::int64_t row_elements) const {
   XDIT_ASSERT(rows.size(0) == 1);
-  return gather(rows[0], /*to_all=*/true, shared_->moments).unsqueeze(0);
+  const Gathered gathered = gather(rows[0], RowKind::kMoments);
+  const at::Tensor all = gathered.rows.unsqueeze(0);
+  const nn::RowPlace own = place(rows.size(1));
+  if (gathered.arrived.stale && own.count > 0)
+    return corrected_moments(all, {own.first, own.count}, rows, row_elements);
+  return nn::merge_rows(gathered.arrived.kept ? all.clone() : all, row_elements);
 }
 
 at::Tensor SplitSpatial::collect(const at::Tensor& rows) const {
-  const at::Tensor all = gather(rows.permute({1, 2, 0}), /*to_all=*/false, shared_->picture);  // [H, W, C]
+  const at::Tensor all = gather(rows.permute({1, 2, 0}), RowKind::kPicture).rows;  // [H, W, C]
   return all.defined() ? all.permute({2, 0, 1}) : all;
 }
 
 void SplitSpatial::fill_halo(const at::Tensor& padded, std::int64_t halo) const {
   const at::Tensor memory = padded.permute({0, 2, 3, 1})[0];  // [h + 2 halo, W, C]
-  XDIT_ASSERT(halo <= kHalo && padded.size(0) == 1 && memory.is_contiguous());
+  XDIT_ASSERT(halo <= kHaloRows && padded.size(0) == 1 && memory.is_contiguous());
   const std::int64_t own_rows = memory.size(0) - 2 * halo;
   const auto row_bytes = static_cast<std::int64_t>(memory.nbytes()) / memory.size(0);
   const std::vector<comm::Range> owned = ranges(scale(own_rows));
@@ -158,24 +132,22 @@ void SplitSpatial::fill_halo(const at::Tensor& padded, std::int64_t halo) const 
     below[i] = comm::overlap({owned[i].end(), halo}, all);
   }
 
-  const int rank = shared_->group.rank();
+  const int rank = shared_->rank;
   const std::int64_t offset = halo * row_bytes;
   const comm::Slab slab{.data = memory.narrow(0, halo, own_rows).const_data_ptr(), .row_bytes = row_bytes};
   std::vector<comm::Put> puts = comm::put_rows(slab, owned, above, rank);
   const std::vector<comm::Put> more = comm::put_rows(slab, owned, below, rank, offset);
   puts.insert(puts.end(), more.begin(), more.end());
-  const auto from =
-      both([&](const auto& wanted) { return comm::sources(owned, wanted, rank); }, above, below);
-  const auto to = both([&](const auto& wanted) { return comm::targets(owned, wanted, rank); }, above, below);
-  const comm::Stream stream = current_stream(padded.device());
-  shared_->halos.post(from, stream);
-  shared_->halos.put(puts, to, stream, "halo");
-  shared_->halos.arrive(from, stream, "halo");
+  const RowExchange::Arrived halos = shared_->exchange->exchange(
+      {.kind = RowKind::kHalo,
+       .puts = std::move(puts),
+       .from = both([&](const auto& wanted) { return comm::sources(owned, wanted, rank); }, above, below),
+       .to = both([&](const auto& wanted) { return comm::targets(owned, wanted, rank); }, above, below)},
+      current_stream(padded.device()));
 
   // Where the picture ends, zeros.
   const auto arrived = [&](std::int64_t rows, std::int64_t at) {
-    return at::from_blob(shared_->halos.data() + at, {rows, memory.size(1), memory.size(2)},
-                         memory.options());
+    return at::from_blob(halos.data + at, {rows, memory.size(1), memory.size(2)}, memory.options());
   };
   const std::int64_t rows_above = above[rank].count, rows_below = below[rank].count;
   memory.narrow(0, 0, halo - rows_above).zero_();

@@ -9,6 +9,7 @@
 #include "comm/relayed_memory.h"
 #include "core/error.h"
 #include "parallel/device_stream.h"
+#include "parallel/displaced_rows.h"
 #include "parallel/load.h"
 #include "parallel/pipefusion.h"
 #include "parallel/plan_weights.h"
@@ -129,12 +130,20 @@ void Spread::split_rows(const Run& run) {
   std::vector<comm::Range> rows;
   for (const std::vector<Range>& tokens : split.image)
     rows.push_back({tokens.front().first / columns, tokens.front().count / columns});
-  const weights::Component& component = run.model.files.components.at(denoiser_of(run.model).component);
-  const models::UnetConfig config = models::read_unet_config(component.config, component.name);
-  patches_ =
-      std::make_unique<SplitSpatial>(*tokens_, rows,
-                                     slab_bytes(config, run.plan.image_tokens / columns, columns,
-                                                static_cast<std::int64_t>(run.options.dtype().itemsize())));
+  const auto element_bytes = static_cast<std::int64_t>(run.options.dtype().itemsize());
+  const std::int64_t all_rows = run.plan.image_tokens / columns;
+  const models::UnetConfig config = unet_of(run.model);
+  if (run.plan.displaced) {
+    const auto displaced = std::make_shared<DisplacedRows>(
+        *tokens_, rows.at(static_cast<std::size_t>(tokens_->rank())).count > 0,
+        row_exchanges(config, all_rows, columns, element_bytes), run.branches / run.plan.mesh.cfg);
+    loop_ = std::make_unique<SerialLoop>(
+        [displaced](std::int64_t branch, bool warm) { displaced->begin(branch, warm); }, run.plan.warmup);
+    patches_ = std::make_unique<SplitSpatial>(*tokens_, rows, displaced);
+  } else {
+    patches_ =
+        std::make_unique<SplitSpatial>(*tokens_, rows, slab_bytes(config, all_rows, columns, element_bytes));
+  }
   gather_.emplace(*tokens_, split);
 }
 

@@ -153,7 +153,7 @@ std::map<Prompt, models::PromptEmbedding> encode(const models::Model& model, con
   for (const auto& [prompt, parts] : tokens) {
     models::PromptEmbedding& embedding = embeddings[prompt];
     embedding.tokens = parts.size() == 1 ? parts.front() : at::cat(parts, 1);
-    if (!model.zero_empty_negative || !prompt.negative || !prompt.text.empty()) continue;
+    if (!model.zero_empty_negative || !prompt.absent) continue;
     for (at::Tensor* part : {&embedding.tokens, &embedding.pooled})
       if (part->defined()) *part = at::zeros_like(*part);
   }

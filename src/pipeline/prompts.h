@@ -11,6 +11,7 @@
 #include <tuple>
 #include <vector>
 
+#include "config/run_spec.h"
 #include "models/denoiser.h"
 #include "models/registry.h"
 #include "nn/weights.h"
@@ -21,10 +22,14 @@ namespace xdit::pipeline {
 struct Prompt {
   std::string text;
   bool negative = false;
+  bool absent = false;  ///< "" for want of a negative prompt
   friend bool operator<(const Prompt& a, const Prompt& b) {
-    return std::tie(a.text, a.negative) < std::tie(b.text, b.negative);
+    return std::tie(a.text, a.negative, a.absent) < std::tie(b.text, b.negative, b.absent);
   }
 };
+[[nodiscard]] inline Prompt negative_of(const config::RunSpec& spec) {
+  return {.text = spec.negative_prompt.value_or(""), .negative = true, .absent = !spec.negative_prompt};
+}
 
 /// A prompt's ids for each of the model's text encoders.
 using PromptIds = std::vector<std::vector<std::int64_t>>;

@@ -80,7 +80,7 @@ RankRun::RankRun(const RankJob& job, Listener& listener, output::Report& report,
                                         job.model.files.scheduler_config)) {
   for (const parallel::Range& band : plan_.image_tokens) image_.push_back({band.first, band.count});
   for (const config::Picture& picture : pictures_) prompts_.insert({picture.prompt});
-  if (guided_) prompts_.insert({job.spec.negative_prompt, true});
+  if (guided_) prompts_.insert(negative_of(job.spec));
 }
 
 output::Phase RankRun::phase(const std::string& name, double start_s, double end_s, std::int64_t picture,
@@ -188,7 +188,7 @@ void RankRun::share_prompts() {
   std::set<Prompt> mine;
   for (std::int64_t i = 0; i < plan_.pictures.count; ++i)
     mine.insert({pictures_.at(static_cast<std::size_t>(plan_.pictures.first + i)).prompt});
-  if (guided_) mine.insert({job_.spec.negative_prompt, true});
+  if (guided_) mine.insert(negative_of(job_.spec));
   if (comm::Group* world = spread_.world()) {
     const auto& encoders = job_.model.text_encoders;
     const bool pooled = std::any_of(encoders.begin(), encoders.end(), [](const auto& e) { return e.pooled; });
@@ -286,7 +286,7 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& p
         return mine(denoiser.pack(noise.draw(type))).to(device_);
       }};
   const Prompt prompt{picture.prompt};
-  const Prompt negative{spec.negative_prompt, true};
+  const Prompt negative = negative_of(spec);
   const parallel::Guidance guidance{
       .positive = &branch(denoiser, prompt),
       .negative = guided_ ? &branch(denoiser, negative) : nullptr,
@@ -368,6 +368,11 @@ output::PictureRecord RankRun::record_of(const config::Picture& picture) const {
                                      {"ring", mesh.ring},
                                      {"tensor", mesh.tensor}})
     if (degree > 1) record.grid[name] = std::to_string(degree);
+  if (job_.plan.displaced) {
+    record.grid["patch"] = "displaced";
+    record.grid["patch_warmup"] = std::to_string(job_.plan.warmup);
+    record.grid["gather"] = std::to_string(mesh.gather);
+  }
   return record;
 }
 

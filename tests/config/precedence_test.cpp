@@ -51,6 +51,8 @@ const std::map<std::string, Sample, std::less<>>& samples() {
       {"parallel.ring", {"2", "8"}},
       {"parallel.gather", {"2", "8"}},
       {"parallel.tensor", {"2", "8"}},
+      {"parallel.patch", {"displaced", "exact"}},
+      {"parallel.patch_warmup", {"2", "8"}},
       {"parallel.shard_weights", {"true", "false"}},
       {"parallel.vae", {"1", "8"}},
       {"parallel.allow", {"rounding", "approximate"}},

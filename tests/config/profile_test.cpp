@@ -101,6 +101,10 @@ TEST_CASE("to_yaml reads back as the same RunSpec") {
   spec.runtime = {
       .device = Device::kCpu, .transport = Transport::kHost, .timeout_s = 0.0015, .deterministic = false};
   CHECK(round_trip(spec) == spec);
+  for (const auto& none_or_empty : {std::optional<std::string>(), std::optional<std::string>("")}) {
+    spec.negative_prompt = none_or_empty;
+    CHECK(round_trip(spec) == spec);
+  }
 
   std::mt19937 random(3);  // NOLINT: the same values every time
   for (int i = 0; i < 200; ++i) {

@@ -114,14 +114,33 @@ TEST_CASE("schedulers are known by everyone's spelling") {
        {"euler-ancestral", "euler_ancestral", "EulerAncestralDiscreteScheduler", "Euler a", "euler a"}) {
     CAPTURE(name);
     CHECK(with({std::string("sampling.scheduler=") + name}).spec.sampling.scheduler == "euler-ancestral");
-    CHECK(find_sampler(name) == "euler-ancestral");
+    CHECK(find_sampler(name)->name == "euler-ancestral");
+    CHECK(find_sampler(name)->sigmas.empty());
   }
-  CHECK(find_sampler("Euler b") == std::nullopt);
-  CHECK(find_sampler("") == std::nullopt);
-  CHECK(find_sampler("FlowMatchEulerDiscreteScheduler") == "flow-match-euler");
+  CHECK_FALSE(find_sampler("Euler b"));
+  CHECK_FALSE(find_sampler(""));
+  CHECK_FALSE(find_sampler("Karras"));
+  CHECK(find_sampler("FlowMatchEulerDiscreteScheduler")->name == "flow-match-euler");
   CHECK(sampler_for("euler", true) == "flow-match-euler");
   CHECK(sampler_for("euler", false) == "euler");
   CHECK(sampler_for("ddim", true) == "ddim");
+}
+
+TEST_CASE("a scheduler's spelling may name the noise levels too, which what comes later still changes") {
+  for (const auto& [spelling, name, sigmas] : {std::tuple{"DPM++ 2M Karras", "dpm++-2m", "karras"},
+                                               {"DPM++ 2M SDE Exponential", "dpm++-2m-sde", "exponential"},
+                                               {"dpmpp_2m_karras", "dpm++-2m", "karras"},
+                                               {"Euler SGM Uniform", "euler", "sgm-uniform"},
+                                               {"Euler a", "euler-ancestral", "default"},
+                                               {"Euler Beta", "euler", "beta"}}) {
+    CAPTURE(spelling);
+    const RunSpec spec = with({std::string("sampling.scheduler=") + spelling}).spec;
+    CHECK(spec.sampling.scheduler == name);
+    CHECK(spec.sampling.sigmas == sigmas);
+  }
+  const std::string karras = "sampling.scheduler=DPM++ 2M Karras";
+  CHECK(with({"sampling.sigmas=simple", karras}).spec.sampling.sigmas == "karras");
+  CHECK(with({karras, "sampling.sigmas=default"}).spec.sampling.sigmas == "default");
 }
 
 TEST_CASE("seeds of -1 are drawn once each, also when none is given") {
@@ -146,6 +165,9 @@ TEST_CASE("a missing prompt or model says what to type") {
 }
 
 TEST_CASE("what values say together") {
+  CHECK(with({}).spec.negative_prompt == std::nullopt);
+  CHECK(with({"negative_prompt="}).spec.negative_prompt == "");
+  CHECK(with({"negative_prompt="}).warnings.empty());
   CHECK(with({"negative_prompt=blurry"}).warnings.size() == 1);
   CHECK(with({"negative_prompt=blurry", "sampling.cfg_scale=1"}).warnings.size() == 1);
   CHECK(with({"negative_prompt=blurry", "sampling.cfg_scale=2"}).warnings.empty());

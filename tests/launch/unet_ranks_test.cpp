@@ -68,4 +68,42 @@ TEST_CASE("nor on which ranks hold which rows, branches, pictures and weights of
   }
 }
 
+TEST_CASE(
+    "displaced rows: the same bytes again and beside other pictures, and the exact ones while they warm up") {
+  const models::Model model = open_tiny(XDIT_TEST_DATA "/sd/tiny-sdxl");
+  const auto made = [&](const config::RunSpec::Parallel& parallel, std::int64_t ranks) {
+    const tests::Scratch folder;
+    Heard heard;
+    config::RunSpec spec = small_spec(folder.path(), ranks);
+    spec.prompts.pop_back();
+    spec.image = {.width = 56, .height = 88, .count = 2};
+    spec.sampling.scheduler = "heun";  // two evaluations a step
+    spec.sampling.steps = 4;
+    spec.sampling.cfg_scale = 3;
+    spec.output.metadata = false;
+    spec.parallel = parallel;
+    spec.parallel.gpus = std::to_string(ranks);
+    const Outcome outcome = run(spec, model, heard, heard.stop);
+    const bool displaced = parallel.patch == config::Patch::kDisplaced && parallel.patch_warmup < 4;
+    CHECK((outcome.plan.grade == config::Allow::kApproximate) == displaced);
+    CHECK(heard.warnings.size() == (displaced ? 1 : 0));
+    return pngs(folder.path());
+  };
+  const config::RunSpec::Parallel three{
+      .data = 1, .cfg = 1, .gather = 3, .patch = config::Patch::kDisplaced, .patch_warmup = 1};
+  const std::vector<std::string> alone = made({}, 1), displaced = made(three, 3);
+  CHECK(displaced.size() == 2);
+  CHECK(displaced[0] != alone[0]);
+  CHECK((made(three, 3) == displaced));
+  config::RunSpec::Parallel others = three;
+  others.cfg = 2;
+  CHECK((made(others, 6) == displaced));  // prompts on ranks of their own
+  others = three;
+  others.data = 2;
+  CHECK((made(others, 6) == displaced));  // pictures, too
+  others = three;
+  others.patch_warmup = 4;
+  CHECK((made(others, 3) == alone));
+}
+
 }  // namespace xdit::launch

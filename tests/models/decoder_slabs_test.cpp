@@ -32,9 +32,9 @@ class Recording final : public nn::Spatial {
   }
 
  private:
-  [[nodiscard]] at::Tensor gather_moments(const at::Tensor& rows) const override {
+  [[nodiscard]] at::Tensor whole_moments(const at::Tensor& rows, std::int64_t row_elements) const override {
     log_.moments.push_back(rows.clone());  // a merge overwrites its rows
-    return rows;
+    return nn::merge_rows(rows, row_elements);
   }
   void fill_halo(const at::Tensor& padded, std::int64_t halo) const override {
     padded.narrow(2, 0, halo).zero_();
@@ -59,10 +59,10 @@ class Replay final : public nn::Spatial {
   [[nodiscard]] const std::string& differences() const { return differences_; }
 
  private:
-  [[nodiscard]] at::Tensor gather_moments(const at::Tensor& rows) const override {
+  [[nodiscard]] at::Tensor whole_moments(const at::Tensor& rows, std::int64_t row_elements) const override {
     const at::Tensor& all = log_.moments.at(moments_++);
     compare("moments", moments_, rows, of_slab(all, rows.size(1)));
-    return all.clone();
+    return nn::merge_rows(all.clone(), row_elements);
   }
   void fill_halo(const at::Tensor& padded, std::int64_t halo) const override {
     const at::Tensor& all = log_.padded.at(padded_++);

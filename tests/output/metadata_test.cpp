@@ -159,6 +159,19 @@ TEST_CASE("JSON names every setting once, in ASCII", "[metadata]") {
       R"("cfg_scale":1.0,"max_sequence_length":512,"seed":42,"rng_dtype":"bf16","dtype":"bf16"})");
 }
 
+TEST_CASE("no negative prompt is not an empty one", "[metadata]") {
+  RunSpec spec = spec_of("a cat", "");
+  for (const bool given : {true, false}) {
+    if (!given) spec.negative_prompt.reset();
+    const PictureRecord record = record_of(spec);
+    const std::string text = xdit::output::to_json(record);
+    CHECK((text.find("negative_prompt") != std::string::npos) == given);
+    CHECK(xdit::output::from_json(text, "x.png", ExitCode::kUsage) == record);
+    for (const auto& setting : xdit::output::replay_layer(record, "x.png"))
+      CHECK(setting.values.empty() == (!given && setting.key == "negative_prompt"));
+  }
+}
+
 TEST_CASE("an approximate mode records itself and its grid, and replays them", "[metadata]") {
   PictureRecord record = record_of(spec_of("a cat", ""));
   record.mode = Allow::kApproximate;
@@ -210,7 +223,8 @@ TEST_CASE("hostile settings in a picture are refused", "[metadata]") {
   for (const auto& [name, value] : good.items()) {
     nlohmann::json bad = good;
     bad.erase(name);
-    CHECK_THAT(fault(bad.dump()), ContainsSubstring("lack " + name));
+    const bool may_lack = name == "negative_prompt";  // there was none
+    CHECK_THAT(fault(bad.dump()), ContainsSubstring(may_lack ? "nothing" : "lack " + name));
     CHECK_THAT(with(name.c_str(), nlohmann::json::array()), ContainsSubstring(name + ": expected"));
     CHECK_THAT(with(name.c_str(), nullptr), ContainsSubstring(name + ": expected"));
   }

@@ -26,9 +26,12 @@ std::vector<std::int64_t> degrees(const config::RunSpec& spec, std::int64_t head
   return {mesh.data, mesh.cfg, mesh.gather, mesh.ulysses};
 }
 
-std::string refusal(const config::RunSpec& spec, std::int64_t heads, std::int64_t ranks) {
+std::string refusal(const config::RunSpec& spec, std::int64_t heads, std::int64_t ranks,
+                    bool by_rows = false) {
+  models::Shape shape = shape_of(heads);
+  shape.by_rows = by_rows;
   try {
-    static_cast<void>(choose_mesh(spec, shape_of(heads), ranks));
+    static_cast<void>(choose_mesh(spec, shape, ranks));
   } catch (const Error& error) {
     CHECK(error.code() == ExitCode::kUsage);
     return error.what();
@@ -91,11 +94,13 @@ TEST_CASE("degrees that cannot be are refused with those that can") {
 TEST_CASE("only exact modes are chosen, and the others say what they do") {
   config::RunSpec spec = spec_of(1, 1);
   for (std::int64_t ranks = 1; ranks <= 8; ++ranks)
-    CHECK(grade_of(choose_mesh(spec, shape_of(24), ranks), 1, 28) == config::Allow::kExact);
-  CHECK(grade_of({.ring = 2}, 1, 28) == config::Allow::kRounding);
-  CHECK(grade_of({.tensor = 2}, 1, 28) == config::Allow::kRounding);
-  CHECK(grade_of({.pipefusion = 2}, 1, 28) == config::Allow::kApproximate);
-  CHECK(grade_of({.pipefusion = 2}, 28, 28) == config::Allow::kExact);
+    CHECK(grade_of(choose_mesh(spec, shape_of(24), ranks), false, 1, 28) == config::Allow::kExact);
+  CHECK(grade_of({.ring = 2}, false, 1, 28) == config::Allow::kRounding);
+  CHECK(grade_of({.tensor = 2}, false, 1, 28) == config::Allow::kRounding);
+  CHECK(grade_of({.pipefusion = 2}, false, 1, 28) == config::Allow::kApproximate);
+  CHECK(grade_of({.pipefusion = 2}, false, 28, 28) == config::Allow::kExact);
+  CHECK(grade_of({.gather = 2}, true, 4, 28) == config::Allow::kApproximate);
+  CHECK(grade_of({.gather = 2}, true, 28, 28) == config::Allow::kExact);
 }
 
 TEST_CASE("a UNet is spread by pictures, branches and rows only, whatever the count of ranks") {
@@ -120,6 +125,38 @@ TEST_CASE("a UNet is spread by pictures, branches and rows only, whatever the co
       CHECK_THAT(error.what(), ContainsSubstring("rows of the picture") && ContainsSubstring("--gather 2"));
     }
   }
+}
+
+TEST_CASE("rows are displaced where they are asked to be and are spread, and it is said what that takes") {
+  const models::Model model = models::open("sdxl", {}, {}, true);
+  const Machine machine{.gpus = {}, .host_memory = std::uint64_t{1} << 40U, .cores = 1};
+  config::RunSpec spec = spec_of(1, 5);
+  spec.image = {.width = 1024, .height = 1024, .count = 1};
+  spec.model.dtype = DType::kF16;
+  spec.parallel.gpus = "4";  // two branches of two ranks
+  const Plan exact = make_plan(spec, model, machine);
+  CHECK_FALSE(exact.displaced);
+  spec.parallel.patch = config::Patch::kDisplaced;
+  const Plan displaced = make_plan(spec, model, machine);
+  CHECK(displaced.grade == config::Allow::kApproximate);
+  CHECK(displaced.warmup == 4);
+  CHECK(displaced.mesh == exact.mesh);
+  CHECK_THAT(to_text(displaced, model, machine, spec), ContainsSubstring("after 4 steps"));
+  // Twice: 10 layers of 64 x 64 tokens of 640 channels, 60 of 32 x 32 of 1280, K and V in float16; edges and
+  // statistics are small beside them.
+  const std::uint64_t keys = std::uint64_t{2} * 2 * 2 * 4096 * 640 * (10 + 60 / 2);
+  const std::uint64_t more = displaced.ranks[3].peak_memory - exact.ranks[3].peak_memory;
+  CHECK(more > keys);
+  CHECK(more < keys + keys / 10);
+  spec.parallel.patch_warmup = 1000;  // more than there are
+  CHECK(make_plan(spec, model, machine).grade == config::Allow::kExact);
+
+  spec.parallel.gather = 1;
+  spec.parallel.data = 2;
+  CHECK_THAT(refusal(spec, 24, 4, true),
+             ContainsSubstring("whole pictures") && ContainsSubstring("--gather"));
+  CHECK_THAT(refusal(spec, 24, 4, false),
+             ContainsSubstring("only a UNet") && ContainsSubstring("--pipefusion"));
 }
 
 TEST_CASE("rows of latents stay whole") {

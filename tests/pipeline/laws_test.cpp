@@ -7,6 +7,7 @@
 #include "tests/catch.h"
 #include "tests/pipeline/run.h"
 #include "tests/scratch.h"
+#include "tests/tensors.h"
 
 namespace xdit::test {
 namespace {
@@ -63,6 +64,30 @@ TEST_CASE("many prompts, prepared one at a time, give the pictures of few") {
   spec.prompts = {"number 7"};
   static_cast<void>(run(spec, tiny_dev(), one.path(), recorder));
   CHECK(bytes(many.path() / "7.png") == bytes(one.path() / "0.png"));
+}
+
+TEST_CASE("an empty negative prompt is encoded, and none is zeros where the model says so") {
+  const models::Model model =
+      models::open((std::filesystem::path(XDIT_TEST_DATA) / "sd/tiny-sdxl").string(), {}, {}, false);
+  const auto traced = [&](const std::optional<std::string>& negative) {
+    const tests::Scratch scratch;
+    Recorder recorder;
+    config::RunSpec spec = small_spec();
+    spec.prompts = {""};
+    spec.negative_prompt = negative;
+    spec.sampling.scheduler = "ddim";
+    spec.sampling.cfg_scale = 4;
+    spec.output.trace = (scratch.path() / "trace").string();
+    static_cast<void>(run(spec, model, scratch.path(), recorder));
+    return read_tensors(scratch.path() / "trace");
+  };
+  const auto empty = traced(""), none = traced({});
+  for (const char* name : {"prompt_embeds", "pooled_prompt_embeds"}) {
+    const std::string negative = std::string("negative_") + name;
+    CHECK(at::equal(empty.at(negative), empty.at(name)));
+    CHECK(at::equal(none.at(negative), at::zeros_like(none.at(name))));
+    CHECK(none.at(name).abs().sum().item<float>() > 0);
+  }
 }
 
 TEST_CASE("a stop ends the run between steps and leaves no file") {
