@@ -99,7 +99,7 @@ class Reader {
     Setting setting{.key = std::string(key.path), .values = {}, .where = node.where, .code = code_};
     if (key.list && node.kind == Kind::kSequence)
       for (const YamlNode& item : node.items) setting.values.push_back(scalar(key, item, code_));
-    else if (node.kind != Kind::kNull || path != "negative_prompt")  // none is not ""
+    else if (node.kind != Kind::kNull || key.path != "negative_prompt")  // none is not ""
       setting.values.push_back(scalar(key, node, code_));
     return setting;
   }
