@@ -41,8 +41,9 @@ class Walk {
   [[nodiscard]] at::Tensor predict(const nn::Spatial& spatial, comm::Range own, std::int64_t step,
                                    std::int64_t branch, double drift = 0.03) const {
     const at::Tensor now = latents_[0] + latents_[1] * (drift * static_cast<double>(step));
-    return unet_.forward(now.narrow(1, own.first, own.count), branches_.at(static_cast<std::size_t>(branch)),
-                         step, spatial);
+    const models::UnetConditioning& conditioning = branches_.at(static_cast<std::size_t>(branch));
+    conditioning.select(step);
+    return unet_.forward(now.narrow(1, own.first, own.count), conditioning, spatial);
   }
 
  private:
