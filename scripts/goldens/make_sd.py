@@ -7,12 +7,14 @@ make_sd.py --check     writes it elsewhere and compares the bytes; exit status 1
 
 import shutil
 import sys
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline
 from golden_folder import Tensors, relative_error, run_script, save
+from ldm_layout import single_file, write_file
 from make_flux import FOX, LIGHTHOUSE, LONG, UNICODE, generators
 from tiny_sd import MODELS, TINY_SD15, TINY_SD21, TINY_SDXL, TinySd, write_model
 from tiny_tokenizers import write_json
@@ -145,6 +147,19 @@ def report_influence(pipeline: DiffusionPipeline, model: TinySd) -> None:
     assert min(moved.values()) > 0.005, model.name
 
 
+def check_single_file(pipeline: DiffusionPipeline, folder: Path) -> None:
+    """Asserts that diffusers reads the folder's weights out of ldm_layout.py's single file."""
+    with tempfile.TemporaryDirectory() as temporary:
+        file = Path(temporary) / "model.safetensors"
+        write_file(file, single_file(folder))
+        read = type(pipeline).from_single_file(str(file), config=str(folder), torch_dtype=torch.float32)
+    for name in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        if hasattr(pipeline, name):
+            expected, found = getattr(pipeline, name).state_dict(), getattr(read, name).state_dict()
+            assert expected.keys() == found.keys(), name
+            assert all(torch.equal(expected[k], found[k]) for k in expected), name
+
+
 def make(folder: Path) -> None:
     """Writes everything under folder, which is made anew."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -152,6 +167,7 @@ def make(folder: Path) -> None:
     for model in MODELS:
         write_model(model, folder)
         pipeline = load_pipeline(folder, model)
+        check_single_file(pipeline, folder / model.name)
         report_influence(pipeline, model)
         for case in CASES:
             if case.model == model.name:

@@ -11,6 +11,7 @@
 #include "models/flux/family.h"
 #include "models/sdxl/builtin.h"
 #include "models/sdxl/family.h"
+#include "models/sdxl/ldm.h"
 
 namespace xdit::models {
 namespace {
@@ -66,7 +67,8 @@ Model open(const std::string& name, const std::filesystem::path& base,
   Model model;
   model.dummy = dummy;
   if (!dummy || !open_builtin(name, model.files))
-    model.files = weights::open_model(weights::find_model(name), base, tokenizers);
+    model.files = weights::open_model(weights::find_model(name), base, tokenizers, is_ldm);
+  if (model.files.single_file && is_ldm(*model.files.single_file)) open_ldm(model.files);
   const Family& family = family_of(model.files);
   model.family = family.name;
   family.describe(model);

@@ -228,6 +228,12 @@ TEST_CASE("inspect: single files") {
   const json based = json::parse(xdit_gen({"inspect", file, "--json", "--base", data("flux/tiny-dev")}).out);
   CHECK(based.at("kind") == "model");
   CHECK(based.at("complete") == true);
+  const json whole = json::parse(xdit_gen({"inspect", XDIT_SINGLE_FILES "/tiny-sdxl.safetensors", "--json",
+                                           "--base", data("sd/tiny-sdxl")})
+                                     .out);
+  CHECK(whole.at("family") == "sdxl");
+  CHECK(whole.at("complete") == true);
+  CHECK(whole.at("components").at("text_encoder_2").at("dtypes") == json{"F16"});
   const Folder folder;
   CHECK(xdit_gen({"inspect", folder.write("x.safetensors", "garbage!garbage!")}).code == 4);
   CHECK(xdit_gen({"inspect", "nothing/here"}).code == 4);

@@ -6,7 +6,9 @@
 
 #include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <set>
 
+#include "core/file.h"
 #include "core/json.h"
 #include "tests/catch.h"
 #include "tests/pipeline/run.h"
@@ -109,6 +111,29 @@ TEST_CASE("FLUX's pictures are diffusers'") {
 
 TEST_CASE("pictures of SDXL and Stable Diffusion are diffusers'") {
   compare_all(kData / "sd", 13);
+}
+
+TEST_CASE("Stable Diffusion and SDXL as one file give the same bytes") {
+  const Json cases = read_json(kData / "sd/cases.json", ExitCode::kModel).at("cases");
+  std::set<std::string> seen;
+  for (const Json& c : cases) {
+    const auto name = c.at("model").get<std::string>();
+    if (!seen.insert(name).second) continue;  // a case a model
+    CAPTURE(name);
+    const std::string folder = (kData / "sd" / name).string();
+    const std::string file = std::string(XDIT_SINGLE_FILES) + "/" + name + ".safetensors";
+    std::vector<std::string> pictures;
+    for (const std::string& path : {folder, file}) {
+      const tests::Scratch scratch;
+      Recorder recorder;
+      static_cast<void>(run(spec_of(c, 0, scratch.path() / "trace.safetensors"),
+                            models::open(path, path == file ? folder : "", {}, false), scratch.path(),
+                            recorder));
+      pictures.push_back(read_file(scratch.path() / "0.png", ExitCode::kOutput));
+    }
+    CHECK((pictures[0] == pictures[1]));
+  }
+  CHECK(seen.size() == 3);
 }
 
 TEST_CASE("black-forest-labs' layout gives the same picture") {

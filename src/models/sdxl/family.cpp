@@ -37,10 +37,8 @@ void check_channels(const Model& model, const UnetConfig& unet, std::int64_t lat
 // A UNet, its text encoders, described by `encoders`, and its VAE.
 UnetConfig describe(Model& model, std::vector<TextEncoder> encoders, std::int64_t side) {
   if (model.files.single_file)
-    throw Error(ExitCode::kModel, "Stable Diffusion in one file is not read", model.files.path.string(),
-                fmt::format("the model as a diffusers folder; in Python: "
-                            "{}.from_single_file(FILE).save_pretrained(FOLDER)",
-                            model.files.class_name));
+    throw Error(ExitCode::kModel, "a safetensors file whose layout is not known", model.files.path.string(),
+                "a diffusers folder, or one file in latent diffusion's layout, as the models are published");
   const weights::Component& unet_part = part(model, "unet", {"UNet2DConditionModel"});
   UnetConfig unet = read_unet_config(unet_part.config, config_place(unet_part));
   weights::Component& vae_part = part(model, "vae", {"AutoencoderKL"});
