@@ -196,6 +196,9 @@ def single_file(folder: Path) -> Tensors:
     tensors = prefixed("model.diffusion_model.", unet) | prefixed("first_stage_model.", vae)
     scale = Tensor("F32", [], struct.pack("<f", 4.6))
     ids = Tensor("I64", [1, 77], struct.pack("<77q", *range(77)))
+    if not (folder / "text_encoder").is_dir():  # SDXL's refiner
+        layers = config("text_encoder_2")["num_hidden_layers"]
+        return tensors | prefixed("conditioner.embedders.0.model.", openclip(clip("text_encoder_2"), layers))
     if (folder / "text_encoder_2").is_dir():
         first, second = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
         layers = config("text_encoder_2")["num_hidden_layers"]

@@ -126,7 +126,8 @@ Layer read_settings(const fs::path& file, ExitCode code) {
 Layer read_profile(const fs::path& file) {
   Layer layer = read_settings(file, ExitCode::kProfile);
   for (Setting& setting : layer) {
-    if (setting.key != "model.path" && setting.key != "model.base" && setting.key != "model.tokenizers")
+    if (setting.key != "model.path" && setting.key != "model.base" && setting.key != "model.tokenizers" &&
+        setting.key != "model.refiner")
       continue;
     const fs::path beside = file.parent_path() / setting.values.front();  // an absolute path stays itself
     std::error_code ignored;

@@ -239,6 +239,23 @@ TEST_CASE("inspect: single files") {
   CHECK(xdit_gen({"inspect", "nothing/here"}).code == 4);
 }
 
+TEST_CASE("a refiner is planned behind the model, and fits SDXL alone") {
+  const std::string refiner = data("sd/tiny-refiner");
+  const Result both = dry_run({"-m", data("sd/tiny-sdxl"), "--refiner", refiner, "-p", "a"});
+  CHECK(both.code == 0);
+  CHECK_THAT(both.out, ContainsSubstring("refiner_start: 0.8") && ContainsSubstring("# refiner"));
+  const auto refused = [&](const std::vector<std::string>& arguments) {
+    const Result result = dry_run(arguments);
+    CHECK(result.code == 2);
+    return result.err;
+  };
+  CHECK_THAT(refused({"-m", refiner, "-p", "a"}), ContainsSubstring("--refiner " + refiner));
+  CHECK_THAT(refused({"-m", data("sd/tiny-sd15"), "--refiner", refiner, "-p", "a"}),
+             ContainsSubstring("does not know the latents of tiny-sd15"));
+  CHECK_THAT(refused({"-m", data("sd/tiny-sdxl"), "--refiner", data("sd/tiny-sdxl"), "-p", "a"}),
+             ContainsSubstring("sdxl refines nothing"));
+}
+
 TEST_CASE("inspect: a picture of ours, another's, a broken one") {
   const Folder folder;
   const std::string png = png_of(folder, data("flux/tiny-dev"));

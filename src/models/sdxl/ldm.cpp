@@ -20,10 +20,11 @@ using weights::Component;
 using weights::ModelFiles;
 using weights::TensorTable;
 
-constexpr std::string_view kUnet = "model.diffusion_model.";
-constexpr std::string_view kVae = "first_stage_model.";
-constexpr std::string_view kMarker = "model.diffusion_model.input_blocks.0.0.weight";
+constexpr std::string_view kUnetPrefix = "model.diffusion_model.";
+constexpr std::string_view kVaePrefix = "first_stage_model.";
+constexpr std::string_view kLdmMarker = "model.diffusion_model.input_blocks.0.0.weight";
 constexpr const char* kSdxl = "StableDiffusionXLPipeline";
+constexpr const char* kRefiner = "StableDiffusionXLImg2ImgPipeline";
 constexpr const char* kSd = "StableDiffusionPipeline";
 
 /// Where the files keep a text encoder, and how it is written.
@@ -34,9 +35,10 @@ struct TextPart {
   const char* class_name;
   bool openclip;
 };
-constexpr std::array<TextPart, 4> kTextParts{{
+constexpr std::array<TextPart, 5> kTextParts{{
     {"conditioner.embedders.0.transformer.", kSdxl, "text_encoder", "CLIPTextModel", false},
     {"conditioner.embedders.1.model.", kSdxl, "text_encoder_2", "CLIPTextModelWithProjection", true},
+    {"conditioner.embedders.0.model.", kRefiner, "text_encoder_2", "CLIPTextModelWithProjection", true},
     {"cond_stage_model.transformer.", kSd, "text_encoder", "CLIPTextModel", false},
     {"cond_stage_model.model.", kSd, "text_encoder", "CLIPTextModel", true},
 }};
@@ -65,8 +67,7 @@ constexpr std::array<std::string_view, 19> kUnused{"alphas_cumprod",
 constexpr std::array<std::string_view, 3> kUnusedEnds{".position_ids", ".logit_scale", ".attn_mask"};
 
 /// Names or their beginnings, and what a file with them is.
-constexpr std::array<std::pair<std::string_view, std::string_view>, 4> kOthers{{
-    {"conditioner.embedders.0.model.", "SDXL's refiner, which finishes the pictures of another model"},
+constexpr std::array<std::pair<std::string_view, std::string_view>, 3> kOtherFiles{{
     {"edm_", "a model of EDM's noise levels (Karras et al. 2022)"},
     {"control_model.", "a ControlNet, which follows another picture"},
     {"model.diffusion_model.label_emb.weight", "an upscaler"},
@@ -169,11 +170,11 @@ void open_text(ModelFiles& files, TensorTable& file, const TextPart& part) {
 }
 
 void open_vae(ModelFiles& files, TensorTable& file, bool sdxl) {
-  Component& component = renewed(files, "vae", "AutoencoderKL", take(file, kVae));
+  Component& component = renewed(files, "vae", "AutoencoderKL", take(file, kVaePrefix));
   for (auto& [name, tensor] : component.table.tensors)  // linears, as convolutions of single pixels
     if (name.find(".mid.attn_1.") != std::string::npos)
       while (tensor.shape.size() > 2 && tensor.shape.back() == 1) tensor.shape.pop_back();
-  const std::string prefix(kVae);
+  const std::string prefix(kVaePrefix);
   const PartShapes shapes(component.table, prefix);
   component.config = completed(
       shapes, ldm_vae_config(shapes), component.config, "block_out_channels", 32,
@@ -195,12 +196,12 @@ void check_channels(const PartShapes& unet, const json& config) {
 /// Takes all that is left, so that what has no place is found where every network's is.
 void open_unet(ModelFiles& files, TensorTable file, bool sdxl) {
   Component& component = renewed(files, "unet", "UNet2DConditionModel", std::move(file));
-  const std::string prefix(kUnet);
+  const std::string prefix(kUnetPrefix);
   const PartShapes shapes(component.table, prefix);
   const auto text = files.components.find("text_encoder_2");
   const std::int64_t pooled =
       text == files.components.end() ? 0 : text->second.config.value("projection_dim", std::int64_t{0});
-  const json config = ldm_unet_config(shapes, pooled, 6);
+  const json config = ldm_unet_config(shapes, pooled, files.class_name == kRefiner ? 5 : 6);
   check_channels(shapes, config);
   component.config =
       completed(shapes, config, component.config, "block_out_channels",
@@ -226,24 +227,26 @@ void set_scheduler(ModelFiles& files, bool sdxl, bool velocity, bool zero_snr) {
 }  // namespace
 
 bool is_ldm(const TensorTable& table) {
-  return table.tensors.contains(std::string(kMarker));
+  return table.tensors.contains(std::string(kLdmMarker));
 }
 
 void open_ldm(ModelFiles& files) {
   TensorTable file = std::move(files.single_file).value();
   files.single_file.reset();
-  for (const auto& [start, what] : kOthers)
+  for (const auto& [start, what] : kOtherFiles)
     if (holds(file, start))
       weights::fail_model(files.path, fmt::format("this is {}", what),
                           "a model that makes pictures from text");
   files.class_name = pipeline_of(files, file);
-  const bool sdxl = files.class_name == kSdxl;
+  const bool sdxl = files.class_name != kSd;
+  if (files.class_name == kRefiner && files.settings.empty())
+    files.settings = {{"requires_aesthetics_score", true}, {"force_zeros_for_empty_prompt", false}};
   const bool velocity = holds(file, "v_pred");
   const bool zero_snr = holds(file, "ztsnr");
   std::erase_if(file.tensors, [](const auto& entry) { return is_unused(entry.first); });
   for (const TextPart& part : kTextParts)
     if (files.class_name == part.pipeline && holds(file, part.prefix)) open_text(files, file, part);
-  if (holds(file, kVae)) open_vae(files, file, sdxl);
+  if (holds(file, kVaePrefix)) open_vae(files, file, sdxl);
   open_unet(files, std::move(file), sdxl);
   set_scheduler(files, sdxl, velocity, zero_snr);
   for (const auto& [name, component] : files.components)

@@ -12,7 +12,7 @@ namespace {
 
 using Names = std::pair<const char*, const char*>;
 
-constexpr std::array<Names, 7> kUnet{{
+constexpr std::array<Names, 7> kUnetModules{{
     {"time_embed.0", "time_embedding.linear_1"},
     {"time_embed.2", "time_embedding.linear_2"},
     {"label_emb.0.0", "add_embedding.linear_1"},
@@ -22,7 +22,7 @@ constexpr std::array<Names, 7> kUnet{{
     {"out.2", "conv_out"},
 }};
 
-constexpr std::array<Names, 6> kResnet{{
+constexpr std::array<Names, 6> kResnetModules{{
     {"in_layers.0", "norm1"},
     {"in_layers.2", "conv1"},
     {"emb_layers.1", "time_emb_proj"},
@@ -31,7 +31,7 @@ constexpr std::array<Names, 6> kResnet{{
     {"skip_connection", "conv_shortcut"},
 }};
 
-constexpr std::array<Names, 11> kVae{{
+constexpr std::array<Names, 11> kVaeModules{{
     {"post_quant_conv", "post_quant_conv"},
     {"decoder.conv_in", "decoder.conv_in"},
     {"decoder.mid.block_1", "decoder.mid_block.resnets.0"},
@@ -45,21 +45,21 @@ constexpr std::array<Names, 11> kVae{{
     {"decoder.conv_out", "decoder.conv_out"},
 }};
 
-constexpr std::array<Names, 4> kClip{{
+constexpr std::array<Names, 4> kClipModules{{
     {"text_model", "text_model"},
     {"embeddings", "text_model.embeddings"},
     {"encoder", "text_model.encoder"},
     {"final_layer_norm", "text_model.final_layer_norm"},
 }};
 
-constexpr std::array<Names, 4> kOpenClip{{
+constexpr std::array<Names, 4> kOpenClipModules{{
     {"token_embedding", "text_model.embeddings.token_embedding"},
     {"positional_embedding", "text_model.embeddings.position_embedding.weight"},
     {"ln_final", "text_model.final_layer_norm"},
     {"text_projection", "text_projection"},  // without a dot after it: inputs before outputs
 }};
 
-constexpr std::array<Names, 5> kOpenClipLayer{{
+constexpr std::array<Names, 5> kOpenClipLayerModules{{
     {"ln_1", "layer_norm1"},
     {"attn", "self_attn"},
     {"ln_2", "layer_norm2"},
@@ -75,9 +75,9 @@ std::string renamed(const std::string& name, const Modules& modules) {
   return {};
 }
 
-class UnetModules {
+class UnetModuleList {
  public:
-  explicit UnetModules(const UnetConfig& config) : modules_(kUnet.begin(), kUnet.end()) {
+  explicit UnetModuleList(const UnetConfig& config) : modules_(kUnetModules.begin(), kUnetModules.end()) {
     const UnetLayout layout = unet_layout(config);
     std::int64_t block = 1;
     for (const UnetLayer& layer : layout.down) {
@@ -99,7 +99,7 @@ class UnetModules {
 
  private:
   void add(const std::string& resnet, const std::string& transformer, const UnetLayer& layer) {
-    for (const auto& [there, here] : kResnet)
+    for (const auto& [there, here] : kResnetModules)
       modules_[fmt::format("{}.{}", resnet, there)] = fmt::format("{}.{}", layer.resnet, here);
     if (!layer.transformer.empty()) modules_[transformer] = layer.transformer;
   }
@@ -110,11 +110,11 @@ class UnetModules {
 }  // namespace
 
 Modules ldm_unet_modules(const UnetConfig& config) {
-  return UnetModules(config).take();
+  return UnetModuleList(config).take();
 }
 
 Modules ldm_vae_modules(const VaeConfig& config) {
-  Modules modules(kVae.begin(), kVae.end());
+  Modules modules(kVaeModules.begin(), kVaeModules.end());
   for (std::size_t level = 0; level < config.channels.size(); ++level) {
     const std::string here = fmt::format("decoder.up_blocks.{}.", config.channels.size() - 1 - level);
     const std::string there = fmt::format("decoder.up.{}.", level);
@@ -129,13 +129,13 @@ Modules ldm_vae_modules(const VaeConfig& config) {
 }
 
 Modules clip_modules() {
-  return {kClip.begin(), kClip.end()};
+  return {kClipModules.begin(), kClipModules.end()};
 }
 
 Modules openclip_modules(std::int64_t layers) {
-  Modules modules(kOpenClip.begin(), kOpenClip.end());
+  Modules modules(kOpenClipModules.begin(), kOpenClipModules.end());
   for (std::int64_t i = 0; i < layers; ++i)
-    for (const auto& [there, here] : kOpenClipLayer)
+    for (const auto& [there, here] : kOpenClipLayerModules)
       modules[fmt::format("transformer.resblocks.{}.{}", i, there)] =
           fmt::format("text_model.encoder.layers.{}.{}", i, here);
   return modules;
