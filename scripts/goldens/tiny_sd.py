@@ -104,6 +104,34 @@ TINY_SDXL = TinySd(
     settings={"force_zeros_for_empty_prompt": True},
 )
 
+TINY_REFINER = TinySd(
+    name="tiny-refiner",
+    seed=430,
+    pipeline="StableDiffusionXLImg2ImgPipeline",
+    clips={
+        "text_encoder_2": (
+            "CLIPTextModelWithProjection",
+            {
+                "eos_token_id": 2,
+                "hidden_act": "gelu",
+                "hidden_size": 12,
+                "intermediate_size": 20,
+                "num_attention_heads": 2,
+                "num_hidden_layers": 2,
+                "projection_dim": 10,
+            },
+        ),
+    },
+    pads={"tokenizer_2": "!"},
+    vae=TINY_SDXL.vae | {"block_out_channels": [4, 4, 4, 8], "layers_per_block": 1},
+    scheduler=TINY_SDXL.scheduler,
+    merges=160,
+    single_file_tokenizers=True,
+    dtype=torch.float32,
+    variant=None,
+    settings={"force_zeros_for_empty_prompt": False, "requires_aesthetics_score": True},
+)
+
 TINY_SD15 = TinySd(
     name="tiny-sd15",
     seed=410,
@@ -172,7 +200,7 @@ TINY_SD21 = TinySd(
     variant=None,
 )
 
-MODELS = (TINY_SDXL, TINY_SD15, TINY_SD21)
+MODELS = (TINY_SDXL, TINY_SD15, TINY_SD21, TINY_REFINER)
 
 
 def write_component(folder: Path, stem: str, config: dict, weights: Weights, variant: str | None, shards: int) -> None:
@@ -195,6 +223,8 @@ def write_model(model: TinySd, root: Path) -> None:
     }
     if model.pipeline == "StableDiffusionPipeline":
         index |= {"feature_extractor": [None, None], "safety_checker": [None, None], "requires_safety_checker": False}
+    if "text_encoder" not in model.clips:
+        index |= {"text_encoder": [None, None], "tokenizer": [None, None]}
     write_json(folder / "model_index.json", index)
     write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER | model.scheduler)
     for tokenizer, pad in model.pads.items():

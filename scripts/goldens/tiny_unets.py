@@ -53,6 +53,28 @@ def sdxl_unet(seed: int = 300, cross_attention_dim: int = 20, pooled_width: int 
     )
 
 
+def refiner_unet(seed: int = 330, cross_attention_dim: int = 12, pooled_width: int = 10) -> UNet2DConditionModel:
+    """SDXL's refiner's: five ids, no attention at the first and last resolution but in the middle."""
+    time_channels = 4
+    return make_unet(
+        COMMON
+        | {
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": time_channels,
+            "attention_head_dim": [1, 2, 2],
+            "block_out_channels": [8, 16, 16],
+            "cross_attention_dim": cross_attention_dim,
+            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+            "layers_per_block": 1,
+            "projection_class_embeddings_input_dim": 5 * time_channels + pooled_width,
+            "transformer_layers_per_block": 2,
+            "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+            "use_linear_projection": True,
+        },
+        seed,
+    )
+
+
 def sd15_unet(seed: int = 310, cross_attention_dim: int = 12) -> UNet2DConditionModel:
     """Stable Diffusion 1.5's: projections are 1x1 convolutions, as many heads at every level."""
     return make_unet(
@@ -89,6 +111,7 @@ def sd21_unet(seed: int = 320, cross_attention_dim: int = 16) -> UNet2DCondition
 
 UNETS: dict[str, Callable[..., UNet2DConditionModel]] = {
     "tiny-sdxl": sdxl_unet,
+    "tiny-refiner": refiner_unet,
     "tiny-sd15": sd15_unet,
     "tiny-sd21": sd21_unet,
 }

@@ -167,7 +167,7 @@ std::vector<launch::PlannedJob> plan(Batch& batch, const std::set<std::int64_t>&
     spec.output.overwrite = true;  // `missing` has looked
     const std::vector<config::Picture> listed = spec.listed;
     try {
-      jobs.push_back(launch::plan_job(std::move(spec), run.model, machine));
+      jobs.push_back(launch::plan_job(std::move(spec), run.models(), machine));
     } catch (const Error& error) {
       if (error.code() != ExitCode::kUsage && error.code() != ExitCode::kMemory) throw;
       for (const config::Picture& picture : listed) console.failed(picture.index, error);
@@ -190,7 +190,7 @@ void make(const std::vector<launch::PlannedJob>& jobs, const Batch& batch, const
     const std::vector<launch::PlannedJob> some(
         first, first + static_cast<std::ptrdiff_t>(std::min(kJobsAtOnce, jobs.size() - at)));
     static_cast<void>(
-        launch::run_jobs(some, run.model, batch.model_hash, batch.paths, machine, console, stop));
+        launch::run_jobs(some, run.models(), batch.model_hash, batch.paths, machine, console, stop));
   }
 }
 

@@ -51,6 +51,9 @@ void dry_run(const GenerateOptions& options, const Prepared& run, const Paths& p
       parallel::to_text(parallel::make_plan(spec, run.model, machine), run.model, machine, spec);
   if (options.json) return;
   print(as_comment(plan));
+  if (run.refiner)
+    print(as_comment("refiner\n" + parallel::to_text(parallel::make_plan(spec, *run.refiner, machine),
+                                                     *run.refiner, machine, spec)));
   for (const std::filesystem::path& path : paths) print(as_comment(path.string()));
 }
 
@@ -75,7 +78,7 @@ ExitCode generate(const Call& call) {
     dry_run(options, run, paths);
     return ExitCode::kOk;
   }
-  console.summary(launch::run(spec, run.model, console, call.stop).report);
+  console.summary(launch::run(spec, run.models(), console, call.stop).report);
   return ExitCode::kOk;
 }
 

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "config/samplers.h"
+#include "core/error.h"
 #include "weights/model_files.h"
 
 namespace xdit::cli {
@@ -42,6 +43,24 @@ void compare_model(const output::PictureRecord& record, const models::Model& mod
   if (hash != record.model_hash)
     resolved.warnings.push_back(fmt::format("the picture was made with {} (hash {}), not with {} ({})",
                                             record.model, record.model_hash, model.files.name, hash));
+}
+
+// What finishes the pictures, if anything is asked to.
+std::optional<models::Model> open_refiner(const config::RunSpec::Model& asked, const models::Model& model) {
+  if (model.refines)
+    throw Error(ExitCode::kUsage, "SDXL's refiner finishes the pictures of another model", asked.path,
+                "-m MODEL --refiner " + asked.path);
+  if (asked.refiner.empty()) return std::nullopt;
+  models::Model refiner = models::open(asked.refiner, {}, asked.tokenizers, model.dummy);
+  if (!refiner.refines)
+    throw Error(ExitCode::kUsage, fmt::format("a model of the family {} refines nothing", refiner.family),
+                asked.refiner, "--refiner with SDXL's refiner");
+  if (model.family != "sdxl" || refiner.shape.latent_channels != model.shape.latent_channels ||
+      refiner.shape.latent_scale != model.shape.latent_scale)
+    throw Error(ExitCode::kUsage,
+                fmt::format("SDXL's refiner does not know the latents of {}", model.files.name),
+                asked.refiner, "-m with an SDXL model");
+  return refiner;
 }
 
 }  // namespace
@@ -89,6 +108,7 @@ Prepared prepare(const GenerateOptions& options, const char* const* environment,
   const config::RunSpec::Model asked = config::resolve(layers, [] { return std::uint64_t{0}; }).spec.model;
   models::Model model =
       models::open(asked.path, asked.base, asked.tokenizers, asked.load_format == config::LoadFormat::kDummy);
+  std::optional<models::Model> refiner = open_refiner(asked, model);
   const std::vector<config::Layer> defaults = model_defaults(model);
   layers.insert(layers.begin(), defaults.begin(), defaults.end());
   if (model.guidance_is_cfg) unify_guidance(layers);
@@ -97,7 +117,9 @@ Prepared prepare(const GenerateOptions& options, const char* const* environment,
   const bool flow_matching = scheduler_of(model.files.scheduler_config).starts_with("flow-match-");
   scheduler = config::sampler_for(scheduler, flow_matching);
   if (record) compare_model(*record, model, resolved);
-  return {std::move(model), std::move(resolved), std::move(layers)};
+  if (record && record->refiner && !refiner)
+    resolved.warnings.push_back(fmt::format("the picture was finished by {}: --refiner", *record->refiner));
+  return {std::move(model), std::move(refiner), std::move(resolved), std::move(layers)};
 }
 
 }  // namespace xdit::cli

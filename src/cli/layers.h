@@ -1,19 +1,23 @@
 #pragma once
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "cli/generate_options.h"
 #include "config/settings.h"
+#include "launch/launch.h"
 #include "models/registry.h"
 #include "output/metadata.h"
 
 namespace xdit::cli {
 
-/// A run whose model is open and whose settings are all known.
+/// A run whose models are open and whose settings are all known.
 struct Prepared {
   models::Model model;
+  std::optional<models::Model> refiner;
   config::Resolved resolved;
   std::vector<config::Layer> layers;  ///< that it was resolved from
+  [[nodiscard]] launch::Models models() const { return {model, refiner ? &*refiner : nullptr}; }
 };
 
 /// Merges built-in < model's default < profile < environment < image < flags. Values are checked before the

@@ -182,7 +182,8 @@ Layer read_settings(const fs::path& file, ExitCode code, std::vector<Axis>* axes
 // Files that stand beside the profile are taken from there.
 void find_beside(const fs::path& file, std::vector<Setting>& settings) {
   for (Setting& setting : settings) {
-    if (setting.key != "model.path" && setting.key != "model.base" && setting.key != "model.tokenizers")
+    if (setting.key != "model.path" && setting.key != "model.base" && setting.key != "model.tokenizers" &&
+        setting.key != "model.refiner")
       continue;
     const fs::path beside = file.parent_path() / setting.values.front();  // an absolute path stays itself
     std::error_code ignored;

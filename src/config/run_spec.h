@@ -23,6 +23,7 @@ struct RunSpec {
     std::string path;  ///< diffusers folder, .safetensors file, or built-in name with dummy weights
     std::string base;  ///< folder with the components that a single file lacks; empty: the file's own folder
     std::string tokenizers;  ///< folder with tokenizer/ and tokenizer_2/; empty: the model's own
+    std::string refiner;     ///< as path: what finishes SDXL's pictures; empty: the model itself
     DType dtype = DType::kBF16;
     LoadFormat load_format = LoadFormat::kAuto;
     friend bool operator==(const Model&, const Model&) = default;
@@ -37,6 +38,7 @@ struct RunSpec {
     std::string scheduler = "flow-match-euler";
     std::string sigmas = "default";
     std::string timestep_spacing = "auto";
+    std::string prediction = "auto";
     std::int64_t steps = 28;
     double guidance = 3.5;
     double cfg_scale = 1.0;
@@ -47,6 +49,8 @@ struct RunSpec {
     std::int64_t max_sequence_length = 512;    ///< T5 tokens
     /// What SDXL is told; unset: the picture's own size, nothing cut off.
     std::optional<Extent> original_size{}, crop{}, target_size{};
+    double refiner_start = 0.8;  ///< share of the noise levels that the model itself takes
+    double aesthetic_score = 6, negative_aesthetic_score = 2.5;  ///< what SDXL's refiner is told
     friend bool operator==(const Sampling&, const Sampling&) = default;
   };
   struct Parallel {

@@ -13,6 +13,7 @@
 #include "launch/join.h"
 #include "launch/rank_process.h"
 #include "launch/spawn.h"
+#include "launch/stages.h"
 #include "output/path_template.h"
 #include "weights/model_files.h"
 
@@ -40,9 +41,10 @@ std::string device_name(const parallel::Machine& machine, const config::RunSpec&
 
 }  // namespace
 
-Outcome run(const config::RunSpec& asked, const models::Model& model, pipeline::Listener& listener,
+Outcome run(const config::RunSpec& asked, const Models& models, pipeline::Listener& listener,
             const StopToken& stop) {
   Outcome outcome;
+  const models::Model& model = models.model;
   const double started_s = now_s();
   const parallel::Machine machine = this_machine();
   const std::optional<Place> place = joined_place(&std::getenv);
@@ -51,6 +53,10 @@ Outcome run(const config::RunSpec& asked, const models::Model& model, pipeline::
   outcome.paths = output::output_paths(spec.output.path, pictures, output::local_date(std::time(nullptr)),
                                        spec.output.overwrite);
   outcome.plan = parallel::make_plan(spec, model, machine);
+  if (place && models.refiner != nullptr)
+    throw Error(ExitCode::kUsage, "the refiner works on ranks that xdit-gen starts itself", "--refiner",
+                "--gpus, without torchrun, srun or mpirun");
+  const std::optional<parallel::Plan> refiner_plan = plan_refiner(spec, models, outcome.plan, machine);
   const std::int64_t first_rank = place ? place->rank : 0;
   if (first_rank == 0)
     for (const std::string& note : outcome.plan.notes) listener.warn(note);
@@ -82,7 +88,9 @@ Outcome run(const config::RunSpec& asked, const models::Model& model, pipeline::
                               .meeting = meeting,
                               .started_s = started_s};
   if (!place) {
-    spawn({job}, machine.cores, listener, stop, report);
+    std::vector<pipeline::RankJob> jobs;
+    add_stages(jobs, job, models, refiner_plan);
+    spawn(jobs, machine.cores, listener, stop, report);
   } else {
     WithoutProgress quiet(listener);
     run_rank({job}, first_rank == 0 ? listener : static_cast<pipeline::Listener&>(quiet), report);

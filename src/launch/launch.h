@@ -1,5 +1,6 @@
 #pragma once
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,14 @@ namespace xdit::launch {
 /// is made. No driver: no GPUs.
 [[nodiscard]] parallel::Machine this_machine();
 
+/// The models of a run: one, or one that begins pictures and one that finishes them.
+struct Models {
+  Models(const models::Model& begins, const models::Model* finishes = nullptr)
+      : model(begins), refiner(finishes) {}
+  const models::Model& model;
+  const models::Model* refiner;
+};
+
 struct Outcome {
   parallel::Plan plan;
   output::Report report;
@@ -25,21 +34,22 @@ struct Outcome {
 
 /// Checks the output paths, plans, runs one rank a device and writes the pictures (and report and trace, if
 /// asked). Throws Error; no partial file is left.
-[[nodiscard]] Outcome run(const config::RunSpec& spec, const models::Model& model,
-                          pipeline::Listener& listener, const StopToken& stop);
+[[nodiscard]] Outcome run(const config::RunSpec& spec, const Models& models, pipeline::Listener& listener,
+                          const StopToken& stop);
 
 /// Pictures of one shape, which a RunSpec lists, and who makes them.
 struct PlannedJob {
   config::RunSpec spec;
   parallel::Plan plan;
+  std::optional<parallel::Plan> refiner_plan{};
 };
 /// Deals the pictures out so that they are finished in about their order. Error as make_plan's.
-[[nodiscard]] PlannedJob plan_job(config::RunSpec spec, const models::Model& model,
+[[nodiscard]] PlannedJob plan_job(config::RunSpec spec, const Models& models,
                                   const parallel::Machine& machine);
 
 /// Makes the pictures of all jobs on ranks that stay from the first to the last; `paths` by Picture::index. A
 /// picture that fails alone is told to `listener`. Throws Error; what is finished stays.
-[[nodiscard]] output::Report run_jobs(const std::vector<PlannedJob>& jobs, const models::Model& model,
+[[nodiscard]] output::Report run_jobs(const std::vector<PlannedJob>& jobs, const Models& models,
                                       const std::string& model_hash,
                                       const std::vector<std::filesystem::path>& paths,
                                       const parallel::Machine& machine, pipeline::Listener& listener,

@@ -32,6 +32,8 @@ void spawn(const std::vector<pipeline::RankJob>& jobs, std::int64_t cores, pipel
                        .stop = own_stop,
                        .peers = job.peers,
                        .meeting = job.meeting,
+                       .stage = job.stage,
+                       .named = job.named,
                        .last = job.last,
                        .started_s = job.started_s});
       rank_main(own, own_stop, std::move(channel), launcher, std::min(1.0, timeout_s / 4));

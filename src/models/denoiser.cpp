@@ -13,9 +13,10 @@ namespace {
 
 using Make = std::unique_ptr<Denoiser>(const Model&, BlockRange, nn::Weights&, const nn::Linears&,
                                        nn::Attention&, const nn::Spatial&);
-constexpr std::array<std::pair<std::string_view, Make*>, 3> kFamilies{{
+constexpr std::array<std::pair<std::string_view, Make*>, 4> kFamilies{{
     {"flux", make_flux_denoiser},
     {"sdxl", make_unet_denoiser},
+    {"sdxl-refiner", make_unet_denoiser},
     {"sd", make_unet_denoiser},
 }};
 

@@ -44,14 +44,14 @@ void require_equal(const Model& model, const std::string& what, std::int64_t a, 
 }
 
 Network clip_network(weights::Component& component, const text::ClipConfig& config) {
-  component.keys = text::clip_keys(component.table);
+  component.keys = text::clip_keys(component.keys);
   weights::Ignored ignored{"text_model.embeddings.position_ids"};
   if (config.projection == 0) ignored.emplace_back("text_projection.");
   return {Role::kEncoder, component.name, text::clip_parameters(config), std::move(ignored), {}};
 }
 
 Network vae_network(weights::Component& component, const VaeConfig& config) {
-  component.keys = vae_keys(component.table);
+  component.keys = vae_keys(component.keys);
   return {Role::kDecoder, component.name, vae_decoder_parameters(config), {"encoder.", "quant_conv."}, {}};
 }
 

@@ -11,6 +11,7 @@
 #include "models/flux/family.h"
 #include "models/sdxl/builtin.h"
 #include "models/sdxl/family.h"
+#include "models/sdxl/ldm.h"
 
 namespace xdit::models {
 namespace {
@@ -22,9 +23,18 @@ struct Family {
   std::vector<std::string> (*builtin_names)();
   bool (*builtin)(const std::string& name, weights::ModelFiles& files);
 };
+std::vector<std::string> no_builtin_names() {
+  return {};
+}
+bool no_builtin(const std::string& /*name*/, weights::ModelFiles& /*files*/) {
+  return false;
+}
+
 constexpr std::array kFamilies{
     Family{"flux", "FluxPipeline", describe_flux, flux_builtin_names, flux_builtin},
     Family{"sdxl", "StableDiffusionXLPipeline", describe_sdxl, sdxl_builtin_names, sdxl_builtin},
+    Family{"sdxl-refiner", "StableDiffusionXLImg2ImgPipeline", describe_refiner, no_builtin_names,
+           no_builtin},
     Family{"sd", "StableDiffusionPipeline", describe_sd, sd_builtin_names, sd_builtin},
 };
 
@@ -66,7 +76,8 @@ Model open(const std::string& name, const std::filesystem::path& base,
   Model model;
   model.dummy = dummy;
   if (!dummy || !open_builtin(name, model.files))
-    model.files = weights::open_model(weights::find_model(name), base, tokenizers);
+    model.files = weights::open_model(weights::find_model(name), base, tokenizers, is_ldm);
+  if (model.files.single_file && is_ldm(*model.files.single_file)) open_ldm(model.files);
   const Family& family = family_of(model.files);
   model.family = family.name;
   family.describe(model);

@@ -72,7 +72,9 @@ struct Model {
   bool takes_guidance = false;   ///< has an embedding of the guidance scale
   bool guidance_is_cfg = false;  ///< the guidance scale is that of classifier-free guidance
   bool embeds_sizes = false;     ///< the picture's original size, crop and final size (Podell et al. 2023)
-  bool dummy = false;            ///< weights are drawn, not read
+  /// SDXL's refiner: finishes the pictures of another model. In place of the final size, an aesthetic score.
+  bool refines = false;
+  bool dummy = false;  ///< weights are drawn, not read
 };
 
 /// Opens what `-m` names (weights::find_model), or a built-in name when `dummy`; checks that every network's

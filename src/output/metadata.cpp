@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <type_traits>
 #include <utility>
@@ -35,6 +36,11 @@ void visit_fields(Record& record, Visit&& visit) {
   visit("guidance_rescale", "sampling.guidance_rescale", record.guidance_rescale);
   visit("shift", "sampling.shift", record.shift);
   visit("timestep_spacing", "sampling.timestep_spacing", record.timestep_spacing);
+  visit("prediction", "sampling.prediction", record.prediction);
+  visit("refiner", "", record.refiner);
+  visit("refiner_start", "sampling.refiner_start", record.refiner_start);
+  visit("aesthetic_score", "sampling.aesthetic_score", record.aesthetic_score);
+  visit("negative_aesthetic_score", "sampling.negative_aesthetic_score", record.negative_aesthetic_score);
   visit("original_size", "sampling.original_size", record.original_size);
   visit("crop", "sampling.crop", record.crop);
   visit("target_size", "sampling.target_size", record.target_size);
@@ -145,6 +151,13 @@ std::string a1111_sampler(std::string scheduler) {
   return scheduler;
 }
 
+// What a model's path ends with: never a folder of this machine.
+std::string name_of(const std::string& path) {
+  std::filesystem::path name = std::filesystem::path(path).lexically_normal();
+  if (!name.has_filename()) name = name.parent_path();
+  return config::valid_utf8((name.extension() == ".safetensors" ? name.stem() : name.filename()).string());
+}
+
 std::optional<std::string> extent(const std::optional<config::Extent>& sides) {
   return sides ? std::optional(fmt::format("{}x{}", sides->width, sides->height)) : std::nullopt;
 }
@@ -154,32 +167,39 @@ std::optional<std::string> extent(const std::optional<config::Extent>& sides) {
 PictureRecord record_of(const config::RunSpec& spec, const config::Picture& picture, const std::string& model,
                         std::string_view model_hash) {
   const config::RunSpec::Sampling& sampling = spec.sampling;
-  return {.version = XDIT_VERSION,
-          .model = config::valid_utf8(model),
-          .model_hash = std::string(model_hash.substr(0, 10)),
-          .load_format = spec.model.load_format,
-          .prompt = config::valid_utf8(picture.prompt),
-          .negative_prompt =
-              spec.negative_prompt ? std::optional(config::valid_utf8(*spec.negative_prompt)) : std::nullopt,
-          .width = spec.image.width,
-          .height = spec.image.height,
-          .steps = sampling.steps,
-          .scheduler = sampling.scheduler,
-          .sigmas = sampling.sigmas,
-          .guidance = sampling.guidance,
-          .cfg_scale = sampling.cfg_scale,
-          .guidance_rescale = sampling.guidance_rescale,
-          .shift = sampling.shift,
-          .timestep_spacing =
-              sampling.timestep_spacing == "auto" ? std::nullopt : std::optional(sampling.timestep_spacing),
-          .original_size = extent(sampling.original_size),
-          .crop = extent(sampling.crop),
-          .target_size = extent(sampling.target_size),
-          .max_sequence_length = sampling.max_sequence_length,
-          .seed = picture.seed,
-          .rng_dtype = sampling.rng_dtype.value_or(spec.model.dtype),
-          .dtype = spec.model.dtype,
-          .grid = {}};
+  const bool refined = !spec.model.refiner.empty();
+  return {
+      .version = XDIT_VERSION,
+      .model = config::valid_utf8(model),
+      .model_hash = std::string(model_hash.substr(0, 10)),
+      .load_format = spec.model.load_format,
+      .prompt = config::valid_utf8(picture.prompt),
+      .negative_prompt =
+          spec.negative_prompt ? std::optional(config::valid_utf8(*spec.negative_prompt)) : std::nullopt,
+      .width = spec.image.width,
+      .height = spec.image.height,
+      .steps = sampling.steps,
+      .scheduler = sampling.scheduler,
+      .sigmas = sampling.sigmas,
+      .guidance = sampling.guidance,
+      .cfg_scale = sampling.cfg_scale,
+      .guidance_rescale = sampling.guidance_rescale,
+      .shift = sampling.shift,
+      .timestep_spacing =
+          sampling.timestep_spacing == "auto" ? std::nullopt : std::optional(sampling.timestep_spacing),
+      .original_size = extent(sampling.original_size),
+      .crop = extent(sampling.crop),
+      .target_size = extent(sampling.target_size),
+      .prediction = sampling.prediction == "auto" ? std::nullopt : std::optional(sampling.prediction),
+      .refiner = refined ? std::optional(name_of(spec.model.refiner)) : std::nullopt,
+      .refiner_start = refined ? std::optional(sampling.refiner_start) : std::nullopt,
+      .aesthetic_score = refined ? std::optional(sampling.aesthetic_score) : std::nullopt,
+      .negative_aesthetic_score = refined ? std::optional(sampling.negative_aesthetic_score) : std::nullopt,
+      .max_sequence_length = sampling.max_sequence_length,
+      .seed = picture.seed,
+      .rng_dtype = sampling.rng_dtype.value_or(spec.model.dtype),
+      .dtype = spec.model.dtype,
+      .grid = {}};
 }
 
 std::string a1111_parameters(const PictureRecord& record) {
@@ -262,7 +282,8 @@ config::Layer replay_layer(const PictureRecord& record, const std::string& where
   visit_fields(record, [&](const char* /*name*/, const std::string& key, const auto& value) {
     if (key.empty()) return;
     if constexpr (kOptional<std::decay_t<decltype(value)>>) {
-      add(key, value ? text_of(*value) : "auto");
+      const bool has_auto = config::find_key(key)->type != config::kNumber;
+      if (value || has_auto) add(key, value ? text_of(*value) : "auto");
       if (!value && key == "negative_prompt") layer.back().values.clear();  // "auto" is a text there
     } else {
       add(key, text_of(value));

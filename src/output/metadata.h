@@ -34,7 +34,10 @@ struct PictureRecord {
   std::optional<double> shift;                    ///< unset: the model's
   std::optional<std::string> timestep_spacing{};  ///< likewise
   std::optional<std::string> original_size{}, crop{},
-      target_size{};                     ///< "1024x768"; unset: the picture's own
+      target_size{};                        ///< "1024x768"; unset: the picture's own
+  std::optional<std::string> prediction{};  ///< unset: the model's
+  std::optional<std::string> refiner{};     ///< its name; unset: none, nor what follows
+  std::optional<double> refiner_start{}, aesthetic_score{}, negative_aesthetic_score{};
   std::int64_t max_sequence_length = 0;  ///< T5 tokens
   std::uint64_t seed = 0;                ///< of this picture
   DType rng_dtype = DType::kF32;

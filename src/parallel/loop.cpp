@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 namespace xdit::parallel {
 
 namespace {
@@ -44,7 +46,7 @@ at::Tensor SerialLoop::run(models::Denoiser& denoiser, const schedulers::Sampler
                            const Guidance& guidance, const Start& start, const OnStep& on_step) {
   at::Tensor latents = start.latents;
   schedulers::History history;
-  const auto steps = static_cast<std::int64_t>(sampler.timesteps().size());
+  const auto steps = std::min(static_cast<std::int64_t>(sampler.timesteps().size()), start.end);
   const std::int64_t warm = start.first + sampler.evaluations(warmup_);
   for (std::int64_t i = start.first; i < steps; ++i) {
     const at::Tensor input = sampler.model_input(i, latents);

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <span>
 #include <utility>
 #include <vector>
@@ -58,11 +59,12 @@ using OnStep = std::function<void(std::int64_t step, const at::Tensor& latents)>
 /// depend on the ranks, and gives this rank's part.
 using OnDraw = std::function<at::Tensor(schedulers::Draw draw)>;
 
-/// Where a picture begins.
+/// Where a picture begins, and ends.
 struct Start {
-  at::Tensor latents;      ///< in the denoiser's layout
-  std::int64_t first = 0;  ///< evaluation of the sampler's schedule
-  OnDraw draw;             ///< for samplers that add noise
+  at::Tensor latents;                                           ///< in the denoiser's layout
+  std::int64_t first = 0;                                       ///< evaluation of the sampler's schedule
+  std::int64_t end = std::numeric_limits<std::int64_t>::max();  ///< the evaluation that it stops before
+  OnDraw draw;                                                  ///< for samplers that add noise
 };
 
 /// The noise that the sampler adds in evaluation `step`; undefined for none. Once an evaluation.

@@ -108,6 +108,21 @@ at::Tensor on(const std::vector<std::int64_t>& ids, at::Device device) {
 
 }  // namespace
 
+std::vector<double> size_ids(const config::RunSpec& spec, const models::Model& model, bool negative) {
+  if (!model.embeds_sizes) return {};
+  const config::RunSpec::Sampling& sampling = spec.sampling;
+  const config::Extent whole{spec.image.width, spec.image.height};
+  std::vector<double> ids;
+  for (const config::Extent& sides :
+       {sampling.original_size.value_or(whole), sampling.crop.value_or(config::Extent{}),
+        sampling.target_size.value_or(whole)})
+    for (const std::int64_t pixels : {sides.height, sides.width}) ids.push_back(static_cast<double>(pixels));
+  if (!model.refines) return ids;
+  ids.resize(4);
+  ids.push_back(negative ? sampling.negative_aesthetic_score : sampling.aesthetic_score);
+  return ids;
+}
+
 std::map<Prompt, PromptIds> tokenise(const models::Model& model, const std::set<Prompt>& prompts,
                                      std::int64_t t5_length,
                                      const std::function<void(std::string_view)>& warn) {

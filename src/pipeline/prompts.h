@@ -34,6 +34,11 @@ struct Prompt {
 /// A prompt's ids for each of the model's text encoders.
 using PromptIds = std::vector<std::vector<std::int64_t>>;
 
+/// What a model that embeds sizes is told beside a prompt: original size, crop and final size, each height
+/// first; a refiner takes an aesthetic score in place of the last.
+[[nodiscard]] std::vector<double> size_ids(const config::RunSpec& spec, const models::Model& model,
+                                           bool negative);
+
 /// Tokenises the prompts with the model's own tokenizers, padded and cut as diffusers' pipelines do; `warn`
 /// gets a line for each end that was cut off. A drawn model without tokenizers takes bytes for ids.
 [[nodiscard]] std::map<Prompt, PromptIds> tokenise(const models::Model& model,

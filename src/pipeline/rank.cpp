@@ -7,9 +7,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <map>
 #include <new>
 
 #include "core/error.h"
+#include "pipeline/handoff.h"
 #include "pipeline/marks.h"
 #include "pipeline/meet.h"
 #include "pipeline/rank_run.h"
@@ -32,7 +34,7 @@ void add_up(std::vector<xdit::output::RankUse>& uses) {
 
 // Ranks without a common launcher of ours tell each other of a failure themselves.
 void run_joined(xdit::pipeline::RankJob job, xdit::pipeline::Listener& listener, xdit::output::Report& report,
-                xdit::pipeline::Resident& resident) {
+                xdit::pipeline::Resident& resident, xdit::pipeline::Handoff& handoff) {
   const auto rank = static_cast<int>(job.rank);
   const double begun_s = xdit::pipeline::now_s();
   if (job.meeting)
@@ -40,7 +42,7 @@ void run_joined(xdit::pipeline::RankJob job, xdit::pipeline::Listener& listener,
         *job.meeting, rank, static_cast<int>(job.plan.ranks.size()),
         std::chrono::milliseconds(std::llround(job.spec.runtime.timeout_s * 1e3)), job.stop);
   try {
-    xdit::pipeline::RankRun run(job, listener, report, resident);
+    xdit::pipeline::RankRun run(job, listener, report, resident, handoff);
     report.phases.push_back(
         {"connect", begun_s - job.started_s, xdit::pipeline::now_s() - job.started_s, job.rank, -1, -1});
     run.run();
@@ -65,8 +67,12 @@ extern "C" __attribute__((visibility("default"))) void xdit_run_rank(
     at::globalContext().setAllowTF32CuDNN(false);
     at::globalContext().setBenchmarkCuDNN(false);
     at::globalContext().setDeterministicCuDNN(true);
-    xdit::pipeline::Resident resident;
-    for (const xdit::pipeline::RankJob& job : jobs) run_joined(job, listener, report, resident);
+    std::map<const xdit::models::Model*, xdit::pipeline::Resident> residents;
+    xdit::pipeline::Handoff handoff;
+    for (const xdit::pipeline::RankJob& job : jobs) {
+      run_joined(job, listener, report, residents[&job.model], handoff);
+      if (job.last) residents.erase(&job.model);
+    }
     add_up(report.ranks);
   } catch (const c10::OutOfMemoryError& error) {
     throw Error(ExitCode::kMemory, error.what_without_backtrace(), {}, memory_fix);

@@ -42,6 +42,9 @@ struct Meeting {
   std::string attempt;  ///< a launcher that starts them again after a failure counts it
 };
 
+/// Which of a picture's steps a job makes, and whether another model makes the others.
+enum class Stage : std::uint8_t { kWhole, kFirst, kSecond };
+
 struct RankJob {
   const config::RunSpec& spec;
   const models::Model& model;
@@ -52,7 +55,9 @@ struct RankJob {
   const StopToken& stop;
   std::shared_ptr<const comm::Job> peers;  ///< what the ranks share; null when they exchange nothing
   std::optional<Meeting> meeting{};        ///< where they come by it, when it is not here yet
-  bool last = true;                        ///< no job follows on this rank
+  Stage stage = Stage::kWhole;             ///< a first one is followed by the second of the same pictures
+  const models::Model* named = nullptr;    ///< whom pictures are said to be of; null: `model`
+  bool last = true;                        ///< no job of this model follows that finds its weights here
   double started_s = 0;  ///< steady_clock's seconds at which the run began: time 0 of the report
 };
 

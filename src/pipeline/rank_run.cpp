@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <chrono>
 #include <future>
+#include <optional>
 #include <set>
 
 #include "core/error.h"
@@ -47,18 +48,20 @@ std::uint64_t peak_host_bytes() {
 
 }  // namespace
 
-RankRun::RankRun(const RankJob& job, Listener& listener, output::Report& report, Resident& resident)
+RankRun::RankRun(const RankJob& job, Listener& listener, output::Report& report, Resident& resident,
+                 Handoff& handoff)
     : job_(job),
       plan_(job.plan.ranks.at(static_cast<std::size_t>(job.rank))),
       listener_(listener),
       report_(report),
       resident_(resident),
+      handoff_(handoff),
       device_(job.spec.runtime.device == config::Device::kCpu
                   ? at::Device(at::kCPU)
                   : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(plan_.device))),
       dtype_(torch_type(job.spec.model.dtype)),
       guided_(job.spec.sampling.cfg_scale > 1),
-      trace_(!job.spec.output.trace.empty()),
+      trace_(job.stage == Stage::kSecond ? std::move(handoff.trace) : Trace(!job.spec.output.trace.empty())),
       vae_(models::read_vae_config(job.model.files.components.at("vae").config, "vae/config.json")),
       spread_({.plan = job.plan,
                .rank = job.rank,
@@ -74,10 +77,13 @@ RankRun::RankRun(const RankJob& job, Listener& listener, output::Report& report,
       sampler_(schedulers::make_sampler({.name = job.spec.sampling.scheduler,
                                          .sigmas = job.spec.sampling.sigmas,
                                          .timestep_spacing = job.spec.sampling.timestep_spacing,
+                                         .prediction = job.spec.sampling.prediction,
                                          .steps = job.spec.sampling.steps,
                                          .image_tokens = job.plan.image_tokens,
                                          .shift = job.spec.sampling.shift},
-                                        job.model.files.scheduler_config)) {
+                                        job.model.files.scheduler_config)),
+      evaluations_(evaluations_of(job.stage, *sampler_, job.spec.sampling.refiner_start,
+                                  job.model.files.scheduler_config)) {
   for (const parallel::Range& band : plan_.image_tokens) image_.push_back({band.first, band.count});
   for (const config::Picture& picture : pictures_) prompts_.insert({picture.prompt});
   if (guided_) prompts_.insert(negative_of(job.spec));
@@ -120,7 +126,9 @@ void RankRun::run() {
     done.wait(0);
   }
   spread_.finish();
-  if (plan_.decodes && plan_.pictures.count > 0)
+  if (job_.stage == Stage::kFirst)
+    handoff_.trace = std::move(trace_);
+  else if (plan_.decodes && plan_.pictures.count > 0)
     trace_.write(job_.spec.output.trace, job_.spec.output.overwrite);
   const comm::Use* const exchanged = spread_.use();
   const std::uint64_t buffers = exchanged != nullptr ? exchanged->peak_device_bytes() : 0;
@@ -147,7 +155,7 @@ Networks RankRun::load_networks() {
   Networks networks;
   networks.start_s = now_s();
   networks.denoiser = load(parallel::denoiser_of(job_.model).component);
-  if (plan_.pictures.count > 0) networks.vae = load("vae");
+  if (plan_.pictures.count > 0 && job_.stage != Stage::kFirst) networks.vae = load("vae");
   networks.end_s = now_s();
   return networks;
 }
@@ -202,22 +210,10 @@ void RankRun::share_prompts() {
   }
 }
 
-std::vector<double> RankRun::size_ids() const {
-  if (!job_.model.embeds_sizes) return {};
-  const config::RunSpec::Sampling& sampling = job_.spec.sampling;
-  const config::Extent whole{job_.spec.image.width, job_.spec.image.height};
-  std::vector<double> ids;
-  for (const config::Extent& sides :
-       {sampling.original_size.value_or(whole), sampling.crop.value_or(config::Extent{}),
-        sampling.target_size.value_or(whole)})
-    for (const std::int64_t pixels : {sides.height, sides.width}) ids.push_back(static_cast<double>(pixels));
-  return ids;
-}
-
 const models::Branch& RankRun::branch(models::Denoiser& denoiser, const Prompt& prompt) {
   std::unique_ptr<models::Branch>& prepared = branches_[prompt];
   if (!prepared) {
-    const std::vector<double> sizes = size_ids();
+    const std::vector<double> sizes = size_ids(job_.spec, job_.model, prompt.negative);
     prepared = denoiser.prepare(embeddings_.at(prompt),
                                 {.timesteps = sampler_->timesteps(),
                                  .guidance = job_.spec.sampling.guidance,
@@ -237,7 +233,8 @@ void RankRun::make_pictures(const Networks& networks) {
   const auto replayed =
       job_.plan.replays ? std::make_unique<parallel::ReplayedDenoiser>(*network, spread_.use()) : nullptr;
   models::Denoiser& denoiser = replayed ? *replayed : *network;
-  const models::VaeDecoder decoder(vae_, *networks.vae);
+  std::optional<models::VaeDecoder> decoder;
+  if (networks.vae) decoder.emplace(vae_, *networks.vae);
   if (embeddings_.size() <= kPreparedPrompts) {
     for (const auto& [prompt, embedding] : embeddings_) static_cast<void>(branch(denoiser, prompt));
     if (job_.last) denoiser.prepared_all();
@@ -255,8 +252,8 @@ void RankRun::make_pictures(const Networks& networks) {
     if (embeddings_.size() > kPreparedPrompts) branches_.clear();
     const at::Tensor latents = denoise(denoiser, picture);
     if (i + 1 == plan_.pictures.count) branches_.clear();  // the decoder may want their memory
-    if (plan_.latent_rows.count == 0) continue;
-    const at::Tensor decoded = decode(decoder, latents, picture.index);
+    if (!decoder || plan_.latent_rows.count == 0) continue;
+    const at::Tensor decoded = decode(*decoder, latents, picture.index);
     if (!plan_.decodes) continue;
     const at::Tensor image = finished(decoded, picture.index);
     if (!image.defined()) continue;
@@ -272,19 +269,29 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& p
   const models::Shape& shape = job_.model.shape;
   const std::int64_t rows = spec.image.height / shape.latent_scale;
   const std::int64_t columns = spec.image.width / shape.latent_scale;
-  PictureNoise noise(picture.seed, shape.latent_channels, rows, columns);
+  const bool begins = job_.stage != Stage::kSecond;
+  if (begins) {
+    PictureNoise fresh(picture.seed, shape.latent_channels, rows, columns);
+    handoff_.pictures.insert_or_assign(picture.index,
+                                       Handoff::Picture{.latents = {}, .noise = std::move(fresh)});
+  }
+  Handoff::Picture& handed = handoff_.pictures.at(picture.index);
   const at::ScalarType drawn_type = torch_type(spec.sampling.rng_dtype.value_or(spec.model.dtype));
   const auto mine = [&](const at::Tensor& all) {
     std::vector<at::Tensor> parts;
     for (const models::TokenRange& range : image_) parts.push_back(all.narrow(0, range.first, range.count));
     return at::cat(parts);
   };
-  const at::Tensor all_noise = denoiser.pack(noise.draw(drawn_type)).to(device_, dtype_);
-  const parallel::Start start{
-      .latents = sampler_->begin(mine(all_noise)), .first = 0, .draw = [&](schedulers::Draw draw) {
-        const at::ScalarType type = draw == schedulers::Draw::kFloat32 ? at::kFloat : drawn_type;
-        return mine(denoiser.pack(noise.draw(type))).to(device_);
-      }};
+  const at::Tensor first =
+      begins ? denoiser.pack(handed.noise.draw(drawn_type)).to(device_, dtype_) : handed.latents;
+  const parallel::Start start{.latents = begins ? sampler_->begin(mine(first)) : mine(first),
+                              .first = evaluations_.first,
+                              .end = evaluations_.first + evaluations_.count,
+                              .draw = [&](schedulers::Draw draw) {
+                                const at::ScalarType type =
+                                    draw == schedulers::Draw::kFloat32 ? at::kFloat : drawn_type;
+                                return mine(denoiser.pack(handed.noise.draw(type))).to(device_);
+                              }};
   const Prompt prompt{picture.prompt};
   const Prompt negative = negative_of(spec);
   const parallel::Guidance guidance{
@@ -296,10 +303,9 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& p
   trace_prompt(prompt);
   if (guided_) trace_prompt(negative);
   const auto shown = [&](const at::Tensor& packed) { return denoiser.as_diffusers(packed, rows, columns); };
-  trace_.add("noise", shown(all_noise));
+  if (begins) trace_.add("noise", shown(first));
 
-  const auto evaluations = static_cast<std::int64_t>(sampler_->timesteps().size());
-  listener_.begin("denoise", evaluations);
+  listener_.begin("denoise", evaluations_.count);
   Marks marks(device_);
   marks.add();
   const at::Tensor latents = spread_.loop().run(
@@ -307,7 +313,7 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& p
         job_.stop.check();
         marks.add();
         if (trace_.enabled() && now.defined())
-          trace_.add("latents." + std::to_string(step), shown(spread_.all_tokens(now)));
+          trace_.add("latents." + std::to_string(evaluations_.first + step), shown(spread_.all_tokens(now)));
         // One step ahead of the device at most: progress
         // stays true and a stop takes effect.
         marks.wait(marks.count() - 2);
@@ -315,11 +321,16 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& p
         listener_.advance(step - 1);
       });
   for (std::size_t i = 1; i < marks.count(); ++i)
-    report_.phases.push_back(
-        phase("step", marks.at_s(i - 1), marks.at_s(i), picture.index, static_cast<std::int64_t>(i)));
-  listener_.advance(evaluations);
+    report_.phases.push_back(phase("step", marks.at_s(i - 1), marks.at_s(i), picture.index,
+                                   evaluations_.first + static_cast<std::int64_t>(i)));
+  listener_.advance(evaluations_.count);
   listener_.finish();
-  return denoiser.unpack(spread_.all_tokens(latents), rows, columns);
+  const at::Tensor all = spread_.all_tokens(latents);
+  if (job_.stage == Stage::kFirst)
+    handed.latents = all;
+  else
+    handoff_.pictures.erase(picture.index);
+  return denoiser.unpack(all, rows, columns);
 }
 
 at::Tensor RankRun::decode(const models::VaeDecoder& decoder, const at::Tensor& latents,
@@ -349,17 +360,18 @@ at::Tensor RankRun::finished(const at::Tensor& decoded, std::int64_t picture) {
 
 void RankRun::trace_prompt(const Prompt& prompt) {
   if (!trace_.enabled() || !plan_.decodes) return;
-  const std::string prefix = prompt.negative ? "negative_" : "";
+  const std::string stage = job_.stage == Stage::kSecond ? "refiner_" : "";
+  const std::string prefix = stage + (prompt.negative ? "negative_" : "");
   const models::PromptEmbedding& embedding = embeddings_.at(prompt);
   trace_.add(prefix + "prompt_embeds", embedding.tokens);
   if (embedding.pooled.defined()) trace_.add(prefix + "pooled_prompt_embeds", embedding.pooled);
   for (std::size_t i = 0; i < job_.model.text_encoders.size() && !prompt.negative; ++i)
-    trace_.add(job_.model.text_encoders[i].ids, ids_.at(prompt)[i]);
+    trace_.add(stage + job_.model.text_encoders[i].ids, ids_.at(prompt)[i]);
 }
 
 output::PictureRecord RankRun::record_of(const config::Picture& picture) const {
-  output::PictureRecord record =
-      output::record_of(job_.spec, picture, job_.model.files.name, job_.model_hash);
+  output::PictureRecord record = output::record_of(
+      job_.spec, picture, (job_.named != nullptr ? *job_.named : job_.model).files.name, job_.model_hash);
   record.mode = job_.plan.grade;
   if (record.mode == config::Allow::kExact) return record;
   const parallel::Mesh& mesh = job_.plan.mesh;

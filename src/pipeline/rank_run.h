@@ -17,6 +17,7 @@
 #include "parallel/network_loader.h"
 #include "parallel/spread.h"
 #include "parallel/tensor_broadcast.h"
+#include "pipeline/handoff.h"
 #include "pipeline/prompts.h"
 #include "pipeline/rank.h"
 #include "pipeline/resident.h"
@@ -28,7 +29,8 @@ namespace xdit::pipeline {
 /// One rank's part of a run, from the files to its pictures.
 class RankRun {
  public:
-  RankRun(const RankJob& job, Listener& listener, output::Report& report, Resident& resident);
+  RankRun(const RankJob& job, Listener& listener, output::Report& report, Resident& resident,
+          Handoff& handoff);
   void run();
 
  private:
@@ -39,8 +41,6 @@ class RankRun {
   [[nodiscard]] Networks load_networks();
   void make_pictures(const Networks& networks);
   [[nodiscard]] at::Tensor denoise(models::Denoiser& denoiser, const config::Picture& picture);
-  /// Original size, crop and final size, each height first, for models that embed them.
-  [[nodiscard]] std::vector<double> size_ids() const;
   [[nodiscard]] const models::Branch& branch(models::Denoiser& denoiser, const Prompt& prompt);
   /// The picture on the rank that writes it, from this rank's rows and the others'.
   [[nodiscard]] at::Tensor decode(const models::VaeDecoder& decoder, const at::Tensor& latents,
@@ -58,6 +58,7 @@ class RankRun {
   Listener& listener_;
   output::Report& report_;
   Resident& resident_;
+  Handoff& handoff_;
   at::Device device_;
   at::ScalarType dtype_;
   bool guided_;  ///< classifier-free guidance
@@ -71,6 +72,7 @@ class RankRun {
   std::map<Prompt, models::PromptEmbedding> embeddings_;
   std::map<Prompt, std::unique_ptr<models::Branch>> branches_;
   std::unique_ptr<schedulers::Sampler> sampler_;
+  parallel::Range evaluations_;            ///< of the sampler's, in this job
   std::vector<models::TokenRange> image_;  ///< tokens that this rank denoises
   std::atomic<std::uint64_t> bytes_read_{0};
 };

@@ -96,6 +96,8 @@ const Spread* spread_of(const SamplerOptions& options, const Entry& entry) {
 
 // What the class knows of the config, and the user's words over it.
 DiffusionConfig fitted(DiffusionConfig config, const SamplerOptions& options, const Entry& entry) {
+  if (options.prediction == "epsilon") config.prediction = Prediction::kEpsilon;
+  if (options.prediction == "v-prediction") config.prediction = Prediction::kVelocity;
   if ((entry.has & kSample) == 0 && config.prediction == Prediction::kSample)
     throw Error(ExitCode::kUsage, fmt::format("{} needs a model that predicts noise or v", entry.name),
                 "--scheduler", "one of " + names_of([](const Entry& e) { return (e.has & kSample) != 0; }));
@@ -118,6 +120,8 @@ std::unique_ptr<Sampler> make_flow(const SamplerOptions& options, const Entry& e
   if (options.timestep_spacing != "auto")
     throw Error(ExitCode::kUsage, "models of flow matching have one spacing of timesteps",
                 "sampling.timestep_spacing", "auto, or --sigmas");
+  if (options.prediction != "auto")
+    throw Error(ExitCode::kUsage, "models of flow matching predict one thing", "sampling.prediction", "auto");
   FlowMatchConfig config = read_flow_match_config(json, kConfigFile);
   const Spread* spread = spread_of(options, entry);
   if (entry.name == "flow-match-heun")

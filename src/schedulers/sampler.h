@@ -71,6 +71,7 @@ struct SamplerOptions {
   std::string name;                       ///< "euler"
   std::string sigmas = "default";         ///< spacing of the noise levels; default: the model's
   std::string timestep_spacing = "auto";  ///< auto: the model's
+  std::string prediction = "auto";        ///< likewise
   std::int64_t steps = 1;
   std::int64_t image_tokens = 0;  ///< for a shift by size
   std::optional<double> shift{};  ///< replaces the config's

@@ -24,7 +24,9 @@ ClipEncoder::ClipEncoder(const ClipConfig& config, const nn::Weights& weights)
                        affine(at + "mlp.fc2")});
   }
   final_norm_ = affine("text_model.final_layer_norm");
-  if (config.projection > 0) projection_ = weights.get("text_projection.weight");
+  if (config.projection > 0)
+    projection_ = config.transposed ? weights.get("text_projection").t().contiguous()
+                                    : weights.get("text_projection.weight");
 }
 
 at::Tensor ClipEncoder::norm(const at::Tensor& x, const Affine& layer) const {

@@ -181,8 +181,10 @@ std::string name_of(const fs::path& path) {
              files.empty() ? "" : "-m " + (folder / files.front()).string());
 }
 
-/// `may_lack_denoiser`: the transformer or unet may have no weights here.
-ModelFiles open_folder(const fs::path& folder, const fs::path& tokenizers, bool may_lack_denoiser) {
+/// Which networks may have no weights in a folder: a single file beside it holds them.
+enum class Lack : std::uint8_t { kNone, kDenoiser, kAll };
+
+ModelFiles open_folder(const fs::path& folder, const fs::path& tokenizers, Lack lack) {
   const fs::path index_file = folder / "model_index.json";
   const nlohmann::json index = read_object(index_file);
   ModelFiles files;
@@ -203,7 +205,8 @@ ModelFiles open_folder(const fs::path& folder, const fs::path& tokenizers, bool 
       files.tokenizers[name] = at;
     }
     if (std::find(kNetworks.begin(), kNetworks.end(), name) == kNetworks.end()) continue;
-    const bool may_lack_weights = may_lack_denoiser && (name == "transformer" || name == "unet");
+    const bool may_lack_weights =
+        lack == Lack::kAll || (lack == Lack::kDenoiser && (name == "transformer" || name == "unet"));
     if (!is_file(folder / name / "config.json") && may_lack_weights) continue;
     files.components[name] =
         open_component(folder / name, name, entry[1].get<std::string>(), may_lack_weights);
@@ -213,16 +216,20 @@ ModelFiles open_folder(const fs::path& folder, const fs::path& tokenizers, bool 
 
 }  // namespace
 
-ModelFiles open_model(const fs::path& path, const fs::path& base, const fs::path& tokenizers) {
+ModelFiles open_model(const fs::path& path, const fs::path& base, const fs::path& tokenizers,
+                      bool (*is_whole)(const TensorTable& table)) {
   if (is_folder(path)) {
     if (!is_file(path / "model_index.json")) fail_without_index(path);
-    return open_folder(path, tokenizers, false);
+    return open_folder(path, tokenizers, Lack::kNone);
   }
   TensorTable table = read_safetensors(path);
   refuse_quantised(path, table, nullptr);
   const fs::path parent = path.has_parent_path() ? path.parent_path() : fs::path(".");
   const fs::path folder = base.empty() ? parent : base;
-  if (!is_file(folder / "model_index.json"))
+  const bool whole = is_whole != nullptr && is_whole(table);
+  const bool has_base = is_file(folder / "model_index.json");
+  if (!has_base && whole && !base.empty()) fail_without_index(folder);
+  if (!has_base && !whole)
     fail_model(
         folder,
         fmt::format(
@@ -230,7 +237,12 @@ ModelFiles open_model(const fs::path& path, const fs::path& base, const fs::path
             "and this is none: model_index.json is missing",
             path.filename().string()),
         "--base FOLDER");
-  ModelFiles files = open_folder(folder, tokenizers, true);
+  ModelFiles files;
+  if (has_base)
+    files = open_folder(folder, tokenizers, whole ? Lack::kAll : Lack::kDenoiser);
+  else if (!tokenizers.empty())
+    for (const char* name : {"tokenizer", "tokenizer_2"})
+      if (is_folder(tokenizers / name)) files.tokenizers[name] = tokenizers / name;
   files.path = path;
   files.name = path.stem().string();
   files.single_file = std::move(table);

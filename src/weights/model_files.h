@@ -43,9 +43,11 @@ struct ModelFiles {
 /// the diffusers folder `base` (empty: the file's own folder), whose transformer or unet may then lack
 /// weights. Pickles, GGUF and quantised weights are refused by name with how to convert. A shard's name in an
 /// index is a plain file name. Full precision is preferred over the fp16 and bf16 variants. `tokenizers`: a
-/// folder with tokenizer/ (and tokenizer_2/) to use in place of the model's. Every fault is Error(kModel).
+/// folder with tokenizer/ (and tokenizer_2/) to use in place of the model's. A single file that `is_whole`
+/// holds all networks: it needs no base, whose networks may lack weights. Every fault is Error(kModel).
 [[nodiscard]] ModelFiles open_model(const std::filesystem::path& path, const std::filesystem::path& base = {},
-                                    const std::filesystem::path& tokenizers = {});
+                                    const std::filesystem::path& tokenizers = {},
+                                    bool (*is_whole)(const TensorTable& table) = nullptr);
 
 /// Model hash of formats.md: SHA-256 over configs, tensor tables and a fixed small sample of every tensor's
 /// bytes; 64 hex digits (metadata shows the first 10). Independent of paths and of how the files are sharded.

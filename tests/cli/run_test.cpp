@@ -228,9 +228,32 @@ TEST_CASE("inspect: single files") {
   const json based = json::parse(xdit_gen({"inspect", file, "--json", "--base", data("flux/tiny-dev")}).out);
   CHECK(based.at("kind") == "model");
   CHECK(based.at("complete") == true);
+  const json whole = json::parse(xdit_gen({"inspect", XDIT_SINGLE_FILES "/tiny-sdxl.safetensors", "--json",
+                                           "--base", data("sd/tiny-sdxl")})
+                                     .out);
+  CHECK(whole.at("family") == "sdxl");
+  CHECK(whole.at("complete") == true);
+  CHECK(whole.at("components").at("text_encoder_2").at("dtypes") == json{"F16"});
   const Folder folder;
   CHECK(xdit_gen({"inspect", folder.write("x.safetensors", "garbage!garbage!")}).code == 4);
   CHECK(xdit_gen({"inspect", "nothing/here"}).code == 4);
+}
+
+TEST_CASE("a refiner is planned behind the model, and fits SDXL alone") {
+  const std::string refiner = data("sd/tiny-refiner");
+  const Result both = dry_run({"-m", data("sd/tiny-sdxl"), "--refiner", refiner, "-p", "a"});
+  CHECK(both.code == 0);
+  CHECK_THAT(both.out, ContainsSubstring("refiner_start: 0.8") && ContainsSubstring("# refiner"));
+  const auto refused = [&](const std::vector<std::string>& arguments) {
+    const Result result = dry_run(arguments);
+    CHECK(result.code == 2);
+    return result.err;
+  };
+  CHECK_THAT(refused({"-m", refiner, "-p", "a"}), ContainsSubstring("--refiner " + refiner));
+  CHECK_THAT(refused({"-m", data("sd/tiny-sd15"), "--refiner", refiner, "-p", "a"}),
+             ContainsSubstring("does not know the latents of tiny-sd15"));
+  CHECK_THAT(refused({"-m", data("sd/tiny-sdxl"), "--refiner", data("sd/tiny-sdxl"), "-p", "a"}),
+             ContainsSubstring("sdxl refines nothing"));
 }
 
 TEST_CASE("inspect: a picture of ours, another's, a broken one") {

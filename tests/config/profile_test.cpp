@@ -78,6 +78,7 @@ TEST_CASE("to_yaml reads back as the same RunSpec") {
   spec.model = {.path = "m \"x\"\n: #",
                 .base = "b",
                 .tokenizers = "~",
+                .refiner = "r",
                 .dtype = DType::kF32,
                 .load_format = LoadFormat::kDummy};
   spec.prompts = {"no", "010", "", " - [x]: {y} ", "\\ \"'`@%!&*|>?"};

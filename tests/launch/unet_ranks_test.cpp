@@ -106,4 +106,45 @@ TEST_CASE(
   CHECK((made(others, 3) == alone));
 }
 
+TEST_CASE("nor do pictures that a refiner finishes, alone and in a batch") {
+  const models::Model model = open_tiny(XDIT_TEST_DATA "/sd/tiny-sdxl");
+  const models::Model refiner = open_tiny(XDIT_TEST_DATA "/sd/tiny-refiner");
+  const auto spec_in = [](const std::filesystem::path& folder, std::int64_t ranks) {
+    config::RunSpec spec = small_spec(folder, ranks);
+    spec.model.refiner = "tiny-refiner";
+    spec.image = {.width = 56, .height = 40, .count = 1};
+    spec.sampling.scheduler = "euler-ancestral";  // draws in both stages
+    spec.sampling.steps = 3;
+    spec.sampling.refiner_start = 0.5;
+    spec.sampling.cfg_scale = 3;
+    return spec;
+  };
+  const auto made = [&](std::int64_t ranks) {
+    const tests::Scratch folder;
+    Heard heard;
+    static_cast<void>(run(spec_in(folder.path(), ranks), {model, &refiner}, heard, heard.stop));
+    CHECK(heard.pictures == 2);
+    return pngs(folder.path());
+  };
+  const std::vector<std::string> alone = made(1);
+  CHECK(alone.size() == 2);
+  for (const std::int64_t ranks : {2, 3, 4}) {
+    CAPTURE(ranks);
+    CHECK((made(ranks) == alone));
+  }
+  const tests::Scratch folder;
+  Heard heard;
+  const parallel::Machine machine = this_machine();
+  std::vector<PlannedJob> jobs;
+  for (const config::Picture& picture : config::pictures(spec_in(folder.path(), 2))) {
+    config::RunSpec spec = spec_in(folder.path(), 2);
+    spec.listed = {picture};
+    jobs.push_back(plan_job(spec, {model, &refiner}, machine));
+  }
+  const std::vector<std::filesystem::path> paths{folder.path() / "0.png", folder.path() / "1.png"};
+  static_cast<void>(
+      run_jobs(jobs, {model, &refiner}, weights::model_hash(model.files), paths, machine, heard, heard.stop));
+  CHECK((pngs(folder.path()) == alone));
+}
+
 }  // namespace xdit::launch

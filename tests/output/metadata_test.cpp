@@ -94,6 +94,7 @@ TEST_CASE("a picture replays to the settings and the bytes that made it", "[meta
       if (negative.empty()) {
         spec.sampling.shift = 3.1;
         spec.sampling.rng_dtype = DType::kF32;
+        spec.sampling.prediction = "v-prediction";
       }
       const PictureRecord record = record_of(spec);
       const std::string bytes = xdit::output::encode_png(pixels, 16, 16, xdit::output::text_chunks(record));
@@ -101,8 +102,12 @@ TEST_CASE("a picture replays to the settings and the bytes that made it", "[meta
       CHECK(xdit::output::read_record(png) == record);
 
       RunSpec other;  // starts from other values everywhere
-      other.model = {
-          .path = "m", .base = {}, .tokenizers = {}, .dtype = DType::kF32, .load_format = LoadFormat::kDummy};
+      other.model = {.path = "m",
+                     .base = {},
+                     .tokenizers = {},
+                     .refiner = {},
+                     .dtype = DType::kF32,
+                     .load_format = LoadFormat::kDummy};
       other.image = {.width = 16, .height = 16, .count = 5};
       other.sampling.shift = 1;
       other.sampling.rng_dtype = DType::kBF16;
@@ -123,6 +128,21 @@ TEST_CASE("a picture replays to the settings and the bytes that made it", "[meta
       CHECK(again == record);
       CHECK(xdit::output::encode_png(pixels, 16, 16, xdit::output::text_chunks(again)) == bytes);
     }
+}
+
+TEST_CASE("a refiner is recorded by its name, with what it was told") {
+  RunSpec spec = spec_of("a cat", "");
+  spec.sampling.refiner_start = 0.7;
+  CHECK(!record_of(spec).refiner_start);
+  for (const char* path :
+       {"/somewhere/sd_xl_refiner.safetensors", "stabilityai/sd_xl_refiner/", "sd_xl_refiner"}) {
+    spec.model.refiner = path;
+    const PictureRecord record = record_of(spec);
+    CHECK(record.refiner == "sd_xl_refiner");
+    CHECK(record.refiner_start == 0.7);
+    CHECK(record.negative_aesthetic_score == 2.5);
+    CHECK(xdit::output::from_json(xdit::output::to_json(record), "x", ExitCode::kUsage) == record);
+  }
 }
 
 TEST_CASE("the settings of a replay pass resolve", "[metadata]") {

@@ -6,7 +6,9 @@
 
 #include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <set>
 
+#include "core/file.h"
 #include "core/json.h"
 #include "tests/catch.h"
 #include "tests/pipeline/run.h"
@@ -24,6 +26,10 @@ std::optional<config::Extent> extent(const Json& sides) {
   return config::Extent{sides[0].get<std::int64_t>(), sides[1].get<std::int64_t>()};
 }
 
+bool refined(const Json& c) {
+  return c.contains("refiner_start") && !c.at("refiner_start").is_null();
+}
+
 config::RunSpec spec_of(const Json& c, std::size_t picture, const std::filesystem::path& trace) {
   config::RunSpec spec;
   spec.model.dtype = DType::kF32;
@@ -39,6 +45,12 @@ config::RunSpec spec_of(const Json& c, std::size_t picture, const std::filesyste
     spec.sampling.original_size = extent(c.at("original_size"));
     spec.sampling.crop = extent(c.at("crop"));
     spec.sampling.target_size = extent(c.at("target_size"));
+    if (refined(c)) {
+      spec.model.refiner = "tiny-refiner";
+      spec.sampling.refiner_start = c.at("refiner_start");
+      spec.sampling.aesthetic_score = c.at("aesthetic_score");
+      spec.sampling.negative_aesthetic_score = c.at("negative_aesthetic_score");
+    }
   } else {
     if (c.at("noise_only").get<bool>()) spec.sampling.steps = 1;
     spec.sampling.guidance = c.at("guidance");
@@ -63,12 +75,18 @@ int levels_apart(const std::filesystem::path& png, const at::Tensor& picture) {
   return (made - expected).abs().max().item<int>();
 }
 
+const models::Model* refiner_of(const Json& c) {
+  if (!refined(c)) return nullptr;
+  static const models::Model refiner = models::open((kData / "sd/tiny-refiner").string(), {}, {}, false);
+  return &refiner;
+}
+
 void compare(const Json& c, const models::Model& model, const std::map<std::string, at::Tensor>& golden,
              std::size_t picture) {
   const tests::Scratch scratch;
   Recorder recorder;
   const auto trace_file = scratch.path() / "trace.safetensors";
-  static_cast<void>(run(spec_of(c, picture, trace_file), model, scratch.path(), recorder));
+  static_cast<void>(run(spec_of(c, picture, trace_file), model, scratch.path(), recorder, refiner_of(c)));
   const auto trace = read_tensors(trace_file);
   const auto at = static_cast<std::int64_t>(picture);
   for (const auto& [name, all] : golden) {
@@ -108,7 +126,30 @@ TEST_CASE("FLUX's pictures are diffusers'") {
 }
 
 TEST_CASE("pictures of SDXL and Stable Diffusion are diffusers'") {
-  compare_all(kData / "sd", 13);
+  compare_all(kData / "sd", 16);
+}
+
+TEST_CASE("Stable Diffusion and SDXL as one file give the same bytes") {
+  const Json cases = read_json(kData / "sd/cases.json", ExitCode::kModel).at("cases");
+  std::set<std::string> seen;
+  for (const Json& c : cases) {
+    const auto name = c.at("model").get<std::string>();
+    if (!seen.insert(name).second) continue;  // a case a model
+    CAPTURE(name);
+    const std::string folder = (kData / "sd" / name).string();
+    const std::string file = std::string(XDIT_SINGLE_FILES) + "/" + name + ".safetensors";
+    std::vector<std::string> pictures;
+    for (const std::string& path : {folder, file}) {
+      const tests::Scratch scratch;
+      Recorder recorder;
+      static_cast<void>(run(spec_of(c, 0, scratch.path() / "trace.safetensors"),
+                            models::open(path, path == file ? folder : "", {}, false), scratch.path(),
+                            recorder));
+      pictures.push_back(read_file(scratch.path() / "0.png", ExitCode::kOutput));
+    }
+    CHECK((pictures[0] == pictures[1]));
+  }
+  CHECK(seen.size() == 3);
 }
 
 TEST_CASE("black-forest-labs' layout gives the same picture") {

@@ -34,25 +34,35 @@ class Recorder final : public pipeline::Listener {
   StopToken stop;
 };
 
-/// Runs one CPU rank in this process; the pictures go to folder/0.png, folder/1.png ...
+/// Runs one CPU rank in this process; the pictures go to folder/0.png, folder/1.png ... A refiner finishes
+/// them.
 inline output::Report run(const config::RunSpec& spec, const models::Model& model,
-                          const std::filesystem::path& folder, Recorder& recorder) {
+                          const std::filesystem::path& folder, Recorder& recorder,
+                          const models::Model* refiner = nullptr) {
   output::Report report;
   const parallel::Machine machine{.gpus = {}, .host_memory = std::uint64_t{64} << 30U, .cores = 2};
   const parallel::Plan plan = parallel::make_plan(spec, model, machine);
   std::vector<std::filesystem::path> paths;
   for (const config::Picture& picture : config::pictures(spec))
     paths.push_back(folder / (std::to_string(picture.index) + ".png"));
-  xdit_run_rank({{.spec = spec,
-                  .model = model,
-                  .plan = plan,
-                  .rank = 0,
-                  .model_hash = std::string(64, '0'),
-                  .paths = paths,
-                  .stop = recorder.stop,
-                  .peers = nullptr,
-                  .started_s = 0}},
-                recorder, report);
+  const parallel::Plan second = refiner == nullptr ? plan : parallel::make_plan(spec, *refiner, machine);
+  const auto job = [&](const models::Model& of, const parallel::Plan& by, pipeline::Stage stage) {
+    return pipeline::RankJob{.spec = spec,
+                             .model = of,
+                             .plan = by,
+                             .rank = 0,
+                             .model_hash = std::string(64, '0'),
+                             .paths = paths,
+                             .stop = recorder.stop,
+                             .peers = nullptr,
+                             .stage = stage,
+                             .named = &model,
+                             .started_s = 0};
+  };
+  using pipeline::Stage;
+  std::vector<pipeline::RankJob> jobs{job(model, plan, refiner == nullptr ? Stage::kWhole : Stage::kFirst)};
+  if (refiner != nullptr) jobs.push_back(job(*refiner, second, Stage::kSecond));
+  xdit_run_rank(jobs, recorder, report);
   return report;
 }
 

@@ -2,7 +2,6 @@
 #include <functional>
 #include <numeric>
 
-#include "core/error.h"
 #include "models/registry.h"
 #include "tests/catch.h"
 
@@ -29,17 +28,6 @@ TEST_CASE("built-in models are as large as the published ones") {
     std::vector<std::int64_t> found;
     for (const Network& network : open(name, {}, {}, true).networks) found.push_back(parameters_of(network));
     CHECK(found == expected);
-  }
-}
-
-TEST_CASE("Stable Diffusion in one file is refused, not ignored") {
-  const std::string folder = std::string(XDIT_TEST_DATA) + "/sd/tiny-sd15";
-  try {
-    static_cast<void>(open(folder + "/unet/diffusion_pytorch_model.safetensors", folder, {}, false));
-    FAIL("it was read");
-  } catch (const Error& error) {
-    CHECK(error.code() == ExitCode::kModel);
-    CHECK_THAT(error.what(), ContainsSubstring("in one file") && ContainsSubstring("from_single_file"));
   }
 }
 

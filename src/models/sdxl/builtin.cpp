@@ -32,20 +32,6 @@ json vae(double scaling_factor, bool force_upcast) {
           {"force_upcast", force_upcast}};
 }
 
-json scheduler(const char* class_name, const char* prediction) {
-  return {{"_class_name", class_name},
-          {"beta_start", 0.00085},
-          {"beta_end", 0.012},
-          {"beta_schedule", "scaled_linear"},
-          {"num_train_timesteps", 1000},
-          {"prediction_type", prediction},
-          {"clip_sample", false},
-          {"set_alpha_to_one", false},
-          {"skip_prk_steps", true},
-          {"steps_offset", 1},
-          {"timestep_spacing", "leading"}};
-}
-
 json sd_unet(const json& heads, std::int64_t text_width, bool linear_projection, std::int64_t side) {
   const char* down = "CrossAttnDownBlock2D";
   const char* up = "CrossAttnUpBlock2D";
@@ -88,7 +74,7 @@ bool sdxl_builtin(const std::string& name, weights::ModelFiles& files) {
   add_builtin_part(files, "text_encoder_2", "CLIPTextModelWithProjection", clip(1280, 5120, 32, 20, "gelu"));
   add_builtin_part(files, "unet", "UNet2DConditionModel", sdxl_unet());
   add_builtin_part(files, "vae", "AutoencoderKL", vae(0.13025, true));
-  files.scheduler_config = scheduler("EulerDiscreteScheduler", "epsilon");
+  files.scheduler_config = scheduler_config("EulerDiscreteScheduler", "epsilon");
   return true;
 }
 
@@ -106,9 +92,23 @@ bool sd_builtin(const std::string& name, weights::ModelFiles& files) {
   add_builtin_part(files, "unet", "UNet2DConditionModel",
                    first ? sd_unet(8, 768, false, 64) : sd_unet({5, 10, 20, 20}, 1024, true, 96));
   add_builtin_part(files, "vae", "AutoencoderKL", vae(0.18215, false));
-  files.scheduler_config =
-      first ? scheduler("PNDMScheduler", "epsilon") : scheduler("DDIMScheduler", "v_prediction");
+  files.scheduler_config = first ? scheduler_config("PNDMScheduler", "epsilon")
+                                 : scheduler_config("DDIMScheduler", "v_prediction");
   return true;
+}
+
+json scheduler_config(const char* class_name, const char* prediction) {
+  return {{"_class_name", class_name},
+          {"beta_start", 0.00085},
+          {"beta_end", 0.012},
+          {"beta_schedule", "scaled_linear"},
+          {"num_train_timesteps", 1000},
+          {"prediction_type", prediction},
+          {"clip_sample", false},
+          {"set_alpha_to_one", false},
+          {"skip_prk_steps", true},
+          {"steps_offset", 1},
+          {"timestep_spacing", "leading"}};
 }
 
 }  // namespace xdit::models

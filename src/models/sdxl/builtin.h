@@ -9,4 +9,7 @@ namespace xdit::models {
 [[nodiscard]] std::vector<std::string> sd_builtin_names();
 [[nodiscard]] bool sd_builtin(const std::string& name, weights::ModelFiles& files);
 
+/// The published scheduler_config.json of that class, with the prediction that a model was trained for.
+[[nodiscard]] nlohmann::json scheduler_config(const char* class_name, const char* prediction);
+
 }  // namespace xdit::models

@@ -37,10 +37,8 @@ void check_channels(const Model& model, const UnetConfig& unet, std::int64_t lat
 // A UNet, its text encoders, described by `encoders`, and its VAE.
 UnetConfig describe(Model& model, std::vector<TextEncoder> encoders, std::int64_t side) {
   if (model.files.single_file)
-    throw Error(ExitCode::kModel, "Stable Diffusion in one file is not read", model.files.path.string(),
-                fmt::format("the model as a diffusers folder; in Python: "
-                            "{}.from_single_file(FILE).save_pretrained(FOLDER)",
-                            model.files.class_name));
+    throw Error(ExitCode::kModel, "a safetensors file whose layout is not known", model.files.path.string(),
+                "a diffusers folder, or one file in latent diffusion's layout, as the models are published");
   const weights::Component& unet_part = part(model, "unet", {"UNet2DConditionModel"});
   UnetConfig unet = read_unet_config(unet_part.config, config_place(unet_part));
   weights::Component& vae_part = part(model, "vae", {"AutoencoderKL"});
@@ -87,15 +85,10 @@ void check_added(const Model& model, const UnetConfig& unet, std::int64_t ids) {
                 text::read_clip_config(component).projection + ids * unet.size_channels, unet.added_width);
 }
 
-}  // namespace
-
-void describe_sdxl(Model& model) {
-  const UnetConfig unet =
-      describe(model,
-               {{"text_encoder", "tokenizer", "clip_ids", Tokens::kPenultimate, false},
-                {"text_encoder_2", "tokenizer_2", "clip2_ids", Tokens::kPenultimate, true}},
-               128);
-  check_added(model, unet, 6);
+// SDXL and its refiner, which embed so many ids of the picture.
+void describe_xl(Model& model, std::vector<TextEncoder> encoders, std::int64_t ids) {
+  const UnetConfig unet = describe(model, std::move(encoders), 128);
+  check_added(model, unet, ids);
   model.embeds_sizes = true;
   model.defaults.guidance = 5;
   const weights::ConfigReader settings(model.files.settings, "model_index.json");
@@ -103,6 +96,25 @@ void describe_sdxl(Model& model) {
   const weights::Component& vae = model.files.components.at("vae");
   model.networks.back().not_in_float16 =
       weights::ConfigReader(vae.config, config_place(vae)).boolean("force_upcast", true);
+}
+
+}  // namespace
+
+void describe_sdxl(Model& model) {
+  describe_xl(model,
+              {{"text_encoder", "tokenizer", "clip_ids", Tokens::kPenultimate, false},
+               {"text_encoder_2", "tokenizer_2", "clip2_ids", Tokens::kPenultimate, true}},
+              6);
+}
+
+void describe_refiner(Model& model) {
+  if (!weights::ConfigReader(model.files.settings, "model_index.json")
+           .boolean("requires_aesthetics_score", false))
+    throw Error(ExitCode::kModel,
+                "a StableDiffusionXLImg2ImgPipeline that is no refiner: it takes no aesthetic scores",
+                model.files.path.string(), "a model that makes pictures from text");
+  describe_xl(model, {{"text_encoder_2", "tokenizer_2", "clip2_ids", Tokens::kPenultimate, true}}, 5);
+  model.refines = true;
 }
 
 void describe_sd(Model& model) {

@@ -55,16 +55,16 @@ VaeConfig read_vae_config(const nlohmann::json& config, const std::string& where
   return vae;
 }
 
-weights::KeyMap vae_keys(const weights::TensorTable& table) {
+weights::KeyMap vae_keys(const weights::KeyMap& names) {
   constexpr std::array<std::pair<std::string_view, std::string_view>, 4> kOlder{
       {{".query.", ".to_q."}, {".key.", ".to_k."}, {".value.", ".to_v."}, {".proj_attn.", ".to_out.0."}}};
   weights::KeyMap keys;
-  for (const auto& [name, tensor] : table.tensors) {
+  for (const auto& [name, slices] : names) {
     std::string canonical = name;
     for (const auto& [older, now] : kOlder)
       if (const std::size_t at = name.find(older); at != std::string::npos)
         canonical.replace(at, older.size(), now);
-    keys[canonical] = {weights::whole(name, tensor)};
+    keys[canonical] = slices;
   }
   return keys;
 }

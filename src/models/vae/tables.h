@@ -26,8 +26,8 @@ struct VaeConfig {
 /// Error(kModel) at a config that no AutoencoderKL has. `where` names the file.
 [[nodiscard]] VaeConfig read_vae_config(const nlohmann::json& config, const std::string& where);
 
-/// Canonical names from the file's: older ones call the attention's linears query, key, value and proj_attn.
-[[nodiscard]] weights::KeyMap vae_keys(const weights::TensorTable& table);
+/// Canonical names from a folder's: older ones call the attention's linears query, key, value and proj_attn.
+[[nodiscard]] weights::KeyMap vae_keys(const weights::KeyMap& names);
 
 /// The decoder's, by diffusers' names.
 [[nodiscard]] std::vector<weights::Parameter> vae_decoder_parameters(const VaeConfig& config);

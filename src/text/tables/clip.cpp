@@ -20,6 +20,7 @@ ClipConfig read_clip_config(const weights::Component& component) {
   clip.activation = read.text("hidden_act", clip.activation);
   clip.eps = read.number("layer_norm_eps", clip.eps);
   if (component.class_name.ends_with("WithProjection")) clip.projection = read.size("projection_dim", 512);
+  clip.transposed = component.keys.contains("text_projection");
   if (clip.width % clip.heads != 0)
     read.refuse("num_attention_heads", fmt::format("a divisor of {}", clip.width));
   return clip;
@@ -43,16 +44,19 @@ std::vector<weights::Parameter> clip_parameters(const ClipConfig& config) {
     list.linear(at + "mlp.fc2", config.mlp_width, config.width);
   }
   list.norm("text_model.final_layer_norm", config.width, true);
-  if (config.projection > 0) list.linear("text_projection", config.width, config.projection, false);
+  if (config.projection > 0 && config.transposed)
+    list.tensor("text_projection", {config.width, config.projection});
+  else if (config.projection > 0)
+    list.linear("text_projection", config.width, config.projection, false);
   return list.take();
 }
 
-weights::KeyMap clip_keys(const weights::TensorTable& table) {
+weights::KeyMap clip_keys(const weights::KeyMap& names) {
   weights::KeyMap keys;
-  for (const auto& [name, tensor] : table.tensors) {
+  for (const auto& [name, slices] : names) {
     const bool bare =
         name.starts_with("embeddings.") || name.starts_with("encoder.") || name.starts_with("final_");
-    keys[bare ? "text_model." + name : name] = {weights::whole(name, tensor)};
+    keys[bare ? "text_model." + name : name] = slices;
   }
   return keys;
 }

@@ -20,6 +20,8 @@ struct ClipConfig {
   std::string activation = "quick_gelu";
   double eps = 1e-5;
   std::int64_t projection = 0;  ///< width of the pooled embedding's projection, 0: none
+  bool transposed =
+      false;  ///< it is OpenCLIP's "text_projection" [C, P], not "text_projection.weight" [P, C]
 };
 /// Error(kModel) at a config that neither a CLIPTextModel nor a CLIPTextModelWithProjection has.
 [[nodiscard]] ClipConfig read_clip_config(const weights::Component& component);
@@ -28,7 +30,7 @@ struct ClipConfig {
 /// "...self_attn.qkv".
 [[nodiscard]] std::vector<weights::Parameter> clip_parameters(const ClipConfig& config);
 
-/// Canonical names from the file's: transformers 5 writes them without "text_model.".
-[[nodiscard]] weights::KeyMap clip_keys(const weights::TensorTable& table);
+/// Canonical names from a folder's: transformers 5 writes them without "text_model.".
+[[nodiscard]] weights::KeyMap clip_keys(const weights::KeyMap& names);
 
 }  // namespace xdit::text
