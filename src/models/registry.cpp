@@ -23,18 +23,11 @@ struct Family {
   std::vector<std::string> (*builtin_names)();
   bool (*builtin)(const std::string& name, weights::ModelFiles& files);
 };
-std::vector<std::string> no_builtin_names() {
-  return {};
-}
-bool no_builtin(const std::string& /*name*/, weights::ModelFiles& /*files*/) {
-  return false;
-}
-
 constexpr std::array kFamilies{
     Family{"flux", "FluxPipeline", describe_flux, flux_builtin_names, flux_builtin},
     Family{"sdxl", "StableDiffusionXLPipeline", describe_sdxl, sdxl_builtin_names, sdxl_builtin},
-    Family{"sdxl-refiner", "StableDiffusionXLImg2ImgPipeline", describe_refiner, no_builtin_names,
-           no_builtin},
+    Family{"sdxl-refiner", "StableDiffusionXLImg2ImgPipeline", describe_refiner, refiner_builtin_names,
+           refiner_builtin},
     Family{"sd", "StableDiffusionPipeline", describe_sd, sd_builtin_names, sd_builtin},
 };
 

@@ -4,6 +4,7 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "output/metadata.h"
+#include "pipeline/handoff.h"
 #include "tests/catch.h"
 #include "tests/pipeline/run.h"
 #include "tests/scratch.h"
@@ -146,6 +147,28 @@ TEST_CASE("a VAE with force_upcast decodes what float16 does not hold") {
   CHECK(bytes(upcast.path() / "0.png").size() > 500);
   model.networks.back().not_in_float16 = false;
   CHECK_THROWS_WITH(run(spec, model, plain.path(), recorder), ContainsSubstring("NaN or infinite"));
+}
+
+TEST_CASE("a model and its refiner share the evaluations, in whole steps") {
+  using pipeline::Stage;
+  const nlohmann::json config{{"num_train_timesteps", 1000}};
+  for (const char* name : {"euler", "heun", "dpm-2", "pndm", "dpm++-2m"})
+    for (const double start : {0.0, 0.3, 0.55, 0.8, 1.0}) {
+      CAPTURE(name, start);
+      const auto sampler = schedulers::make_sampler({.name = name, .steps = 10}, config);
+      const auto all = static_cast<std::int64_t>(sampler->timesteps().size());
+      const parallel::Range first = pipeline::evaluations_of(Stage::kFirst, *sampler, start, config);
+      const parallel::Range second = pipeline::evaluations_of(Stage::kSecond, *sampler, start, config);
+      CHECK(first.first == 0);
+      CHECK(second.first == first.count);
+      CHECK(first.count + second.count == all);
+      CHECK((second.count == 0 || second.first % sampler->order() == 0));
+      if (start == 0) CHECK(first.count == 0);
+      if (start == 1) CHECK(second.count == 0);
+    }
+  const auto euler = schedulers::make_sampler({.name = "euler", .steps = 10}, config);
+  CHECK(pipeline::evaluations_of(Stage::kFirst, *euler, 0.8, config).count == 8);
+  CHECK(pipeline::evaluations_of(Stage::kWhole, *euler, 0.8, config).count == 10);
 }
 
 TEST_CASE("the report names every phase, each step, and what was read") {

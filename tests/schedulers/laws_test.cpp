@@ -152,6 +152,20 @@ TEST_CASE("a picture that the model knows comes back, wherever it begins") {
   }
 }
 
+TEST_CASE("what a model predicts may be said instead of read from its config") {
+  const auto stepped = [](const std::string& said, const char* configured) {
+    const auto sampler = make_sampler({.name = "euler", .prediction = said, .steps = 4},
+                                      Json{{"prediction_type", configured}});
+    History history;
+    return sampler->step(1, at::full({3, 2}, 0.5), at::full({3, 2}, 0.25), {}, history);
+  };
+  const at::Tensor epsilon = stepped("auto", "epsilon");
+  const at::Tensor velocity = stepped("auto", "v_prediction");
+  CHECK(!at::allclose(epsilon, velocity));
+  CHECK(at::equal(stepped("epsilon", "v_prediction"), epsilon));
+  CHECK(at::equal(stepped("v-prediction", "epsilon"), velocity));
+}
+
 TEST_CASE("samplers and models that do not fit each other are told apart") {
   CHECK_THAT(refusal({.name = "eulr"}, kNoiseModel, ExitCode::kUsage),
              ContainsSubstring("did you mean euler"));
@@ -166,6 +180,8 @@ TEST_CASE("samplers and models that do not fit each other are told apart") {
   CHECK_THAT(
       refusal({.name = "flow-match-euler", .timestep_spacing = "leading"}, kFlowModel, ExitCode::kUsage),
       ContainsSubstring("timestep_spacing"));
+  CHECK_THAT(refusal({.name = "flow-match-euler", .prediction = "epsilon"}, kFlowModel, ExitCode::kUsage),
+             ContainsSubstring("sampling.prediction"));
   CHECK_THAT(refusal({.name = "lcm", .steps = 51}, kNoiseModel, ExitCode::kUsage), ContainsSubstring("50"));
   CHECK_THAT(refusal({.name = "euler", .steps = 1001}, kNoiseModel, ExitCode::kUsage),
              ContainsSubstring("1000"));

@@ -20,6 +20,7 @@ TEST_CASE("built-in models are as large as the published ones") {
   const std::map<std::string, std::vector<std::int64_t>> sizes{
       {"sdxl", {123'060'480, 694'659'840, 2'567'463'684, kDecoder}},
       {"stabilityai/stable-diffusion-xl-base-1.0", {123'060'480, 694'659'840, 2'567'463'684, kDecoder}},
+      {"sdxl-refiner", {694'659'840, 2'259'526'660, kDecoder}},
       {"sd15", {123'060'480, 859'520'964, kDecoder}},
       {"SD21", {340'387'840, 865'910'724, kDecoder}},
   };

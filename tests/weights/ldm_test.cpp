@@ -97,7 +97,9 @@ std::string published(const TemporaryFolder& folder, const Model& builtin) {
       prefix = sdxl ? "conditioner.embedders.0.transformer." : "cond_stage_model.transformer.";
     } else {
       modules = openclip_modules(component.config.at("num_hidden_layers"));
-      prefix = sdxl ? "conditioner.embedders.1.model." : "cond_stage_model.model.";
+      prefix = sdxl                               ? "conditioner.embedders.1.model."
+               : builtin.family == "sdxl-refiner" ? "conditioner.embedders.0.model."
+                                                  : "cond_stage_model.model.";
     }
     for (const weights::Parameter& parameter : network.parameters)
       for (const weights::Wanted& part : parameter.parts) {
@@ -126,7 +128,7 @@ std::string published(const TemporaryFolder& folder, const Model& builtin) {
 }
 
 TEST_CASE("without a base, the published models' files give the published configs") {
-  for (const char* name : {"sdxl", "sd15", "sd21"}) {
+  for (const char* name : {"sdxl", "sdxl-refiner", "sd15", "sd21"}) {
     CAPTURE(name);
     const TemporaryFolder folder;
     const Model builtin = open(name, {}, {}, true);

@@ -45,6 +45,22 @@ json sd_unet(const json& heads, std::int64_t text_width, bool linear_projection,
           {"sample_size", side}};
 }
 
+json refiner_unet() {
+  return {
+      {"block_out_channels", {384, 768, 1536, 1536}},
+      {"attention_head_dim", {6, 12, 24, 24}},
+      {"transformer_layers_per_block", 4},
+      {"cross_attention_dim", 1280},
+      {"layers_per_block", 2},
+      {"use_linear_projection", true},
+      {"addition_embed_type", "text_time"},
+      {"addition_time_embed_dim", 256},
+      {"projection_class_embeddings_input_dim", 2560},
+      {"down_block_types", {"DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"}},
+      {"up_block_types", {"UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"}},
+      {"sample_size", 128}};
+}
+
 json sdxl_unet() {
   return {{"block_out_channels", {320, 640, 1280}},
           {"attention_head_dim", {5, 10, 20}},
@@ -76,6 +92,26 @@ bool sdxl_builtin(const std::string& name, weights::ModelFiles& files) {
   add_builtin_part(files, "vae", "AutoencoderKL", vae(0.13025, true));
   files.scheduler_config = scheduler_config("EulerDiscreteScheduler", "epsilon");
   return true;
+}
+
+std::vector<std::string> refiner_builtin_names() {
+  return {"stable-diffusion-xl-refiner-1.0", "sdxl-refiner"};
+}
+
+bool refiner_builtin(const std::string& name, weights::ModelFiles& files) {
+  const std::string published = builtin_name(name, refiner_builtin_names());
+  if (published.empty()) return false;
+  set_builtin(files, published, "StableDiffusionXLImg2ImgPipeline");
+  add_builtin_part(files, "text_encoder_2", "CLIPTextModelWithProjection", clip(1280, 5120, 32, 20, "gelu"));
+  add_builtin_part(files, "unet", "UNet2DConditionModel", refiner_unet());
+  add_builtin_part(files, "vae", "AutoencoderKL", vae(0.13025, true));
+  files.scheduler_config = scheduler_config("EulerDiscreteScheduler", "epsilon");
+  files.settings = refiner_settings();
+  return true;
+}
+
+json refiner_settings() {
+  return {{"requires_aesthetics_score", true}, {"force_zeros_for_empty_prompt", false}};
 }
 
 std::vector<std::string> sd_builtin_names() {

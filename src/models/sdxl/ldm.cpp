@@ -239,8 +239,7 @@ void open_ldm(ModelFiles& files) {
                           "a model that makes pictures from text");
   files.class_name = pipeline_of(files, file);
   const bool sdxl = files.class_name != kSd;
-  if (files.class_name == kRefiner && files.settings.empty())
-    files.settings = {{"requires_aesthetics_score", true}, {"force_zeros_for_empty_prompt", false}};
+  if (files.class_name == kRefiner && files.settings.empty()) files.settings = refiner_settings();
   const bool velocity = holds(file, "v_pred");
   const bool zero_snr = holds(file, "ztsnr");
   std::erase_if(file.tensors, [](const auto& entry) { return is_unused(entry.first); });
