@@ -15,6 +15,7 @@ namespace {
 
 std::vector<bool> having_some(const std::vector<comm::Range>& rows) {
   std::vector<bool> some;
+  some.reserve(rows.size());
   for (const comm::Range& range : rows) some.push_back(range.count > 0);
   return some;
 }

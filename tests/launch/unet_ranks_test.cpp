@@ -78,32 +78,32 @@ TEST_CASE(
     spec.prompts.pop_back();
     spec.image = {.width = 56, .height = 88, .count = 2};
     spec.sampling.scheduler = "heun";  // two evaluations a step
-    spec.sampling.steps = 4;
+    spec.sampling.steps = 3;
     spec.sampling.cfg_scale = 3;
     spec.output.metadata = false;
     spec.parallel = parallel;
     spec.parallel.gpus = std::to_string(ranks);
     const Outcome outcome = run(spec, model, heard, heard.stop);
-    const bool displaced = parallel.patch == config::Patch::kDisplaced && parallel.patch_warmup < 4;
+    const bool displaced = parallel.patch == config::Patch::kDisplaced && parallel.patch_warmup < 3;
     CHECK((outcome.plan.grade == config::Allow::kApproximate) == displaced);
     CHECK(heard.warnings.size() == (displaced ? 1 : 0));
     return pngs(folder.path());
   };
-  const config::RunSpec::Parallel three{
-      .data = 1, .cfg = 1, .gather = 3, .patch = config::Patch::kDisplaced, .patch_warmup = 1};
-  const std::vector<std::string> alone = made({}, 1), displaced = made(three, 3);
+  const config::RunSpec::Parallel two{
+      .data = 1, .cfg = 1, .gather = 2, .patch = config::Patch::kDisplaced, .patch_warmup = 1};
+  const std::vector<std::string> alone = made({}, 1), displaced = made(two, 2);
   CHECK(displaced.size() == 2);
   CHECK(displaced[0] != alone[0]);
-  CHECK((made(three, 3) == displaced));
-  config::RunSpec::Parallel others = three;
+  CHECK((made(two, 2) == displaced));
+  config::RunSpec::Parallel others = two;
   others.cfg = 2;
-  CHECK((made(others, 6) == displaced));  // prompts on ranks of their own
-  others = three;
+  CHECK((made(others, 4) == displaced));  // prompts on ranks of their own
+  others = two;
   others.data = 2;
-  CHECK((made(others, 6) == displaced));  // pictures, too
-  others = three;
-  others.patch_warmup = 4;
-  CHECK((made(others, 3) == alone));
+  CHECK((made(others, 4) == displaced));  // pictures, too
+  others = two;
+  others.patch_warmup = 3;
+  CHECK((made(others, 2) == alone));
 }
 
 TEST_CASE("nor do pictures that a refiner finishes, alone and in a batch") {

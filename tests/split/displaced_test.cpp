@@ -14,7 +14,7 @@
 namespace xdit::parallel {
 namespace {
 
-constexpr std::int64_t kSteps = 5;
+constexpr std::int64_t kSteps = 4;
 constexpr std::int64_t kBranches = 2;
 
 double relative(const at::Tensor& x, const at::Tensor& reference) {
@@ -88,9 +88,8 @@ void check_walk(const std::string& model, const std::vector<std::int64_t>& lengt
       };
       return predictions(walk, patches, own, begin, branches);
     };
-    tests::expect(at::equal(picture(kSteps), exact), "all steps warm up: equal to one rank");
     const at::Tensor once = picture(1), later = picture(3);
-    tests::expect(at::equal(picture(kSteps), exact), "nothing is left of the picture before");
+    tests::expect(at::equal(picture(kSteps), exact), "all steps warm up: equal to one rank");
     tests::expect(at::equal(picture(1), once), "the same picture again");
     const at::Tensor second = once.view({kSteps, kBranches, once.size(1), once.size(2), once.size(3)});
     tests::expect(at::equal(picture(1, {1}), second.select(1, 1)), "each prompt has its own rows");
