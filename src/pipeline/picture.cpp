@@ -31,4 +31,21 @@ std::vector<std::uint8_t> to_rgb(const at::Tensor& picture) {
   return {first, first + bytes.numel()};
 }
 
+std::map<std::string, std::string> recorded_grid(const parallel::Plan& plan) {
+  std::map<std::string, std::string> grid;
+  if (plan.grade == config::Allow::kExact) return grid;
+  const parallel::Mesh& mesh = plan.mesh;
+  for (const auto& [name, degree] : {std::pair{"pipefusion", mesh.pipefusion},
+                                     {"pipefusion_warmup", mesh.pipefusion > 1 ? plan.warmup : 1},
+                                     {"ring", mesh.ring},
+                                     {"tensor", mesh.tensor}})
+    if (degree > 1) grid[name] = std::to_string(degree);
+  if (plan.displaced) {
+    grid["patch"] = "displaced";
+    grid["patch_warmup"] = std::to_string(plan.warmup);
+    grid["gather"] = std::to_string(mesh.gather);
+  }
+  return grid;
+}
+
 }  // namespace xdit::pipeline

@@ -4,9 +4,12 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
+#include <string>
 #include <vector>
 
 #include "models/registry.h"
+#include "parallel/plan.h"
 
 namespace xdit::pipeline {
 
@@ -29,5 +32,8 @@ class PictureNoise {
 
 /// [3, H, W] in 0..1 -> RGB bytes [H, W, 3].
 [[nodiscard]] std::vector<std::uint8_t> to_rgb(const at::Tensor& picture);
+
+/// What a picture's metadata tells of a plan that is not exact; else nothing, since the bytes are the same.
+[[nodiscard]] std::map<std::string, std::string> recorded_grid(const parallel::Plan& plan);
 
 }  // namespace xdit::pipeline

@@ -373,18 +373,7 @@ output::PictureRecord RankRun::record_of(const config::Picture& picture) const {
   output::PictureRecord record = output::record_of(
       job_.spec, picture, (job_.named != nullptr ? *job_.named : job_.model).files.name, job_.model_hash);
   record.mode = job_.plan.grade;
-  if (record.mode == config::Allow::kExact) return record;
-  const parallel::Mesh& mesh = job_.plan.mesh;
-  for (const auto& [name, degree] : {std::pair{"pipefusion", mesh.pipefusion},
-                                     {"pipefusion_warmup", mesh.pipefusion > 1 ? job_.plan.warmup : 1},
-                                     {"ring", mesh.ring},
-                                     {"tensor", mesh.tensor}})
-    if (degree > 1) record.grid[name] = std::to_string(degree);
-  if (job_.plan.displaced) {
-    record.grid["patch"] = "displaced";
-    record.grid["patch_warmup"] = std::to_string(job_.plan.warmup);
-    record.grid["gather"] = std::to_string(mesh.gather);
-  }
+  record.grid = recorded_grid(job_.plan);
   return record;
 }
 
