@@ -29,9 +29,8 @@ struct RunSpec {
     friend bool operator==(const Model&, const Model&) = default;
   };
   struct Image {
-    std::int64_t width = 1024;   ///< pixels
-    std::int64_t height = 1024;  ///< pixels
-    std::int64_t count = 1;      ///< pictures a prompt and seed; picture i takes seed + i
+    std::int64_t width = 1024, height = 1024;  ///< pixels
+    std::int64_t count = 1;                    ///< pictures a prompt and seed; picture i takes seed + i
     friend bool operator==(const Image&, const Image&) = default;
   };
   struct Sampling {
@@ -67,10 +66,8 @@ struct RunSpec {
   };
   struct Output {
     std::string path = "out/{seed}.png";  ///< template
-    bool metadata = true;
-    bool overwrite = false;
-    std::string report;  ///< file, or empty
-    std::string trace;   ///< file, or empty
+    bool metadata = true, overwrite = false;
+    std::string report, trace;  ///< files, or empty
     friend bool operator==(const Output&, const Output&) = default;
   };
   struct Runtime {

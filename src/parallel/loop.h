@@ -51,12 +51,10 @@ class LocalGuide final : public Guide {
 [[nodiscard]] at::Tensor guided(const at::Tensor& positive, const at::Tensor& negative,
                                 const Guidance& guidance);
 
-/// Called after each evaluation with its number in the run (1-based) and the latents; undefined where the
-/// rank does not hold them.
+/// Called after each evaluation with its number in the run (1-based) and the latents where the rank has them.
 using OnStep = std::function<void(std::int64_t step, const at::Tensor& latents)>;
 
-/// Standard normal noise for this rank's latents: each call draws the whole picture's, so that it does not
-/// depend on the ranks, and gives this rank's part.
+/// This rank's part of standard normal noise: each call draws the whole picture's, whatever the ranks.
 using OnDraw = std::function<at::Tensor(schedulers::Draw draw)>;
 
 /// Where a picture begins, and ends.
