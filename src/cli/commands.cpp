@@ -3,7 +3,8 @@
 namespace xdit::cli {
 
 std::vector<Command> commands() {
-  return {generate_command(), batch_command(), inspect_command(), list_command(), verify_command()};
+  return {generate_command(), batch_command(), worker_command(),
+          inspect_command(),  list_command(),  verify_command()};
 }
 
 }  // namespace xdit::cli

@@ -75,7 +75,8 @@ ExitCode generate(const Call& call) {
     dry_run(options, run, paths);
     return ExitCode::kOk;
   }
-  console.summary(launch::run(spec, run.model, console, call.stop).report);
+  launch::Ranks ranks;
+  console.summary(launch::run(spec, run.model, ranks, console, call.stop).report);
   return ExitCode::kOk;
 }
 

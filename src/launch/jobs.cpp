@@ -4,7 +4,6 @@
 
 #include "launch/clock.h"
 #include "launch/launch.h"
-#include "launch/spawn.h"
 
 namespace xdit::launch {
 
@@ -22,30 +21,22 @@ PlannedJob plan_job(config::RunSpec spec, const models::Model& model, const para
   return job;
 }
 
-output::Report run_jobs(const std::vector<PlannedJob>& jobs, const models::Model& model,
-                        const std::string& model_hash, const std::vector<std::filesystem::path>& paths,
-                        const parallel::Machine& machine, pipeline::Listener& listener,
-                        const StopToken& stop) {
-  output::Report report;
-  const double started_s = now_s();
-  std::vector<pipeline::RankJob> all;
-  all.reserve(jobs.size());
+void run_jobs(const std::vector<PlannedJob>& jobs, const models::Model& model, const std::string& model_hash,
+              const std::vector<std::filesystem::path>& paths, const parallel::Machine& machine,
+              pipeline::Listener& listener, const StopToken& stop) {
+  Ranks ranks;
   for (const PlannedJob& job : jobs) {
-    std::shared_ptr<const comm::Job> peers;  // made before the ranks are forked, which inherit it
-    if (job.plan.exchanges()) peers = comm::Job::create(static_cast<int>(job.plan.mesh.size()));
-    all.push_back({.spec = job.spec,
-                   .model = model,
-                   .plan = job.plan,
-                   .model_hash = model_hash,
-                   .paths = paths,
-                   .stop = stop,
-                   .peers = peers,
-                   .last = &job == &jobs.back(),
-                   .started_s = started_s});
+    Task task{.spec = job.spec,
+              .machine = machine,
+              .model_hash = model_hash,
+              .last = &job == &jobs.back(),
+              .started_s = now_s(),
+              .umask = current_umask()};
+    for (const config::Picture& picture : job.spec.listed)
+      task.paths[picture.index] = paths.at(static_cast<std::size_t>(picture.index));
+    output::Report report;
+    ranks.make(task, model, job.plan, listener, stop, report);
   }
-  spawn(all, machine.cores, listener, stop, report);
-  report.wall_s = now_s() - started_s;
-  return report;
 }
 
 }  // namespace xdit::launch

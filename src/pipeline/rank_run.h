@@ -30,6 +30,7 @@ class RankRun {
  public:
   RankRun(const RankJob& job, Listener& listener, output::Report& report, Resident& resident);
   void run();
+  void settle();  ///< after a failure: returns when the device works no more
 
  private:
   void encode_new_prompts();  ///< those that no job before had

@@ -1,5 +1,7 @@
 #pragma once
 #include <filesystem>
+#include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -10,8 +12,7 @@
 #include "parallel/plan.h"
 #include "pipeline/rank.h"
 
-extern "C" void xdit_run_rank(const std::vector<xdit::pipeline::RankJob>& jobs,
-                              xdit::pipeline::Listener& listener, xdit::output::Report& report);
+extern "C" xdit::pipeline::Rank* xdit_make_rank();
 
 namespace xdit::test {
 
@@ -40,19 +41,20 @@ inline output::Report run(const config::RunSpec& spec, const models::Model& mode
   output::Report report;
   const parallel::Machine machine{.gpus = {}, .host_memory = std::uint64_t{64} << 30U, .cores = 2};
   const parallel::Plan plan = parallel::make_plan(spec, model, machine);
-  std::vector<std::filesystem::path> paths;
+  std::map<std::int64_t, std::filesystem::path> paths;
   for (const config::Picture& picture : config::pictures(spec))
-    paths.push_back(folder / (std::to_string(picture.index) + ".png"));
-  xdit_run_rank({{.spec = spec,
-                  .model = model,
-                  .plan = plan,
-                  .rank = 0,
-                  .model_hash = std::string(64, '0'),
-                  .paths = paths,
-                  .stop = recorder.stop,
-                  .peers = nullptr,
-                  .started_s = 0}},
-                recorder, report);
+    paths[picture.index] = folder / (std::to_string(picture.index) + ".png");
+  const std::unique_ptr<pipeline::Rank> rank(xdit_make_rank());
+  rank->run({.spec = spec,
+             .model = model,
+             .plan = plan,
+             .rank = 0,
+             .model_hash = std::string(64, '0'),
+             .paths = paths,
+             .stop = recorder.stop,
+             .peers = nullptr,
+             .started_s = 0},
+            recorder, report);
   return report;
 }
 
