@@ -29,6 +29,7 @@ struct Command {
 Command generate_command();  ///< makes pictures; stops between steps when asked to
 Command batch_command();     ///< pictures of a file of prompts; kPartial when some could not be made
 Command worker_command();    ///< jobs on stdin, results on stdout, weights stay
+Command stop_command();      ///< ends the ranks that generate --keep left
 Command inspect_command();   ///< kModel for a model that lacks something
 Command list_command();
 Command verify_command();  ///< kPartial when the files are not equal

@@ -106,25 +106,10 @@ class Worker {
       const auto begin = pictures.begin() + static_cast<std::ptrdiff_t>(first);
       spec.listed.assign(begin,
                          begin + static_cast<std::ptrdiff_t>(std::min(at_once, pictures.size() - first)));
-      make_some(spec, run.model, events);
+      events.add(launch::run(spec, run.model, ranks_, events, stop_, /*last=*/false).report);
+      if (events.failure()) throw *events.failure();
     }
     return true;
-  }
-
-  // Again when a rank was lost, but once.
-  void make_some(config::RunSpec spec, const models::Model& model, WorkerEvents& events) {
-    for (bool again = true; !spec.listed.empty(); again = false) {
-      try {
-        events.add(launch::run(spec, model, ranks_, events, stop_, /*last=*/false).report);
-        if (events.failure()) throw *events.failure();
-        return;
-      } catch (const Error& error) {
-        if (error.code() != ExitCode::kRank || !again || stop_.signal() != 0) throw;
-        events.warn(error.message() + "; the ranks are started again");
-      }
-      std::erase_if(spec.listed, [&](const config::Picture& picture) { return events.made(picture.index); });
-      spec.output.overwrite = true;  // one may have been written and not told
-    }
   }
 
   const Call& call_;

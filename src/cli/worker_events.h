@@ -20,7 +20,6 @@ class WorkerEvents final : public pipeline::Listener {
   explicit WorkerEvents(nlohmann::json id) : id_(std::move(id)) {}
 
   void expect(Pictures pictures) { pictures_ = std::move(pictures); }
-  [[nodiscard]] bool made(std::int64_t index) const { return made_.contains(index); }
   void add(const output::Report& report);  ///< of a part of the job
 
   void begin(std::string_view phase, std::int64_t steps) override;

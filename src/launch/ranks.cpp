@@ -5,7 +5,10 @@
 #include <algorithm>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "launch/rank_process.h"
 
@@ -20,6 +23,32 @@ std::string seats_of(const Task& task, const parallel::Plan& plan) {
   for (const parallel::Gpu& gpu : task.machine.gpus) text += " " + gpu.uuid;
   return text;
 }
+
+// Knows which pictures are there.
+class Noting final : public pipeline::Listener {
+ public:
+  explicit Noting(pipeline::Listener& to) : to_(to) {}
+  void begin(std::string_view phase, std::int64_t steps) override { to_.begin(phase, steps); }
+  void advance(std::int64_t done) override { to_.advance(done); }
+  void finish() override { to_.finish(); }
+  void picture(std::int64_t index) override {
+    made_.insert(index);
+    to_.picture(index);
+  }
+  void warn(std::string_view line) override { to_.warn(line); }
+  void failed(std::int64_t index, const Error& why) override {
+    made_.insert(index);
+    to_.failed(index, why);
+  }
+  [[nodiscard]] std::vector<config::Picture> others(std::vector<config::Picture> all) const {
+    std::erase_if(all, [&](const config::Picture& picture) { return made_.contains(picture.index); });
+    return all;
+  }
+
+ private:
+  pipeline::Listener& to_;
+  std::set<std::int64_t> made_;
+};
 
 }  // namespace
 
@@ -47,6 +76,24 @@ void Ranks::start(const Task& task, const models::Model& model, const parallel::
 }
 
 void Ranks::make(const Task& task, const models::Model& model, const parallel::Plan& plan,
+                 pipeline::Listener& listener, const StopToken& stop, output::Report& report) {
+  Noting noting(listener);
+  const output::Report before = report;
+  try {
+    return work(task, model, plan, noting, stop, report);
+  } catch (const Error& error) {
+    if (!stay_ || error.code() != ExitCode::kRank || stop.signal() != 0) throw;
+    listener.warn(error.message() + "; ranks are started again");
+  }
+  Task rest = task;
+  rest.spec.listed = noting.others(config::pictures(task.spec));
+  rest.spec.output.overwrite = true;  // one may have been written and not told
+  if (rest.spec.listed.empty()) return;
+  report = before;
+  work(rest, model, parallel::make_plan(rest.spec, model, rest.machine), listener, stop, report);
+}
+
+void Ranks::work(const Task& task, const models::Model& model, const parallel::Plan& plan,
                  pipeline::Listener& listener, const StopToken& stop, output::Report& report) {
   nlohmann::json message{{"task", json_of(task)}};
   std::string seats = seats_of(task, plan);

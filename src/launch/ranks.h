@@ -32,13 +32,16 @@ class Makers {
 /// other devices, or of which one is lost, are replaced at the next task.
 class Ranks final : public Makers {
  public:
-  /// `stay`: as Supervisor's. `aside` is looked at while they work.
+  /// `stay`: as Supervisor's; and when one is lost in a task, others make the rest of it, but once. `aside`
+  /// is looked at while they work.
   explicit Ranks(bool stay = false, const Aside& aside = kNone) : stay_(stay), aside_(aside) {}
 
   void make(const Task& task, const models::Model& model, const parallel::Plan& plan,
             pipeline::Listener& listener, const StopToken& stop, output::Report& report) override;
 
  private:
+  void work(const Task& task, const models::Model& model, const parallel::Plan& plan,
+            pipeline::Listener& listener, const StopToken& stop, output::Report& report);
   void start(const Task& task, const models::Model& model, const parallel::Plan& plan);
 
   static const Aside kNone;
