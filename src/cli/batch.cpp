@@ -29,7 +29,6 @@ using Pictures = BatchConsole::Pictures;
 
 constexpr std::size_t kMaxFile = std::size_t{256} << 20U;
 constexpr std::size_t kPromptsAtOnce = 256;  // embeddings of FLUX.1: 1 GB
-constexpr std::size_t kJobsAtOnce = 256;     // each takes a file descriptor or two
 constexpr double kMaxPauseS = 60;
 
 [[noreturn]] void misuse(const std::string& what, const std::string& flag, const std::string& fix = {}) {
@@ -183,17 +182,6 @@ std::vector<launch::PlannedJob> plan(Batch& batch, const std::set<std::int64_t>&
   return jobs;
 }
 
-void make(const std::vector<launch::PlannedJob>& jobs, const Batch& batch, const Prepared& run,
-          const parallel::Machine& machine, BatchConsole& console, const StopToken& stop) {
-  for (std::size_t at = 0; at < jobs.size(); at += kJobsAtOnce) {
-    const auto first = jobs.begin() + static_cast<std::ptrdiff_t>(at);
-    const std::vector<launch::PlannedJob> some(
-        first, first + static_cast<std::ptrdiff_t>(std::min(kJobsAtOnce, jobs.size() - at)));
-    static_cast<void>(
-        launch::run_jobs(some, run.models(), batch.model_hash, batch.paths, machine, console, stop));
-  }
-}
-
 bool may_pass(ExitCode code) {
   return code == ExitCode::kRank || code == ExitCode::kDevice || code == ExitCode::kMemory ||
          code == ExitCode::kOutput || code == ExitCode::kInternal;
@@ -215,7 +203,8 @@ void make_all(Batch& batch, const std::set<std::int64_t>& wanted, const Prepared
     const parallel::Machine machine = launch::this_machine();  // a lost GPU is not there any more
     const std::size_t before = console.made();
     try {
-      make(plan(batch, wanted, run, machine, console), batch, run, machine, console, stop);
+      launch::run_jobs(plan(batch, wanted, run, machine, console), run.models(), batch.model_hash, batch.paths,
+                       machine, console, stop);
       return;
     } catch (const Error& error) {
       if (console.made() > before) {

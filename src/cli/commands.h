@@ -29,6 +29,8 @@ struct Command {
 Command generate_command();  ///< makes pictures; stops between steps when asked to
 Command batch_command();     ///< pictures of a file of prompts; kPartial when some could not be made
 Command sweep_command();     ///< a run a point of a profile; kPartial when some failed or pictures differ
+Command worker_command();    ///< jobs on stdin, results on stdout, weights stay
+Command stop_command();
 Command completion_command();
 Command inspect_command();  ///< kModel for a model that lacks something
 Command list_command();

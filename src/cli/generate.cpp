@@ -4,6 +4,7 @@
 #include <ctime>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <random>
 
 #include "cli/commands.h"
@@ -13,12 +14,15 @@
 #include "config/values.h"
 #include "core/error.h"
 #include "launch/join.h"
+#include "launch/kept_ranks.h"
 #include "launch/launch.h"
 #include "output/path_template.h"
 #include "parallel/plan.h"
 
 namespace xdit::cli {
 namespace {
+
+constexpr double kMostKeptS = 86400;
 
 using Paths = std::vector<std::filesystem::path>;
 
@@ -57,8 +61,22 @@ void dry_run(const GenerateOptions& options, const Prepared& run, const Paths& p
   for (const std::filesystem::path& path : paths) print(as_comment(path.string()));
 }
 
+std::optional<double> kept_seconds(const std::string& text) {
+  if (text.empty()) return std::nullopt;
+  const std::optional<double> seconds = config::parse_duration(text);
+  if (!seconds || *seconds > kMostKeptS)
+    throw Error(ExitCode::kUsage,
+                fmt::format("expected a duration (30s, 10m) up to 24h, found {}", config::in_quotes(text)),
+                "--keep", "--keep 10m");
+  if (launch::joined_place(&std::getenv))
+    throw Error(ExitCode::kUsage, "ranks that another launcher started end with it", "--keep",
+                "xdit-gen alone");
+  return seconds;
+}
+
 ExitCode generate(const Call& call) {
   const GenerateOptions options = read_generate_options(call.flags, std::cin);
+  const std::optional<double> keep_s = kept_seconds(call.flags.last("--keep"));
   call.stop.check();           // stdin may have waited for long
   std::random_device entropy;  // 32 bits: short enough to type again
   const Prepared run = prepare(options, call.environment, [&] {
@@ -78,7 +96,8 @@ ExitCode generate(const Call& call) {
     dry_run(options, run, paths);
     return ExitCode::kOk;
   }
-  console.summary(launch::run(spec, run.models(), console, call.stop).report);
+  launch::KeptRanks ranks(keep_s);
+  console.summary(launch::run(spec, run.models(), ranks, console, call.stop).report);
   return ExitCode::kOk;
 }
 
@@ -89,8 +108,25 @@ Command generate_command() {
           .arguments = "",
           .positionals = 0,
           .meaning = "pictures from prompts",
-          .add_flags = add_generate_flags,
+          .add_flags =
+              [](Parser& parser) {
+                add_generate_flags(parser);
+                parser.value("--keep", "10m", "leaves ranks and weights for the next generate, so long");
+              },
           .run = generate};
+}
+
+Command stop_command() {
+  const auto stop = [](const Call&) {
+    print(launch::end_kept_ranks() ? "ended the ranks that stayed\n" : "no ranks stay\n");
+    return ExitCode::kOk;
+  };
+  return {.name = "stop",
+          .arguments = "",
+          .positionals = 0,
+          .meaning = "ends the ranks that generate --keep left",
+          .add_flags = [](Parser&) {},
+          .run = stop};
 }
 
 }  // namespace xdit::cli

@@ -152,7 +152,8 @@ void make(const Sweep& sweep, SweepPoint& point, const StopToken& stop) {
   fs::remove(point.report(), ignored);
   write_file_atomically(point.profile(), config::to_yaml(spec), spec.output.overwrite);
   PointConsole console(sweep.options, spec, point.run->model.files.name, point.pictures);
-  console.summary(launch::run(spec, point.run->model, console, stop).report);
+  launch::Ranks ranks;
+  console.summary(launch::run(spec, point.run->models(), ranks, console, stop).report);
 }
 
 // Runs what is not complete yet. False when pictures differ that must not.

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "core/error.h"
@@ -14,6 +15,7 @@ struct Job::Header {
   std::uint64_t magic;
   std::int64_t size;
   alignas(64) std::int64_t aborted;  // 0, or the rank + 2
+  std::int64_t left;                 // ranks
 };
 
 namespace {
@@ -85,6 +87,20 @@ std::optional<int> Job::aborted() const noexcept {
   const std::int64_t word = std::atomic_ref(header().aborted).load(std::memory_order_acquire);
   if (word == 0) return std::nullopt;
   return static_cast<int>(word) - 2;
+}
+
+void Job::leave(std::chrono::nanoseconds patience) const {
+  const std::atomic_ref left(header().left);
+  ++left;
+  const auto until = std::chrono::steady_clock::now() + patience;
+  while (left < size() && std::chrono::steady_clock::now() < until)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+}
+
+void Job::renew() const noexcept {
+  header().aborted = 0;
+  header().left = 0;
+  for (int rank = 0; rank < size(); ++rank) card(rank) = {};
 }
 
 }  // namespace xdit::comm

@@ -1,4 +1,5 @@
 #pragma once
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -21,7 +22,8 @@ class Store {
 };
 
 /// What all ranks of a job on one machine share from the start: the abort word and a card a rank, on which it
-/// leaves the handle of its first block. One Job has one Group::world. Nothing of it has a name.
+/// leaves the handle of its first block. One Job has one Group::world until it is renewed. Nothing of it has
+/// a name.
 class Job {
  public:
   /// In the launcher: children inherit the mapping (fork) or descriptor() (exec; it is close-on-exec).
@@ -37,6 +39,11 @@ class Job {
   /// Whoever waits throws within 0.1 s. `rank` is the one that failed, -1 for none; the first call wins.
   void abort(int rank) const noexcept;
   [[nodiscard]] std::optional<int> aborted() const noexcept;  ///< the failed rank
+  /// Of an aborted job: this rank writes to no peer's memory any more. Returns when that is so of all of
+  /// them, or after `patience`.
+  void leave(std::chrono::nanoseconds patience) const;
+  /// As created, for ranks that have all left or finished.
+  void renew() const noexcept;
 
   struct Card {
     alignas(64) std::uint64_t ready;  ///< raised to 1 once the rest is valid

@@ -210,6 +210,10 @@ std::vector<BatchLine> read_yaml(std::string_view text, const std::string& name)
 
 }  // namespace
 
+BatchLine read_batch_line(const Json& object, const std::string& where) {
+  return line_of(where, [&](BatchLine& line) { add_json("", object, line); });
+}
+
 BatchFormat batch_format(const std::string& name, std::string_view text) {
   const std::string ending = name.substr(std::min(name.rfind('.'), name.size()));
   if (ending == ".csv") return BatchFormat::kCsv;

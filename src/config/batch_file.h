@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "config/settings.h"
+#include "core/json.h"
 
 namespace xdit::config {
 
@@ -30,5 +31,8 @@ struct BatchLine {
 /// Error(kUsage).
 [[nodiscard]] std::vector<BatchLine> read_batch(std::string_view text, const std::string& name,
                                                 BatchFormat format);
+
+/// The line that a JSON object is.
+[[nodiscard]] BatchLine read_batch_line(const Json& object, const std::string& where);
 
 }  // namespace xdit::config

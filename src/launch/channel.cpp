@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
@@ -16,15 +17,21 @@ std::pair<Channel, Channel> Channel::make() {
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0)
     throw Error(ExitCode::kRank, std::string("cannot start a rank: ") + std::strerror(errno), {},
                 "a higher limit of open files (ulimit -n)");
-  return {Channel(ends[0]), Channel(ends[1])};
+  return {Channel(File(ends[0])), Channel(File(ends[1]))};
 }
 
 void Channel::send(const json& message) const {
-  const std::string line = message.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
-  for (std::size_t sent = 0; sent < line.size();) {
-    const ssize_t count = ::send(descriptor(), line.data() + sent, line.size() - sent, MSG_NOSIGNAL);
+  std::string bytes(sizeof(std::uint64_t), '\0');
+  json::to_cbor(message, bytes);
+  const std::uint64_t length = bytes.size() - sizeof length;
+  std::memcpy(bytes.data(), &length, sizeof length);
+  for (std::size_t sent = 0; sent < bytes.size();) {
+    const ssize_t count = ::send(descriptor(), bytes.data() + sent, bytes.size() - sent, MSG_NOSIGNAL);
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return;
+    if (count < 0) {
+      ::shutdown(descriptor(), SHUT_RDWR);  // half a message may have gone
+      return;
+    }
     sent += static_cast<std::size_t>(count);
   }
 }
@@ -34,14 +41,14 @@ bool Channel::receive(std::vector<json>& messages) {
   const ssize_t count = ::recv(descriptor(), bytes.data(), bytes.size(), MSG_DONTWAIT);
   if (count < 0) return errno == EINTR || errno == EAGAIN;
   if (count == 0) return false;
-  const std::size_t searched = partial_.size();
   partial_.append(bytes.data(), static_cast<std::size_t>(count));
   std::size_t begin = 0;
-  for (std::size_t end = partial_.find('\n', searched); end != std::string::npos;
-       end = partial_.find('\n', begin)) {
-    messages.push_back(json::parse(partial_.begin() + static_cast<std::ptrdiff_t>(begin),
-                                   partial_.begin() + static_cast<std::ptrdiff_t>(end)));
-    begin = end + 1;
+  for (std::uint64_t length = 0; partial_.size() - begin >= sizeof length; begin += length) {
+    std::memcpy(&length, partial_.data() + begin, sizeof length);
+    if (partial_.size() - begin - sizeof length < length) break;
+    begin += sizeof length;
+    const auto* const message = partial_.data() + begin;
+    messages.push_back(json::from_cbor(message, message + length));
   }
   partial_.erase(0, begin);
   return true;

@@ -4,7 +4,6 @@
 
 #include "launch/clock.h"
 #include "launch/launch.h"
-#include "launch/spawn.h"
 #include "launch/stages.h"
 
 namespace xdit::launch {
@@ -12,7 +11,7 @@ namespace xdit::launch {
 PlannedJob plan_job(config::RunSpec spec, const Models& models, const parallel::Machine& machine) {
   PlannedJob job{.spec = std::move(spec), .plan = {}};
   job.plan = parallel::make_plan(job.spec, models.model, machine);
-  job.refiner_plan = plan_refiner(job.spec, models, job.plan, machine);
+  static_cast<void>(plan_refiner(job.spec, models, job.plan, machine));  // which ranks will do, too
   std::set<std::pair<std::int64_t, std::int64_t>> shares;  // first and count, one of each picture's ranks
   for (const parallel::RankPlan& rank : job.plan.ranks)
     if (rank.pictures.count > 0) shares.emplace(rank.pictures.first, rank.pictures.count);
@@ -24,34 +23,22 @@ PlannedJob plan_job(config::RunSpec spec, const Models& models, const parallel::
   return job;
 }
 
-output::Report run_jobs(const std::vector<PlannedJob>& jobs, const Models& models,
-                        const std::string& model_hash, const std::vector<std::filesystem::path>& paths,
-                        const parallel::Machine& machine, pipeline::Listener& listener,
-                        const StopToken& stop) {
-  output::Report report;
-  const double started_s = now_s();
-  std::vector<pipeline::RankJob> all;
-  all.reserve(2 * jobs.size());
-  const bool stay = std::all_of(jobs.begin(), jobs.end(), [&](const PlannedJob& job) {
-    return fit_together(job.spec, job.plan, job.refiner_plan, machine);
-  });
+void run_jobs(const std::vector<PlannedJob>& jobs, const Models& models, const std::string& model_hash,
+              const std::vector<std::filesystem::path>& paths, const parallel::Machine& machine,
+              pipeline::Listener& listener, const StopToken& stop) {
+  Ranks ranks;
   for (const PlannedJob& job : jobs) {
-    std::shared_ptr<const comm::Job> peers;  // made before the ranks are forked, which inherit it
-    if (job.plan.exchanges()) peers = comm::Job::create(static_cast<int>(job.plan.mesh.size()));
-    const pipeline::RankJob one{.spec = job.spec,
-                                .model = models.model,
-                                .plan = job.plan,
-                                .model_hash = model_hash,
-                                .paths = paths,
-                                .stop = stop,
-                                .peers = peers,
-                                .last = !stay || &job == &jobs.back(),
-                                .started_s = started_s};
-    add_stages(all, one, models, job.refiner_plan);
+    Task task{.spec = job.spec,
+              .machine = machine,
+              .model_hash = model_hash,
+              .last = &job == &jobs.back(),
+              .started_s = now_s(),
+              .umask = current_umask()};
+    for (const config::Picture& picture : job.spec.listed)
+      task.paths[picture.index] = paths.at(static_cast<std::size_t>(picture.index));
+    output::Report report;
+    ranks.make(task, models, job.plan, listener, stop, report);
   }
-  spawn(all, machine.cores, listener, stop, report);
-  report.wall_s = now_s() - started_s;
-  return report;
 }
 
 }  // namespace xdit::launch

@@ -12,7 +12,6 @@
 #include "launch/clock.h"
 #include "launch/join.h"
 #include "launch/rank_process.h"
-#include "launch/spawn.h"
 #include "launch/stages.h"
 #include "output/path_template.h"
 #include "weights/model_files.h"
@@ -39,10 +38,17 @@ std::string device_name(const parallel::Machine& machine, const config::RunSpec&
   return machine.gpus.at(static_cast<std::size_t>(device)).name;
 }
 
+// This process is the rank.
+void run_joined(const pipeline::RankJob& job, pipeline::Listener& listener, output::Report& report) {
+  const std::unique_ptr<pipeline::Rank> rank = make_rank();
+  report.phases.push_back({"start", 0, now_s() - job.started_s, job.rank, -1, -1});
+  rank->run(job, listener, report);
+}
+
 }  // namespace
 
-Outcome run(const config::RunSpec& asked, const Models& models, pipeline::Listener& listener,
-            const StopToken& stop) {
+Outcome run(const config::RunSpec& asked, const Models& models, Makers& makers,
+            pipeline::Listener& listener, const StopToken& stop, bool last) {
   Outcome outcome;
   const models::Model& model = models.model;
   const double started_s = now_s();
@@ -56,7 +62,7 @@ Outcome run(const config::RunSpec& asked, const Models& models, pipeline::Listen
   if (place && models.refiner != nullptr)
     throw Error(ExitCode::kUsage, "the refiner works on ranks that xdit-gen starts itself", "--refiner",
                 "--gpus, without torchrun, srun or mpirun");
-  const std::optional<parallel::Plan> refiner_plan = plan_refiner(spec, models, outcome.plan, machine);
+  static_cast<void>(plan_refiner(spec, models, outcome.plan, machine));  // which ranks will do, too
   const std::int64_t first_rank = place ? place->rank : 0;
   if (first_rank == 0)
     for (const std::string& note : outcome.plan.notes) listener.warn(note);
@@ -69,31 +75,33 @@ Outcome run(const config::RunSpec& asked, const Models& models, pipeline::Listen
   for (const auto& [name, degree] : outcome.plan.mesh.degrees()) report.grid[name] = degree;
   report.pictures = outcome.paths;
 
-  std::shared_ptr<const comm::Job> peers;  // made before the ranks are forked, which inherit it
-  std::optional<pipeline::Meeting> meeting;
-  if (outcome.plan.exchanges()) {
-    if (place)
-      meeting = meeting_place(&std::getenv);
-    else
-      peers = comm::Job::create(static_cast<int>(outcome.plan.mesh.size()));
-  }
-  const pipeline::RankJob job{.spec = spec,
-                              .model = model,
-                              .plan = outcome.plan,
-                              .rank = first_rank,
-                              .model_hash = report.model_hash,
-                              .paths = outcome.paths,
-                              .stop = stop,
-                              .peers = peers,
-                              .meeting = meeting,
-                              .started_s = started_s};
-  if (!place) {
-    std::vector<pipeline::RankJob> jobs;
-    add_stages(jobs, job, models, refiner_plan);
-    spawn(jobs, machine.cores, listener, stop, report);
-  } else {
+  std::map<std::int64_t, std::filesystem::path> paths;
+  for (std::size_t i = 0; i < pictures.size(); ++i) paths[pictures[i].index] = outcome.paths[i];
+  if (place) {
+    std::optional<pipeline::Meeting> meeting;
+    if (outcome.plan.exchanges()) meeting = meeting_place(&std::getenv);
     WithoutProgress quiet(listener);
-    run_rank({job}, first_rank == 0 ? listener : static_cast<pipeline::Listener&>(quiet), report);
+    run_joined({.spec = spec,
+                .model = model,
+                .plan = outcome.plan,
+                .rank = first_rank,
+                .model_hash = report.model_hash,
+                .paths = paths,
+                .stop = stop,
+                .peers = nullptr,
+                .meeting = meeting,
+                .started_s = started_s},
+               first_rank == 0 ? listener : static_cast<pipeline::Listener&>(quiet), report);
+  } else {
+    makers.make({.spec = spec,
+                 .machine = machine,
+                 .paths = std::move(paths),
+                 .model_hash = report.model_hash,
+                 .weights = weights_text(spec, models, report.model_hash),
+                 .last = last,
+                 .started_s = started_s,
+                 .umask = current_umask()},
+                models, outcome.plan, listener, stop, report);
   }
   for (output::RankUse& use : report.ranks) {
     const std::int64_t device = outcome.plan.ranks.at(static_cast<std::size_t>(use.rank)).device;

@@ -7,6 +7,7 @@
 #include "config/run_spec.h"
 #include "config/settings.h"
 #include "core/stop.h"
+#include "launch/ranks.h"
 #include "models/registry.h"
 #include "output/report.h"
 #include "parallel/plan.h"
@@ -18,30 +19,22 @@ namespace xdit::launch {
 /// is made. No driver: no GPUs.
 [[nodiscard]] parallel::Machine this_machine();
 
-/// The models of a run: one, or one that begins pictures and one that finishes them.
-struct Models {
-  Models(const models::Model& begins, const models::Model* finishes = nullptr)
-      : model(begins), refiner(finishes) {}
-  const models::Model& model;
-  const models::Model* refiner;
-};
-
 struct Outcome {
   parallel::Plan plan;
   output::Report report;
   std::vector<std::filesystem::path> paths;  ///< of the pictures, in the run's order
 };
 
-/// Checks the output paths, plans, runs one rank a device and writes the pictures (and report and trace, if
-/// asked). Throws Error; no partial file is left.
-[[nodiscard]] Outcome run(const config::RunSpec& spec, const Models& models, pipeline::Listener& listener,
-                          const StopToken& stop);
+/// Checks the output paths, plans, has the pictures made and writes the report, if asked. Under torchrun,
+/// srun or mpirun this process is a rank itself. Throws Error; no partial file is left. `last`: the ranks
+/// need not stay.
+[[nodiscard]] Outcome run(const config::RunSpec& spec, const Models& models, Makers& makers,
+                          pipeline::Listener& listener, const StopToken& stop, bool last = true);
 
 /// Pictures of one shape, which a RunSpec lists, and who makes them.
 struct PlannedJob {
   config::RunSpec spec;
   parallel::Plan plan;
-  std::optional<parallel::Plan> refiner_plan{};
 };
 /// Deals the pictures out so that they are finished in about their order. Error as make_plan's.
 [[nodiscard]] PlannedJob plan_job(config::RunSpec spec, const Models& models,
@@ -49,10 +42,8 @@ struct PlannedJob {
 
 /// Makes the pictures of all jobs on ranks that stay from the first to the last; `paths` by Picture::index. A
 /// picture that fails alone is told to `listener`. Throws Error; what is finished stays.
-[[nodiscard]] output::Report run_jobs(const std::vector<PlannedJob>& jobs, const Models& models,
-                                      const std::string& model_hash,
-                                      const std::vector<std::filesystem::path>& paths,
-                                      const parallel::Machine& machine, pipeline::Listener& listener,
-                                      const StopToken& stop);
+void run_jobs(const std::vector<PlannedJob>& jobs, const Models& models, const std::string& model_hash,
+              const std::vector<std::filesystem::path>& paths, const parallel::Machine& machine,
+              pipeline::Listener& listener, const StopToken& stop);
 
 }  // namespace xdit::launch

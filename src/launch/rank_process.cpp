@@ -4,11 +4,13 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
+#include <condition_variable>
 #include <csignal>
 #include <cstdlib>
+#include <deque>
 #include <mutex>
 #include <new>
 #include <optional>
@@ -16,8 +18,12 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/stop.h"
 #include "launch/clock.h"
 #include "launch/messages.h"
+#include "launch/stages.h"
+#include "launch/task.h"
+#include "launch/teller.h"
 
 namespace xdit::launch {
 namespace {
@@ -37,102 +43,186 @@ void* open_library(const std::string& path) {
 
 // Opened here and not linked: LibTorch takes half a second to load, and only a rank needs it. Never closed,
 // since LibTorch cannot be unloaded.
-pipeline::RunRank* open_rank_library() {
+pipeline::MakeRank* open_rank_library() {
   // What is loaded already serves the rank library, whatever its RUNPATH says.
   if (const char* folder = std::getenv("XDIT_LIBTORCH"); folder != nullptr && *folder != '\0')
     for (const char* name : {"libtorch_cuda.so", "libtorch.so"})
       static_cast<void>(open_library(fmt::format("{}/torch/lib/{}", folder, name)));
   void* library = open_library(kRankLibrary);  // by the executable's RUNPATH
-  void* entry = ::dlsym(library, pipeline::kRunRankSymbol);
+  void* entry = ::dlsym(library, pipeline::kMakeRankSymbol);
   XDIT_ASSERT(entry != nullptr);
-  return reinterpret_cast<pipeline::RunRank*>(entry);
+  return reinterpret_cast<pipeline::MakeRank*>(entry);
 }
 
-/// The rank's side of the channel: two threads send.
-class Teller final : public pipeline::Listener {
+// What the launcher sends. One thread listens as long as the process lives, and tells that it does.
+class Inbox {
  public:
-  explicit Teller(Channel channel) : channel_(std::move(channel)) {}
+  Inbox(Channel& channel, Teller& teller) : channel_(channel), teller_(teller) {}
 
-  void begin(std::string_view phase, std::int64_t steps) override {
-    tell({{"begin", phase}, {"steps", steps}});
-  }
-  void advance(std::int64_t done) override { tell({{"advance", done}}); }
-  void finish() override { tell({{"finish", true}}); }
-  void picture(std::int64_t index) override { tell({{"picture", index}}); }
-  void warn(std::string_view line) override { tell({{"warn", line}}); }
-  void failed(std::int64_t picture, const Error& why) override {
-    json message = error_message(why);
-    message["failed"] = picture;
-    tell(message);
-  }
-
-  void tell(const json& message) {
-    const std::lock_guard lock(sending_);
-    channel_.send(message);
-  }
-
-  /// Says each `beat_s` that the process lives and hears the launcher; returns when the launcher is gone.
-  void keep_in_touch(StopToken& stop, double beat_s) {
+  void listen(double beat_s) {
     std::vector<json> messages;
+    bool works = true;  // on its first task, even before it has come
     do {
-      tell(json::object());
-      for (const json& message : std::exchange(messages, {})) stop.request(message.at("stop").get<int>());
+      if (works) teller_.tell(json::object());
       pollfd readable{channel_.descriptor(), POLLIN, 0};
-      ::poll(&readable, 1, static_cast<int>(beat_s * 1e3));
-    } while (channel_.receive(messages));
+      ::poll(&readable, 1, works ? static_cast<int>(beat_s * 1e3) : -1);
+      const bool open = channel_.receive(messages);
+      const std::lock_guard lock(mutex_);
+      for (json& message : std::exchange(messages, {})) take(std::move(message));
+      closed_ = !open;
+      works = working_;
+      arrived_.notify_one();
+    } while (!closed_);
+  }
+
+  /// Waits for the next task; nothing once the launcher has gone.
+  [[nodiscard]] std::optional<json> next() {
+    std::unique_lock lock(mutex_);
+    arrived_.wait(lock, [&] { return closed_ || !tasks_.empty(); });
+    if (tasks_.empty()) return std::nullopt;
+    json task = std::move(tasks_.front());
+    tasks_.pop_front();
+    return task;
+  }
+  void done() {
+    const std::lock_guard lock(mutex_);
+    working_ = false;
+  }
+  [[nodiscard]] const StopToken& stop() const { return stop_; }
+
+ private:
+  void take(json message) {
+    if (const auto signal = message.find("stop"); signal != message.end())
+      return stop_.request(signal->get<int>());
+    stop_.request(0);
+    working_ = true;
+    tasks_.push_back(std::move(message));
+  }
+
+  Channel& channel_;
+  Teller& teller_;
+  StopToken stop_;  // of the task that came last
+  std::mutex mutex_;
+  std::condition_variable arrived_;
+  std::deque<json> tasks_;
+  bool working_ = true;
+  bool closed_ = false;
+};
+
+class RankProcess {
+ public:
+  RankProcess(const Birth& birth, Channel channel)
+      : birth_(birth),
+        channel_(std::move(channel)),
+        teller_(channel_),
+        inbox_(channel_, teller_),
+        models_(birth.models),
+        weights_(birth.weights) {}
+
+  /// Its exit status.
+  int live() {
+    std::thread([this] { inbox_.listen(birth_.beat_s); }).detach();  // as long as the process
+    const int failed = telling([&] { rank_ = make_rank(); });
+    if (failed != 0) return failed;
+    while (const std::optional<json> message = inbox_.next()) {
+      bool last = true;
+      const int code = telling([&] {
+        task_ = task_of(message->at("task"));
+        last = task_.last;
+        work(message->contains("forget"));
+      });
+      if (last) return code;
+      if (code != 0) rank_->leave(birth_.peers, kPatience);
+      inbox_.done();
+      teller_.tell({{"idle", rank_->holds()}});
+    }
+    return 0;
   }
 
  private:
+  static constexpr std::chrono::seconds kPatience{10};
+
+  void work(bool forget) {
+    ::umask(task_.umask);
+    if (forget || task_.weights != weights_) rank_->forget();
+    if (task_.weights != weights_) {
+      const config::RunSpec::Model& asked = task_.spec.model;
+      const bool dummy = asked.load_format == config::LoadFormat::kDummy;
+      opened_ = models::open(asked.path, asked.base, asked.tokenizers, dummy);
+      if (!asked.refiner.empty()) opened_refiner_ = models::open(asked.refiner, {}, asked.tokenizers, dummy);
+      models_.emplace(opened_, asked.refiner.empty() ? nullptr : &opened_refiner_);
+      weights_ = task_.weights;
+    }
+    plan_ = parallel::make_plan(task_.spec, models_->model, task_.machine);
+    refiner_plan_ = plan_refiner(task_.spec, *models_, plan_, task_.machine);
+    const bool stay = !task_.last && fit_together(task_.spec, plan_, refiner_plan_, task_.machine);
+    report_ = {};
+    report_.phases.push_back({"start", 0, now_s() - task_.started_s, birth_.rank, -1, -1});
+    const pipeline::RankJob job{.spec = task_.spec,
+                                .model = models_->model,
+                                .plan = plan_,
+                                .rank = birth_.rank,
+                                .model_hash = task_.model_hash,
+                                .paths = task_.paths,
+                                .stop = inbox_.stop(),
+                                .peers = birth_.peers[0],
+                                .last = !stay,
+                                .started_s = task_.started_s};
+    for (const pipeline::RankJob& stage : stages_of(job, *models_, refiner_plan_, birth_.peers[1]))
+      rank_->run(stage, teller_, report_);
+    teller_.tell(report_message(report_));
+  }
+
+  int telling(const std::function<void()>& part) {
+    try {
+      part();
+      return 0;
+    } catch (const Error& error) {
+      return failed(error);
+    } catch (const std::bad_alloc&) {
+      return failed(Error(ExitCode::kMemory, "out of memory", {}, "a smaller --size"));
+    } catch (const std::exception& error) {
+      return failed(Error(ExitCode::kInternal, fmt::format("internal error: {}", error.what())));
+    }
+  }
+
+  int failed(const Error& error) {
+    json message = error_message(error);
+    for (const auto& peers : birth_.peers)
+      if (const std::optional<int> first = peers ? peers->aborted() : std::nullopt)
+        if (*first != birth_.rank) message["after"] = *first;
+    teller_.tell(message);
+    for (const auto& peers : birth_.peers)
+      if (peers) peers->abort(static_cast<int>(birth_.rank));  // told before a peer can notice
+    return static_cast<int>(error.code());
+  }
+
+  const Birth& birth_;
   Channel channel_;
-  std::mutex sending_;
+  Teller teller_;
+  Inbox inbox_;
+  std::unique_ptr<pipeline::Rank> rank_;
+  std::optional<Models> models_;
+  models::Model opened_, opened_refiner_;  // when not the launcher's
+  std::string weights_;
+  Task task_;
+  parallel::Plan plan_;
+  std::optional<parallel::Plan> refiner_plan_;
+  output::Report report_;
 };
-
-using Jobs = std::vector<pipeline::RankJob>;
-
-int report_failure(const Jobs& jobs, Teller& teller, const Error& error) {
-  json message = error_message(error);
-  for (const pipeline::RankJob& job : jobs) {
-    const std::optional<int> first = job.peers ? job.peers->aborted() : std::nullopt;
-    if (first && *first != job.rank) message["after"] = *first;
-  }
-  teller.tell(message);
-  for (const pipeline::RankJob& job : jobs)
-    if (job.peers) job.peers->abort(static_cast<int>(job.rank));  // told before any peer can notice
-  return static_cast<int>(error.code());
-}
-
-int run_and_tell(const Jobs& jobs, Teller& teller) {
-  try {
-    output::Report report;
-    run_rank(jobs, teller, report);
-    teller.tell(report_message(report));
-    return 0;
-  } catch (const Error& error) {
-    return report_failure(jobs, teller, error);
-  } catch (const std::bad_alloc&) {
-    return report_failure(jobs, teller, Error(ExitCode::kMemory, "out of memory", {}, "a smaller --size"));
-  } catch (const std::exception& error) {
-    return report_failure(jobs, teller,
-                          Error(ExitCode::kInternal, fmt::format("internal error: {}", error.what())));
-  }
-}
 
 }  // namespace
 
-void run_rank(const Jobs& jobs, pipeline::Listener& listener, output::Report& report) {
-  pipeline::RunRank* run = open_rank_library();
-  const pipeline::RankJob& first = jobs.front();
-  report.phases.push_back({"start", 0, now_s() - first.started_s, first.rank, -1, -1});
-  run(jobs, listener, report);
+std::unique_ptr<pipeline::Rank> make_rank() {
+  return std::unique_ptr<pipeline::Rank>(open_rank_library()());
 }
 
-void rank_main(const Jobs& jobs, StopToken& stop, Channel channel, pid_t launcher, double beat_s) {
+void rank_main(const Birth& birth, Channel channel, pid_t launcher) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != launcher) ::_exit(1);  // it died before that
-  ::prctl(PR_SET_NAME, fmt::format("xdit-rank-{}", jobs.front().rank).c_str());
-  Teller teller(std::move(channel));
-  std::thread([&] { teller.keep_in_touch(stop, beat_s); }).detach();  // as long as the process
-  ::_exit(run_and_tell(jobs, teller));  // the launcher's buffers and LibTorch's destructors stay untouched
+  ::prctl(PR_SET_NAME, fmt::format("xdit-rank-{}", birth.rank).c_str());
+  const auto process = std::make_unique<RankProcess>(birth, std::move(channel));
+  ::_exit(process->live());  // the launcher's buffers and LibTorch's destructors stay untouched
 }
 
 }  // namespace xdit::launch

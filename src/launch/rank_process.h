@@ -1,22 +1,33 @@
 #pragma once
 #include <sys/types.h>
 
-#include <vector>
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
 
-#include "core/stop.h"
+#include "comm/job.h"
 #include "launch/channel.h"
+#include "launch/task.h"
 #include "output/report.h"
 #include "pipeline/rank.h"
 
 namespace xdit::launch {
 
-/// Opens the rank library in this process and runs a rank. Throws Error.
-void run_rank(const std::vector<pipeline::RankJob>& jobs, pipeline::Listener& listener,
-              output::Report& report);
+/// Opens the rank library in this process, which then is a rank. Throws Error.
+[[nodiscard]] std::unique_ptr<pipeline::Rank> make_rank();
 
-/// The life of a process that the launcher forked for a rank: runs it, tells the launcher (messages.h) what
-/// happens and each `beat_s` that it lives, ends with its launcher. `stop` is the jobs'.
-[[noreturn]] void rank_main(const std::vector<pipeline::RankJob>& jobs, StopToken& stop, Channel channel,
-                            pid_t launcher, double beat_s);
+/// What a rank's process is born with.
+struct Birth {
+  std::int64_t rank = 0;
+  const Models& models;  ///< open
+  std::string weights;   ///< weights_text of them
+  std::array<std::shared_ptr<const comm::Job>, 2> peers;  ///< of both stages; null: they exchange nothing
+  double beat_s = 1;
+};
+
+/// The life of a process that the launcher forked for a rank: works on the tasks that come over the channel,
+/// tells (messages.h) what happens and, while it works, each `beat_s` that it lives; ends with its launcher.
+[[noreturn]] void rank_main(const Birth& birth, Channel channel, pid_t launcher);
 
 }  // namespace xdit::launch

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <map>
-#include <memory>
+#include <utility>
 
 #include "core/error.h"
 
@@ -35,25 +35,29 @@ bool fit_together(const config::RunSpec& spec, const parallel::Plan& plan,
   });
 }
 
-void add_stages(std::vector<pipeline::RankJob>& jobs, pipeline::RankJob job, const Models& models,
-                const std::optional<parallel::Plan>& refiner_plan) {
-  if (refiner_plan) job.stage = pipeline::Stage::kFirst;
-  jobs.push_back(job);
-  if (!refiner_plan) return;
-  std::shared_ptr<const comm::Job> peers;
-  if (refiner_plan->exchanges()) peers = comm::Job::create(static_cast<int>(refiner_plan->mesh.size()));
-  jobs.push_back({.spec = job.spec,
-                  .model = *models.refiner,
-                  .plan = *refiner_plan,
-                  .rank = job.rank,
-                  .model_hash = job.model_hash,
-                  .paths = job.paths,
-                  .stop = job.stop,
-                  .peers = peers,
-                  .stage = pipeline::Stage::kSecond,
-                  .named = &job.model,
-                  .last = job.last,
-                  .started_s = job.started_s});
+std::vector<pipeline::RankJob> stages_of(pipeline::RankJob job, const Models& models,
+                                         const std::optional<parallel::Plan>& refiner_plan,
+                                         std::shared_ptr<const comm::Job> peers) {
+  std::vector<pipeline::RankJob> stages;
+  if (refiner_plan) {
+    job.stage = pipeline::Stage::kFirst;
+    stages.push_back(job);
+    stages.push_back({.spec = job.spec,
+                      .model = *models.refiner,
+                      .plan = *refiner_plan,
+                      .rank = job.rank,
+                      .model_hash = job.model_hash,
+                      .paths = job.paths,
+                      .stop = job.stop,
+                      .peers = std::move(peers),
+                      .stage = pipeline::Stage::kSecond,
+                      .named = &job.model,
+                      .last = job.last,
+                      .started_s = job.started_s});
+  } else {
+    stages.push_back(std::move(job));
+  }
+  return stages;
 }
 
 }  // namespace xdit::launch

@@ -1,8 +1,10 @@
 #pragma once
+#include <memory>
 #include <optional>
 #include <vector>
 
-#include "launch/launch.h"
+#include "launch/task.h"
+#include "pipeline/rank.h"
 
 namespace xdit::launch {
 
@@ -17,8 +19,9 @@ namespace xdit::launch {
                                 const std::optional<parallel::Plan>& refiner_plan,
                                 const parallel::Machine& machine);
 
-/// Adds `job`, and behind it the refiner's.
-void add_stages(std::vector<pipeline::RankJob>& jobs, pipeline::RankJob job, const Models& models,
-                const std::optional<parallel::Plan>& refiner_plan);
+/// `job`, and behind it the refiner's, whose ranks share `peers`.
+[[nodiscard]] std::vector<pipeline::RankJob> stages_of(pipeline::RankJob job, const Models& models,
+                                                       const std::optional<parallel::Plan>& refiner_plan,
+                                                       std::shared_ptr<const comm::Job> peers);
 
 }  // namespace xdit::launch

@@ -29,6 +29,11 @@ constexpr double kKillGraceS =
   throw Error(ExitCode::kRank, what, {}, fix);
 }
 
+// A rank that fails so has come to no harm.
+bool is_whole_after(ExitCode code) {
+  return code != ExitCode::kRank && code != ExitCode::kDevice && code != ExitCode::kInternal;
+}
+
 }  // namespace
 
 Supervisor::~Supervisor() {
@@ -60,31 +65,64 @@ void Supervisor::start(const std::function<void(Channel, pid_t)>& life) {
     }
     ::_exit(1);
   }
-  children_.push_back({.rank = static_cast<std::int64_t>(children_.size()),
-                       .process = process,
-                       .channel = std::move(ours),
-                       .heard_s = now_s()});
+  children_.push_back(
+      {.rank = static_cast<std::int64_t>(children_.size()), .process = process, .channel = std::move(ours)});
+}
+
+void Supervisor::send(const json& message) const {
+  for (const Child& child : children_) child.channel.send(message);
 }
 
 bool Supervisor::running() const {
   return std::any_of(children_.begin(), children_.end(), [](const Child& child) { return !child.gone; });
 }
 
-void Supervisor::wait(output::Report& report) {
-  while (running()) poll_once(report);
+bool Supervisor::hold() const {
+  return std::all_of(children_.begin(), children_.end(), [](const Child& child) { return child.holds; });
+}
+
+bool Supervisor::ready() {
+  return !children_.empty() && std::all_of(children_.begin(), children_.end(), [](Child& child) {
+    if (child.gone || !child.idle) return false;
+    std::vector<json> late;
+    bool open = child.channel.receive(late);
+    while (open && !std::exchange(late, {}).empty()) open = child.channel.receive(late);
+    return open;
+  });
+}
+
+void Supervisor::wait(pipeline::Listener& listener, const StopToken& stop, output::Report& report,
+                      const Aside& aside) {
+  warned_.clear();
+  failure_.reset();
+  stopped_s_ = 0;
+  for (Child& child : children_) {
+    child.phase = "start";
+    child.heard_s = now_s();
+    child.ended = child.idle = child.holds = false;
+  }
+  const auto at_work = [](const Child& child) { return !child.gone && !child.idle; };
+  while (std::any_of(children_.begin(), children_.end(), at_work))
+    poll_once({.listener = listener, .stop = stop, .report = report, .aside = aside});
+  if (failure_) throw *failure_;
   const auto by_rank = [](const auto& a, const auto& b) { return a.rank < b.rank; };
   std::stable_sort(report.phases.begin(), report.phases.end(), by_rank);
   std::stable_sort(report.ranks.begin(), report.ranks.end(), by_rank);
   const bool cut_short = report.ranks.size() < children_.size();
-  if (cut_short) stop_.check();
+  if (cut_short) stop.check();
 }
 
-void Supervisor::poll_once(output::Report& report) {
-  if (stop_.signal() != 0 && stopped_s_ == 0) {
-    stopped_s_ = now_s();
-    for (const Child& child : children_) child.channel.send({{"stop", stop_.signal()}});
+void Supervisor::tell_stop(int signal) {
+  stopped_s_ = now_s();
+  send({{"stop", signal}});
+}
+
+void Supervisor::poll_once(const Turn& turn) {
+  if (turn.stop.signal() != 0 && stopped_s_ == 0) tell_stop(turn.stop.signal());
+  if (stopped_s_ > 0 && now_s() - stopped_s_ > kStopGraceS) {
+    if (failure_) throw *failure_;
+    turn.stop.check();
   }
-  if (stopped_s_ > 0 && now_s() - stopped_s_ > kStopGraceS) stop_.check();
 
   std::vector<pollfd> readable;
   std::vector<Child*> asked;
@@ -93,6 +131,7 @@ void Supervisor::poll_once(output::Report& report) {
       readable.push_back({child.channel.descriptor(), POLLIN, 0});
       asked.push_back(&child);
     }
+  readable.push_back({turn.aside.descriptor, POLLIN, 0});
   const double before = now_s();
   ::poll(readable.data(), readable.size(), kPollMs);
   const double slept = now_s() - before;
@@ -103,50 +142,48 @@ void Supervisor::poll_once(output::Report& report) {
       child.heard_s = now_s();
       std::vector<json> messages;
       const bool open = child.channel.receive(messages);
-      for (const json& message : messages) hear(child, message, report);
-      if (!open) bury(child);
-    } else if (now_s() - child.heard_s > timeout_s_) {
+      for (const json& message : messages) hear(child, message, turn);
+      if (!open) bury(child, turn);
+    } else if (!child.idle && now_s() - child.heard_s > timeout_s_) {
       fail(fmt::format("rank {} was silent in {} for {:.3g} s", child.rank, child.phase, timeout_s_),
            "--set runtime.timeout=10m, if it only needs longer");
     }
   }
+  if (turn.aside.look) turn.aside.look();
 }
 
-void Supervisor::hear(Child& child, const json& message, output::Report& report) {
-  const bool shown = child.rank == 0;
-  if (const auto begin = message.find("begin"); begin != message.end()) {
+void Supervisor::hear(Child& child, const json& message, const Turn& turn) {
+  if (const auto begin = message.find("begin"); begin != message.end())
     child.phase = begin->get<std::string>();
-    if (shown) listener_.begin(child.phase, message.at("steps").get<std::int64_t>());
-  } else if (const auto done = message.find("advance"); done != message.end()) {
-    if (shown) listener_.advance(done->get<std::int64_t>());
-  } else if (message.contains("finish")) {
-    if (shown) listener_.finish();
-  } else if (const auto picture = message.find("picture"); picture != message.end()) {
-    listener_.picture(picture->get<std::int64_t>());
+  if (const auto part = message.find("report"); part != message.end()) {
+    child.ended = true;
+    add_report(*part, turn.report);
+  } else if (const auto holds = message.find("idle"); holds != message.end()) {
+    child.idle = true;
+    child.holds = holds->get<bool>();
   } else if (const auto line = message.find("warn"); line != message.end()) {
-    if (warned_.insert(line->get<std::string>()).second) listener_.warn(line->get<std::string>());
-  } else if (const auto part = message.find("report"); part != message.end()) {
-    child.ended = true;
-    add_report(*part, report);
-  } else if (const auto failed = message.find("failed"); failed != message.end()) {
-    listener_.failed(failed->get<std::int64_t>(), error_of(message));
-  } else if (message.contains("error")) {
-    child.ended = true;
-    const Error error = error_of(message);
-    if (stop_.signal() != 0) return;        // the others end their steps too
-    if (message.contains("after")) return;  // the cause lies in another channel already
-    std::string what = error.message();
-    if (children_.size() > 1) what = fmt::format("rank {} in {}: {}", child.rank, child.phase, what);
-    throw Error(error.code(), what, error.where(), error.fix());
+    if (warned_.insert(line->get<std::string>()).second) turn.listener.warn(line->get<std::string>());
+  } else if (message.contains("picture") || message.contains("failed") || child.rank == 0) {
+    if (pass_on(message, turn.listener)) return;
   }
+  if (!message.contains("error") || message.contains("failed")) return;
+  child.ended = true;
+  if (turn.stop.signal() != 0 || failure_) return;  // the others end their steps too
+  if (message.contains("after")) return;            // the cause lies in another channel already
+  const Error error = error_of(message);
+  std::string what = error.message();
+  if (children_.size() > 1) what = fmt::format("rank {} in {}: {}", child.rank, child.phase, what);
+  failure_.emplace(error.code(), what, error.where(), error.fix());
+  if (!stay_ || !is_whole_after(error.code())) throw *failure_;
+  if (stopped_s_ == 0) tell_stop(SIGTERM);
 }
 
 // The other end is closed: the process has ended, or is about to.
-void Supervisor::bury(Child& child) {
+void Supervisor::bury(Child& child, const Turn& turn) {
   int status = 0;
   while (::waitpid(child.process, &status, 0) < 0 && errno == EINTR) continue;
   child.gone = true;
-  if (child.ended || stop_.signal() != 0) return;
+  if (child.ended || turn.stop.signal() != 0 || failure_) return;
   const bool killed = WIFSIGNALED(status);
   fail(fmt::format("rank {} died in {} ({} {})", child.rank, child.phase, killed ? "signal" : "exit status",
                    killed ? WTERMSIG(status) : WEXITSTATUS(status)),

@@ -2,6 +2,8 @@
 
 #include <ATen/cuda/CUDAEvent.h>
 #include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAGuard.h>
 
 #include <deque>
 #include <vector>
@@ -52,6 +54,12 @@ std::uint64_t peak_device_bytes(c10::Device device) {
   if (!device.is_cuda()) return 0;
   const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(device.index());
   return static_cast<std::uint64_t>(stats.reserved_bytes[0].peak);
+}
+
+void synchronise(c10::Device device) {
+  if (!device.is_cuda()) return;
+  const c10::cuda::CUDAGuard here(device);
+  c10::cuda::device_synchronize();
 }
 
 void release_cached_memory(c10::Device device) {

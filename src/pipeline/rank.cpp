@@ -7,8 +7,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <functional>
 #include <map>
+#include <memory>
 #include <new>
+#include <optional>
 
 #include "core/error.h"
 #include "pipeline/handoff.h"
@@ -17,63 +20,15 @@
 #include "pipeline/rank_run.h"
 #include "pipeline/resident.h"
 
+namespace xdit::pipeline {
 namespace {
 
-// What a rank used in all its jobs.
-void add_up(std::vector<xdit::output::RankUse>& uses) {
-  xdit::output::RankUse all = uses.front();
-  for (auto use = uses.begin() + 1; use != uses.end(); ++use) {
-    all.held_s = use->held_s;  // since the first began
-    all.peak_device_bytes = std::max(all.peak_device_bytes, use->peak_device_bytes);
-    all.peak_host_bytes = std::max(all.peak_host_bytes, use->peak_host_bytes);
-    all.bytes_read += use->bytes_read;
-    all.bytes_sent += use->bytes_sent;
-  }
-  uses = {all};
-}
-
-// Ranks without a common launcher of ours tell each other of a failure themselves.
-void run_joined(xdit::pipeline::RankJob job, xdit::pipeline::Listener& listener, xdit::output::Report& report,
-                xdit::pipeline::Resident& resident, xdit::pipeline::Handoff& handoff) {
-  const auto rank = static_cast<int>(job.rank);
-  const double begun_s = xdit::pipeline::now_s();
-  if (job.meeting)
-    job.peers = xdit::pipeline::meet(
-        *job.meeting, rank, static_cast<int>(job.plan.ranks.size()),
-        std::chrono::milliseconds(std::llround(job.spec.runtime.timeout_s * 1e3)), job.stop);
-  try {
-    xdit::pipeline::RankRun run(job, listener, report, resident, handoff);
-    report.phases.push_back(
-        {"connect", begun_s - job.started_s, xdit::pipeline::now_s() - job.started_s, job.rank, -1, -1});
-    run.run();
-  } catch (...) {
-    if (job.meeting) job.peers->abort(rank);
-    job.stop.check();  // stopped too, but after a peer
-    throw;
-  }
-}
-
-}  // namespace
-
-// The rank library's one entry.
-extern "C" __attribute__((visibility("default"))) void xdit_run_rank(
-    const std::vector<xdit::pipeline::RankJob>& jobs, xdit::pipeline::Listener& listener,
-    xdit::output::Report& report) {
-  using xdit::Error;
-  using xdit::ExitCode;
+// LibTorch's errors as ours.
+void in_torch(const std::function<void()>& work) {
   const char* memory_fix = "--dtype bf16, or a smaller --size";
   try {
     const c10::InferenceMode no_gradients;
-    at::globalContext().setAllowTF32CuDNN(false);
-    at::globalContext().setBenchmarkCuDNN(false);
-    at::globalContext().setDeterministicCuDNN(true);
-    std::map<const xdit::models::Model*, xdit::pipeline::Resident> residents;
-    xdit::pipeline::Handoff handoff;
-    for (const xdit::pipeline::RankJob& job : jobs) {
-      run_joined(job, listener, report, residents[&job.model], handoff);
-      if (job.last) residents.erase(&job.model);
-    }
-    add_up(report.ranks);
+    work();
   } catch (const c10::OutOfMemoryError& error) {
     throw Error(ExitCode::kMemory, error.what_without_backtrace(), {}, memory_fix);
   } catch (const c10::Error& error) {
@@ -81,4 +36,83 @@ extern "C" __attribute__((visibility("default"))) void xdit_run_rank(
   } catch (const std::bad_alloc&) {
     throw Error(ExitCode::kMemory, "no host memory left", {}, memory_fix);
   }
+}
+
+// What a rank used in both stages of its pictures.
+void add_up(std::vector<output::RankUse>& uses) {
+  const output::RankUse second = uses.back();
+  uses.pop_back();
+  output::RankUse& all = uses.back();
+  all.held_s = second.held_s;  // since the first began
+  all.peak_device_bytes = std::max(all.peak_device_bytes, second.peak_device_bytes);
+  all.peak_host_bytes = std::max(all.peak_host_bytes, second.peak_host_bytes);
+  all.bytes_read += second.bytes_read;
+  all.bytes_sent += second.bytes_sent;
+}
+
+class LoadingRank final : public Rank {
+ public:
+  void run(const RankJob& job, Listener& listener, output::Report& report) override {
+    in_torch([&] { make_pictures(job, listener, report); });
+  }
+
+  void leave(std::span<const std::shared_ptr<const comm::Job>> peers,
+             std::chrono::nanoseconds patience) override {
+    in_torch([&] {
+      if (run_) run_->settle();
+      for (const auto& of_stage : peers)
+        if (of_stage) of_stage->leave(patience);
+      if (job_) residents_[&job_->model].release(job_->plan);
+      run_.reset();
+      job_.reset();
+      handoff_ = {};
+    });
+  }
+
+  [[nodiscard]] bool holds() const override {
+    return !residents_.empty() && std::all_of(residents_.begin(), residents_.end(),
+                                              [](const auto& resident) { return resident.second.holds(); });
+  }
+  void forget() override { residents_.clear(); }
+
+ private:
+  void make_pictures(const RankJob& asked, Listener& listener, output::Report& report) {
+    RankJob& job = job_.emplace(asked);
+    const auto rank = static_cast<int>(job.rank);
+    const double begun_s = now_s();
+    if (job.meeting)
+      job.peers = meet(*job.meeting, rank, static_cast<int>(job.plan.ranks.size()),
+                       std::chrono::milliseconds(std::llround(job.spec.runtime.timeout_s * 1e3)), job.stop);
+    try {
+      run_ = std::make_unique<RankRun>(job, listener, report, residents_[&job.model], handoff_);
+      report.phases.push_back(
+          {"connect", begun_s - job.started_s, now_s() - job.started_s, job.rank, -1, -1});
+      run_->run();
+    } catch (...) {
+      // Ranks without a common launcher of ours tell each other of a failure themselves.
+      if (job.meeting) job.peers->abort(rank);
+      job.stop.check();  // stopped too, but after a peer
+      throw;
+    }
+    run_.reset();
+    if (job.stage == Stage::kSecond) add_up(report.ranks);
+    if (job.last) residents_.erase(&job.model);
+    job_.reset();
+  }
+
+  std::map<const models::Model*, Resident> residents_;
+  Handoff handoff_;
+  std::optional<RankJob> job_;    // that is not over
+  std::unique_ptr<RankRun> run_;  // of it
+};
+
+}  // namespace
+}  // namespace xdit::pipeline
+
+// The rank library's one entry.
+extern "C" __attribute__((visibility("default"))) xdit::pipeline::Rank* xdit_make_rank() {
+  at::globalContext().setAllowTF32CuDNN(false);
+  at::globalContext().setBenchmarkCuDNN(false);
+  at::globalContext().setDeterministicCuDNN(true);
+  return new xdit::pipeline::LoadingRank;
 }

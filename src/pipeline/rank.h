@@ -1,11 +1,13 @@
 #pragma once
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "comm/job.h"
 #include "config/run_spec.h"
@@ -50,8 +52,8 @@ struct RankJob {
   const models::Model& model;
   const parallel::Plan& plan;
   std::int64_t rank = 0;
-  std::string model_hash;                           ///< 64 hex digits, or "dummy"
-  const std::vector<std::filesystem::path>& paths;  ///< by the index of the picture
+  std::string model_hash;                                      ///< 64 hex digits, or "dummy"
+  const std::map<std::int64_t, std::filesystem::path>& paths;  ///< by the index of the picture
   const StopToken& stop;
   std::shared_ptr<const comm::Job> peers;  ///< what the ranks share; null when they exchange nothing
   std::optional<Meeting> meeting{};        ///< where they come by it, when it is not here yet
@@ -61,9 +63,26 @@ struct RankJob {
   double started_s = 0;  ///< steady_clock's seconds at which the run began: time 0 of the report
 };
 
-/// Makes the rank's share of the pictures of each job, in turn: what they have in common is loaded once.
-/// Fills `report`'s phases and ranks. Throws Error.
-using RunRank = void(const std::vector<RankJob>& jobs, Listener& listener, output::Report& report);
-inline constexpr const char* kRunRankSymbol = "xdit_run_rank";
+/// A rank, which keeps what it loaded from one job to the next. Used from one thread.
+class Rank {
+ public:
+  Rank() = default;
+  Rank(const Rank&) = delete;
+  Rank& operator=(const Rank&) = delete;
+  virtual ~Rank() = default;
+
+  /// Makes its share of the job's pictures and fills `report`'s phases and ranks. Throws Error; then leave()
+  /// comes next. What `job` refers to stays until then.
+  virtual void run(const RankJob& job, Listener& listener, output::Report& report) = 0;
+  /// Ends what is left of a job that failed and was aborted, when its peers (null: none) have left it too.
+  virtual void leave(std::span<const std::shared_ptr<const comm::Job>> peers,
+                     std::chrono::nanoseconds patience) = 0;
+  /// Whether the networks of the last jobs are loaded. Jobs in which the ranks' answers differ are followed by
+  /// forget(), as is another model.
+  [[nodiscard]] virtual bool holds() const = 0;
+  virtual void forget() = 0;
+};
+using MakeRank = Rank*();  ///< owned by the caller
+inline constexpr const char* kMakeRankSymbol = "xdit_make_rank";
 
 }  // namespace xdit::pipeline

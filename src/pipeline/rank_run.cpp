@@ -10,6 +10,7 @@
 #include <future>
 #include <optional>
 #include <set>
+#include <utility>
 
 #include "core/error.h"
 #include "core/file.h"
@@ -99,7 +100,7 @@ void RankRun::run() {
   const auto begin_loading = [&] {
     networks = std::async(std::launch::async, [this] { return load_networks(); });
   };
-  if (!report_.ranks.empty()) release_cached_memory(device_);  // of the job before, in other sizes
+  if (std::exchange(resident_.used, true)) release_cached_memory(device_);  // of other sizes
   const bool stayed = resident_.serve(job_.plan);
   const bool holds = !plan_.networks.empty();
   const bool loads = holds && !stayed;
@@ -112,14 +113,14 @@ void RankRun::run() {
   if (loads) {
     if (!plan_.overlap_loading) begin_loading();
     listener_.begin("load", 0);
-    Networks loaded = networks.get();
-    report_.phases.push_back(phase("load", loaded.start_s, loaded.end_s));
+    resident_.hold(networks.get(), job_.plan);
+    report_.phases.push_back(phase("load", resident_.networks.start_s, resident_.networks.end_s));
     listener_.finish();
-    if (plan_.pictures.count > 0) make_pictures(loaded);
-    if (Resident::may_keep(job_.plan)) resident_.networks = std::move(loaded);
-  } else if (holds) {
-    make_pictures(resident_.networks);
+  } else if (!stayed) {
+    resident_.hold({}, job_.plan);
   }
+  if (plan_.pictures.count > 0) make_pictures(resident_.networks);
+  resident_.release(job_.plan);
   if (holds) {
     Marks done(device_);
     done.add();
@@ -140,6 +141,10 @@ void RankRun::run() {
                            .peak_host_bytes = peak_host_bytes(),
                            .bytes_read = bytes_read_,
                            .bytes_sent = exchanged != nullptr ? exchanged->bytes_sent() : 0});
+}
+
+void RankRun::settle() {
+  synchronise(device_);
 }
 
 std::unique_ptr<nn::Weights> RankRun::load(const std::string& component) {
@@ -246,20 +251,27 @@ void RankRun::make_pictures(const Networks& networks) {
     report_.phases.push_back(writing.get());
     listener_.picture(report_.phases.back().picture);
   };
-  for (std::int64_t i = 0; i < plan_.pictures.count; ++i) {
-    const config::Picture& picture = pictures_.at(static_cast<std::size_t>(plan_.pictures.first + i));
+  const auto make = [&](const config::Picture& picture) {
     job_.stop.check();
     if (embeddings_.size() > kPreparedPrompts) branches_.clear();
     const at::Tensor latents = denoise(denoiser, picture);
-    if (i + 1 == plan_.pictures.count) branches_.clear();  // the decoder may want their memory
-    if (!decoder || plan_.latent_rows.count == 0) continue;
+    if (&picture == &pictures_.at(static_cast<std::size_t>(plan_.pictures.end() - 1)))
+      branches_.clear();  // the decoder may want their memory
+    if (!decoder || plan_.latent_rows.count == 0) return;
     const at::Tensor decoded = decode(*decoder, latents, picture.index);
-    if (!plan_.decodes) continue;
+    if (!plan_.decodes) return;
     const at::Tensor image = finished(decoded, picture.index);
-    if (!image.defined()) continue;
+    if (!image.defined()) return;
     trace_.add("image", image);
     collect();
     writing = std::async(std::launch::async, [this, &picture, image] { return write(picture, image); });
+  };
+  try {
+    for (std::int64_t i = 0; i < plan_.pictures.count; ++i)
+      make(pictures_.at(static_cast<std::size_t>(plan_.pictures.first + i)));
+  } catch (...) {
+    collect();  // the one before is whole
+    throw;
   }
   collect();
 }
@@ -383,7 +395,7 @@ output::Phase RankRun::write(const config::Picture& picture, const at::Tensor& i
   std::vector<output::TextChunk> text;
   if (spec.output.metadata) text = output::text_chunks(record_of(picture));
   const std::string png = output::encode_png(to_rgb(image), spec.image.width, spec.image.height, text);
-  write_file_atomically(job_.paths.at(static_cast<std::size_t>(picture.index)), png, spec.output.overwrite);
+  write_file_atomically(job_.paths.at(picture.index), png, spec.output.overwrite);
   return phase("write", start, now_s(), picture.index);
 }
 

@@ -32,6 +32,7 @@ class RankRun {
   RankRun(const RankJob& job, Listener& listener, output::Report& report, Resident& resident,
           Handoff& handoff);
   void run();
+  void settle();  ///< after a failure: returns when the device works no more
 
  private:
   void encode_new_prompts();  ///< those that no job before had

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace xdit::pipeline {
 namespace {
@@ -27,6 +28,11 @@ bool same_networks(const parallel::RankPlan& held, const parallel::RankPlan& nex
          held.blocks.first == next.blocks.first && held.blocks.count == next.blocks.count;
 }
 
+bool may_keep(const parallel::Plan& plan) {
+  return plan.shard == 1 && std::all_of(plan.ranks.begin(), plan.ranks.end(),
+                                        [](const auto& rank) { return rank.overlap_loading; });
+}
+
 }  // namespace
 
 KeptEmbeddings::Map KeptEmbeddings::find(const std::set<Prompt>& prompts, std::int64_t length,
@@ -45,20 +51,25 @@ void KeptEmbeddings::keep(const Map& embeddings, std::int64_t length) {
     if (!kept_.contains(prompt)) kept_.emplace(prompt, on(at::kCPU, embedding));
 }
 
-bool Resident::may_keep(const parallel::Plan& plan) {
-  return plan.shard == 1 && std::all_of(plan.ranks.begin(), plan.ranks.end(),
-                                        [](const auto& rank) { return rank.overlap_loading; });
-}
-
 bool Resident::serve(const parallel::Plan& next) {
-  const bool same = loaded_ && may_keep(*loaded_) && may_keep(next) &&
-                    same_slices(loaded_->mesh, next.mesh) &&
+  const bool same = loaded_ && may_keep(next) && same_slices(loaded_->mesh, next.mesh) &&
                     std::equal(loaded_->ranks.begin(), loaded_->ranks.end(), next.ranks.begin(),
                                next.ranks.end(), same_networks);
   if (same) return true;
   networks = {};
-  loaded_ = next;
+  loaded_.reset();
   return false;
+}
+
+void Resident::hold(Networks loaded, const parallel::Plan& plan) {
+  networks = std::move(loaded);
+  loaded_ = plan;
+}
+
+void Resident::release(const parallel::Plan& plan) {
+  if (may_keep(plan)) return;
+  networks = {};
+  loaded_.reset();
 }
 
 }  // namespace xdit::pipeline

@@ -35,15 +35,19 @@ class KeptEmbeddings {
 
 /// What a rank keeps from one job to the next.
 struct Resident {
-  Networks networks;
+  Networks networks;          ///< of a job that runs; afterwards those that may stay
   KeptEmbeddings embeddings;  ///< on the rank that encodes
+  bool used = false;          ///< by a job before
 
   /// Whether the networks are those of `next`: the same answer on every rank, since loading is collective.
   /// When they are not, they are dropped and `next` loads its own.
   [[nodiscard]] bool serve(const parallel::Plan& next);
-  /// Whether weights outlast a job of this plan: blocks that are spread over ranks belong to its groups, and
-  /// a device without room for both lets networks go while prompts are encoded.
-  [[nodiscard]] static bool may_keep(const parallel::Plan& plan);
+  /// Those of `plan` are loaded, which this rank may hold none of.
+  void hold(Networks loaded, const parallel::Plan& plan);
+  /// After a job of that plan: weights outlast it unless blocks are spread over ranks, which belong to its
+  /// groups, or a device without room for both lets networks go while prompts are encoded.
+  void release(const parallel::Plan& plan);
+  [[nodiscard]] bool holds() const { return loaded_.has_value(); }
 
  private:
   std::optional<parallel::Plan> loaded_;  ///< that the networks were loaded for

@@ -47,7 +47,7 @@ Ended supervise(const std::vector<Life>& lives, Heard& heard, double timeout_s =
   Ended ended;
   const double begun = now_s();
   try {
-    Supervisor supervisor(timeout_s, heard, heard.stop);
+    Supervisor supervisor(timeout_s, /*stay=*/false);
     for (const Life& life : lives)
       supervisor.start([&](Channel channel, pid_t) {
         ::alarm(30);                    // nothing outlives the test for long
@@ -55,7 +55,7 @@ Ended supervise(const std::vector<Life>& lives, Heard& heard, double timeout_s =
         life(channel);
         ::_exit(3);
       });
-    supervisor.wait(ended.report);
+    supervisor.wait(heard, heard.stop, ended.report);
   } catch (const Error& error) {
     ended.code = error.code();
     ended.what = error.what();

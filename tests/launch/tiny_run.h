@@ -23,6 +23,13 @@ struct Heard final : pipeline::Listener {
   StopToken stop;
 };
 
+/// On ranks of its own.
+inline Outcome run(const config::RunSpec& spec, const models::Model& model, pipeline::Listener& listener,
+                   const StopToken& stop) {
+  Ranks ranks;
+  return run(spec, model, ranks, listener, stop);
+}
+
 /// Of tests/data.
 inline models::Model open_tiny(const std::filesystem::path& path = XDIT_TEST_DATA "/flux/tiny-dev",
                                bool dummy = false) {

@@ -1,5 +1,7 @@
 #pragma once
 #include <filesystem>
+#include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -10,8 +12,7 @@
 #include "parallel/plan.h"
 #include "pipeline/rank.h"
 
-extern "C" void xdit_run_rank(const std::vector<xdit::pipeline::RankJob>& jobs,
-                              xdit::pipeline::Listener& listener, xdit::output::Report& report);
+extern "C" xdit::pipeline::Rank* xdit_make_rank();
 
 namespace xdit::test {
 
@@ -42,9 +43,9 @@ inline output::Report run(const config::RunSpec& spec, const models::Model& mode
   output::Report report;
   const parallel::Machine machine{.gpus = {}, .host_memory = std::uint64_t{64} << 30U, .cores = 2};
   const parallel::Plan plan = parallel::make_plan(spec, model, machine);
-  std::vector<std::filesystem::path> paths;
+  std::map<std::int64_t, std::filesystem::path> paths;
   for (const config::Picture& picture : config::pictures(spec))
-    paths.push_back(folder / (std::to_string(picture.index) + ".png"));
+    paths[picture.index] = folder / (std::to_string(picture.index) + ".png");
   const parallel::Plan second = refiner == nullptr ? plan : parallel::make_plan(spec, *refiner, machine);
   const auto job = [&](const models::Model& of, const parallel::Plan& by, pipeline::Stage stage) {
     return pipeline::RankJob{.spec = spec,
@@ -60,9 +61,9 @@ inline output::Report run(const config::RunSpec& spec, const models::Model& mode
                              .started_s = 0};
   };
   using pipeline::Stage;
-  std::vector<pipeline::RankJob> jobs{job(model, plan, refiner == nullptr ? Stage::kWhole : Stage::kFirst)};
-  if (refiner != nullptr) jobs.push_back(job(*refiner, second, Stage::kSecond));
-  xdit_run_rank(jobs, recorder, report);
+  const std::unique_ptr<pipeline::Rank> rank(xdit_make_rank());
+  rank->run(job(model, plan, refiner == nullptr ? Stage::kWhole : Stage::kFirst), recorder, report);
+  if (refiner != nullptr) rank->run(job(*refiner, second, Stage::kSecond), recorder, report);
   return report;
 }
 

@@ -1,0 +1,28 @@
+#pragma once
+#include <string>
+
+#include "core/stop.h"
+#include "launch/channel.h"
+#include "launch/private_socket.h"
+#include "launch/task.h"
+
+namespace xdit::launch {
+
+/// What a process that keeps ranks is made for.
+struct Keeping {
+  const PrivateSocket& place;
+  const std::string& identity;  ///< of tasks that it takes
+  const Models& models;
+  double keep_s = 0;      ///< until a task names another time
+  const StopToken& stop;  ///< set by the signals that end it
+};
+
+/// Forks it: a session of its own, which holds nothing of this process but the socket. It listens when this
+/// returns, serves one connection after another, the returned one first, and ends with its ranks after a stop
+/// or `keep_s` without a task.
+/// Its messages are a rank's (messages.h), after {"taken": true}, or {"other": true} for a task of another
+/// identity. It gets {"join": identity, "keep_s": seconds or null}, then {"task": ...}, {"stop": signal}. Who
+/// joins with keep_s and is another's ends it.
+[[nodiscard]] Channel start_keeper(const Keeping& keeping);
+
+}  // namespace xdit::launch

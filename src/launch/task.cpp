@@ -1,0 +1,103 @@
+#include "launch/task.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <nlohmann/json.hpp>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "config/values.h"
+#include "weights/model_stamp.h"
+
+namespace xdit::parallel {
+
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Gpu, name, uuid, memory)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Machine, gpus, peer_access, host_memory, cores)
+
+}  // namespace xdit::parallel
+
+namespace xdit::config {
+
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Picture, index, prompt, seed)
+
+}  // namespace xdit::config
+
+namespace xdit::launch {
+namespace {
+
+using nlohmann::json;
+
+// Key::print's text as Key::set reads it: texts without YAML's quotes.
+std::vector<std::string> values_of(const config::Key& key, const config::RunSpec& spec) {
+  const std::string printed = key.print(spec, key);
+  if (key.type != config::kText && key.type != config::kTexts) return {printed};
+  std::vector<std::string> values;
+  for (const std::string& line : config::split(printed, '\n')) {
+    const std::size_t quote = line.find('"');
+    if (quote != std::string::npos) values.push_back(json::parse(line.substr(quote)).get<std::string>());
+  }
+  return values;
+}
+
+// Names of files hold any bytes, and YAML does not.
+template <class Spec>
+auto raw_texts(Spec& spec) {
+  return std::array{&spec.model.path, &spec.model.base, &spec.model.tokenizers, &spec.model.refiner, &spec.output.trace};
+}
+
+}  // namespace
+
+json json_of(const Task& task) {
+  json settings = json::object();
+  for (const config::Key& key : config::keys()) settings[std::string(key.path)] = values_of(key, task.spec);
+  json raw = json::array();
+  for (const std::string* text : raw_texts(task.spec)) raw.push_back(*text);
+  json paths = json::array();
+  for (const auto& [index, path] : task.paths) paths.push_back({index, path.string()});
+  return {{"settings", std::move(settings)}, {"raw", std::move(raw)},
+          {"listed", task.spec.listed},      {"machine", task.machine},
+          {"paths", std::move(paths)},       {"model_hash", task.model_hash},
+          {"weights", task.weights},         {"last", task.last},
+          {"started_s", task.started_s},     {"umask", task.umask}};
+}
+
+Task task_of(const json& message) {
+  Task task{.machine = message.at("machine").get<parallel::Machine>(),
+            .model_hash = message.at("model_hash").get<std::string>(),
+            .weights = message.at("weights").get<std::string>(),
+            .last = message.at("last").get<bool>(),
+            .started_s = message.at("started_s").get<double>(),
+            .umask = message.at("umask").get<mode_t>()};
+  for (const config::Key& key : config::keys()) {
+    const config::Setting setting{
+        .key = std::string(key.path),
+        .values = message.at("settings").at(std::string(key.path)).get<std::vector<std::string>>(),
+        .where = "a task",
+        .code = ExitCode::kInternal};
+    key.set(task.spec, setting, key);
+  }
+  const json& raw = message.at("raw");
+  for (std::size_t i = 0; std::string * text : raw_texts(task.spec)) *text = raw.at(i++).get<std::string>();
+  task.spec.listed = message.at("listed").get<std::vector<config::Picture>>();
+  for (const json& path : message.at("paths"))
+    task.paths.emplace(path.at(0).get<std::int64_t>(), path.at(1).get<std::string>());
+  return task;
+}
+
+std::string weights_text(const config::RunSpec& spec, const Models& models, const std::string& model_hash) {
+  const std::string refiner =
+      models.refiner != nullptr ? weights::model_stamp(models.refiner->files) : std::string();
+  return fmt::format("{}{}{} {} {} {}", weights::model_stamp(models.model.files), refiner, model_hash,
+                     flag_name(spec.model.dtype), static_cast<int>(spec.model.load_format),
+                     static_cast<int>(spec.runtime.device));
+}
+
+mode_t current_umask() {
+  const mode_t mask = ::umask(0);
+  ::umask(mask);
+  return mask;
+}
+
+}  // namespace xdit::launch
