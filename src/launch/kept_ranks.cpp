@@ -21,7 +21,7 @@ using nlohmann::json;
 
 constexpr int kLookMs = 200;
 constexpr double kCancelGraceS = 2.5;  // for ranks to end their step after Ctrl-C
-constexpr double kNoticeS = 1;       // of waiting for another's task
+constexpr double kNoticeS = 1;         // of waiting for another's task
 constexpr double kEndGraceS = 10;
 constexpr int kMeetings = 5;  // with ranks that end just then
 
