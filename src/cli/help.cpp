@@ -1,7 +1,9 @@
 #include <fmt/format.h>
 
+#include <set>
 #include <utility>
 
+#include "cli/generate_options.h"
 #include "cli/help.h"
 #include "config/settings.h"
 
@@ -22,6 +24,19 @@ std::string flag_line(const Parser::Flag& flag) {
                      choices ? fmt::format(" ({})", flag.value) : "");
 }
 
+// Flags of generate that another command takes too.
+std::set<std::string> of_generate(const Command& command) {
+  std::set<std::string> names;
+  for (const Parser::Flag& flag : flags_of(command)) names.insert(flag.names.front());
+  const bool takes_them = command.name != generate_command().name && names.contains("--prompt");
+  Parser parser;
+  if (takes_them) add_generate_flags(parser);
+  names.clear();
+  for (const Parser::Flag& flag : parser.flags())
+    if (flag.names.front() != "--help") names.insert(flag.names.front());
+  return names;
+}
+
 }  // namespace
 
 std::string short_help() {
@@ -29,7 +44,7 @@ std::string short_help() {
 
 usage: xdit-gen [generate] -m MODEL -p PROMPT [flags]
        xdit-gen batch prompts.jsonl -m MODEL -o "out/{index}.png" [--resume]
-       xdit-gen sweep run.yaml | inspect FILE | verify A B | list models
+       xdit-gen sweep run.yaml | worker | stop | inspect FILE | verify A B | list
 
   -m, --model PATH     diffusers folder, .safetensors file, or owner/name
   -p, --prompt TEXT    what to draw; repeat it for several, - reads stdin
@@ -55,7 +70,10 @@ profile or the environment: --steps, sampling: {steps: 20}, XDIT_GEN_STEPS.
 std::string help_of(const Command& command) {
   std::string text = fmt::format("usage: xdit-gen {}{}{} [flags]\n\n{}\n\n", command.name,
                                  command.arguments.empty() ? "" : " ", command.arguments, command.meaning);
-  for (const Parser::Flag& flag : flags_of(command)) text += flag_line(flag);
+  const std::set<std::string> shared = of_generate(command);
+  for (const Parser::Flag& flag : flags_of(command))
+    if (!shared.contains(flag.names.front())) text += flag_line(flag);
+  if (!shared.empty()) text += "\nAlso the flags of generate: xdit-gen generate --help\n";
   return text + "\nSwitches also as --no-NAME.\n";
 }
 

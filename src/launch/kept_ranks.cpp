@@ -19,9 +19,9 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kPollMs = 200;
-constexpr double kStopGraceS = 2.5;  // for ranks to end their step after Ctrl-C
-constexpr double kNoticeS = 1;       // of waiting for another's task
+constexpr int kLookMs = 200;
+constexpr double kCancelGraceS = 2.5;  // for ranks to end their step after Ctrl-C
+constexpr double kNoticeS = 1;         // of waiting for another's task
 constexpr double kEndGraceS = 10;
 constexpr int kMeetings = 5;  // with ranks that end just then
 
@@ -86,10 +86,10 @@ class Joined {
       if (!taken_) stop_.check();
       if (stopped_s_ == 0) channel_.send({{"stop", stop_.signal()}});
       if (stopped_s_ == 0) stopped_s_ = now_s();
-      if (now_s() - stopped_s_ > kStopGraceS) stop_.check();
+      if (now_s() - stopped_s_ > kCancelGraceS) stop_.check();
     }
     pollfd readable{channel_.descriptor(), POLLIN, 0};
-    ::poll(&readable, 1, kPollMs);
+    ::poll(&readable, 1, kLookMs);
     return channel_.receive(heard_) || !heard_.empty();
   }
 
@@ -170,7 +170,7 @@ bool end_kept_ranks() {
       throw Error(ExitCode::kRank, fmt::format("process {} does not end", keeper), {},
                   fmt::format("kill -9 {}", keeper));
     pollfd readable{channel.descriptor(), POLLIN, 0};
-    ::poll(&readable, 1, kPollMs);
+    ::poll(&readable, 1, kLookMs);
   }
   return true;
 }

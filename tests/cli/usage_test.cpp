@@ -39,7 +39,12 @@ TEST_CASE("the help of generate names every flag") {
     CAPTURE(key.path);
     CHECK_THAT(help.out, ContainsSubstring(key.flag.empty() ? std::string(key.path) : std::string(key.flag)));
   }
-  CHECK(xdit_gen({"list", "--help"}).code == 0);
+  for (const char* command : {"batch", "worker", "stop", "list"}) {
+    const Result short_one = xdit_gen({command, "--help"});
+    CAPTURE(command);
+    CHECK(short_one.code == 0);
+    CHECK(std::count(short_one.out.begin(), short_one.out.end(), '\n') <= 24);
+  }
   CHECK(xdit_gen({"inspect", "-h"}).code == 0);
 }
 
@@ -87,6 +92,10 @@ TEST_CASE("usage errors: exit 2, what was wrong and what to type, nothing on std
       {{"-m", model, "-p", "-", "-p", "-"}, "stdin can be read once", ""},
       {{"-m", model, "-p", "a", "-p", "b", "--device", "cpu"}, "would both be written to", "{index}"},
       {{"-m", model, "-p", "a", "--from-image", "absent.png"}, "absent.png", ""},
+      {{"-m", model, "-p", "a", "--keep", "soon"}, "--keep: expected a duration", "try: --keep 10m\n"},
+      {{"worker", "-p", "-"}, "--prompt -: a worker reads jobs from stdin", ""},
+      {{"worker", "--report", "r.json"}, "--report: a worker does not write it", ""},
+      {{"batch", "p.txt", "--keep", "1m"}, "unknown flag '--keep'", ""},
       {{"list"}, "nothing named to list", "models|schedulers|devices"},
       {{"list", "modles"}, "cannot list 'modles'", "try: xdit-gen list models\n"},
       {{"list", "models", "devices"}, "unexpected argument 'devices'", ""},
