@@ -203,8 +203,8 @@ void make_all(Batch& batch, const std::set<std::int64_t>& wanted, const Prepared
     const parallel::Machine machine = launch::this_machine();  // a lost GPU is not there any more
     const std::size_t before = console.made();
     try {
-      launch::run_jobs(plan(batch, wanted, run, machine, console), run.models(), batch.model_hash, batch.paths,
-                       machine, console, stop);
+      launch::run_jobs(plan(batch, wanted, run, machine, console), run.models(), batch.model_hash,
+                       batch.paths, machine, console, stop);
       return;
     } catch (const Error& error) {
       if (console.made() > before) {

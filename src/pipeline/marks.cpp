@@ -4,6 +4,7 @@
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
+#include <sys/resource.h>
 
 #include <deque>
 #include <vector>
@@ -54,6 +55,12 @@ std::uint64_t peak_device_bytes(c10::Device device) {
   if (!device.is_cuda()) return 0;
   const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(device.index());
   return static_cast<std::uint64_t>(stats.reserved_bytes[0].peak);
+}
+
+std::uint64_t peak_host_bytes() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;
 }
 
 void synchronise(c10::Device device) {

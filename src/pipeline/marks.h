@@ -32,6 +32,8 @@ class Marks {
 
 /// Bytes that the device's allocator has held at most; 0 on the CPU.
 [[nodiscard]] std::uint64_t peak_device_bytes(c10::Device device);
+/// This process's host memory at most.
+[[nodiscard]] std::uint64_t peak_host_bytes();
 /// Returns when the device has done all that was queued.
 void synchronise(c10::Device device);
 /// Gives memory that no tensor holds back to the device.

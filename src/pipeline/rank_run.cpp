@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 
 #include <c10/core/InferenceMode.h>
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <chrono>
@@ -39,12 +38,6 @@ at::ScalarType torch_type(DType dtype) {
     default:
       broken_invariant("runs are in fp32, fp16 or bf16", __FILE__, __LINE__);
   }
-}
-
-std::uint64_t peak_host_bytes() {
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
-  return static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;
 }
 
 }  // namespace

@@ -24,10 +24,10 @@ struct Heard final : pipeline::Listener {
 };
 
 /// On ranks of its own.
-inline Outcome run(const config::RunSpec& spec, const models::Model& model, pipeline::Listener& listener,
+inline Outcome run(const config::RunSpec& spec, const Models& models, pipeline::Listener& listener,
                    const StopToken& stop) {
   Ranks ranks;
-  return run(spec, model, ranks, listener, stop);
+  return run(spec, models, ranks, listener, stop);
 }
 
 /// Of tests/data.
