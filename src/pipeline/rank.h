@@ -77,8 +77,8 @@ class Rank {
   /// Ends what is left of a job that failed and was aborted, when its peers (null: none) have left it too.
   virtual void leave(std::span<const std::shared_ptr<const comm::Job>> peers,
                      std::chrono::nanoseconds patience) = 0;
-  /// Whether the networks of the last jobs are loaded. Jobs in which the ranks' answers differ are followed by
-  /// forget(), as is another model.
+  /// Whether the networks of the last jobs are loaded. Jobs in which the ranks' answers differ are followed
+  /// by forget(), as is another model.
   [[nodiscard]] virtual bool holds() const = 0;
   virtual void forget() = 0;
 };
