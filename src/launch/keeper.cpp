@@ -86,8 +86,8 @@ class Keeper {
     try {
       const Task task = task_of(asked);
       output::Report report;
-      ranks_.make(task, keeping_.models, parallel::make_plan(task.spec, keeping_.models.model, task.machine), teller,
-                  stop_, report);
+      ranks_.make(task, keeping_.models, parallel::make_plan(task.spec, keeping_.models.model, task.machine),
+                  teller, stop_, report);
       teller.tell(report_message(report));
     } catch (const Error& error) {
       const Error ended(ExitCode::kRank, "the ranks that stayed were ended", {}, "the same command again");

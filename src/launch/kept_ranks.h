@@ -12,8 +12,8 @@ class KeptRanks final : public Makers {
  public:
   explicit KeptRanks(std::optional<double> keep_s) : keep_s_(keep_s) {}
 
-  void make(const Task& task, const Models& models, const parallel::Plan& plan,
-            pipeline::Listener& listener, const StopToken& stop, output::Report& report) override;
+  void make(const Task& task, const Models& models, const parallel::Plan& plan, pipeline::Listener& listener,
+            const StopToken& stop, output::Report& report) override;
 
  private:
   std::optional<double> keep_s_;

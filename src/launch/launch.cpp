@@ -47,8 +47,8 @@ void run_joined(const pipeline::RankJob& job, pipeline::Listener& listener, outp
 
 }  // namespace
 
-Outcome run(const config::RunSpec& asked, const Models& models, Makers& makers,
-            pipeline::Listener& listener, const StopToken& stop, bool last) {
+Outcome run(const config::RunSpec& asked, const Models& models, Makers& makers, pipeline::Listener& listener,
+            const StopToken& stop, bool last) {
   Outcome outcome;
   const models::Model& model = models.model;
   const double started_s = now_s();

@@ -20,8 +20,8 @@ namespace xdit::launch {
 /// What a rank's process is born with.
 struct Birth {
   std::int64_t rank = 0;
-  const Models& models;  ///< open
-  std::string weights;   ///< weights_text of them
+  const Models& models;                                   ///< open
+  std::string weights;                                    ///< weights_text of them
   std::array<std::shared_ptr<const comm::Job>, 2> peers;  ///< of both stages; null: they exchange nothing
   double beat_s = 1;
 };

@@ -58,8 +58,7 @@ void Ranks::start(const Task& task, const Models& models, const parallel::Plan& 
   supervisor_.reset();
   const auto ranks = static_cast<std::int64_t>(plan.ranks.size());
   const double timeout_s = task.spec.runtime.timeout_s;
-  for (auto& peers : peers_)
-    peers = plan.exchanges() ? comm::Job::create(static_cast<int>(ranks)) : nullptr;
+  for (auto& peers : peers_) peers = plan.exchanges() ? comm::Job::create(static_cast<int>(ranks)) : nullptr;
   supervisor_.emplace(timeout_s, stay_);
   for (std::int64_t rank = 0; rank < ranks; ++rank)
     supervisor_->start([&](Channel channel, pid_t launcher) {

@@ -37,18 +37,18 @@ class Ranks final : public Makers {
   /// is looked at while they work.
   explicit Ranks(bool stay = false, const Aside& aside = kNone) : stay_(stay), aside_(aside) {}
 
-  void make(const Task& task, const Models& models, const parallel::Plan& plan,
-            pipeline::Listener& listener, const StopToken& stop, output::Report& report) override;
+  void make(const Task& task, const Models& models, const parallel::Plan& plan, pipeline::Listener& listener,
+            const StopToken& stop, output::Report& report) override;
 
  private:
-  void work(const Task& task, const Models& models, const parallel::Plan& plan,
-            pipeline::Listener& listener, const StopToken& stop, output::Report& report);
+  void work(const Task& task, const Models& models, const parallel::Plan& plan, pipeline::Listener& listener,
+            const StopToken& stop, output::Report& report);
   void start(const Task& task, const Models& models, const parallel::Plan& plan);
 
   static const Aside kNone;
   bool stay_;
   const Aside& aside_;
-  std::string seats_;                 ///< devices of the ranks
+  std::string seats_;                                ///< devices of the ranks
   std::array<std::shared_ptr<comm::Job>, 2> peers_;  ///< of both stages; null: they exchange nothing
   std::optional<Supervisor> supervisor_;
 };

@@ -44,7 +44,8 @@ std::vector<std::string> values_of(const config::Key& key, const config::RunSpec
 // Names of files hold any bytes, and YAML does not.
 template <class Spec>
 auto raw_texts(Spec& spec) {
-  return std::array{&spec.model.path, &spec.model.base, &spec.model.tokenizers, &spec.model.refiner, &spec.output.trace};
+  return std::array{&spec.model.path, &spec.model.base, &spec.model.tokenizers, &spec.model.refiner,
+                    &spec.output.trace};
 }
 
 }  // namespace
