@@ -23,7 +23,7 @@ folder.mkdir(parents=True, exist_ok=True)
 flux = {model.name: make_flux.make_errors(make_flux.FOLDER, model, "cuda")[1] for model in make_flux.MODELS}
 unets = {
     name: make_unet.make_errors(UNet2DConditionModel.from_pretrained(make_unet.FOLDER / name).float().cuda().eval())
-    for name in make_unet.UNETS
+    for name in make_unet.NAMES
 }
 for name, inputs, errors in (("flux", make_flux.ERROR_INPUTS, flux), ("unet", make_unet.INPUTS, unets)):
     (folder / f"{name}.json").write_text(json.dumps({"inputs": inputs, "errors": errors}))
