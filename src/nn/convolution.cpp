@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <vector>
 
 #include "core/error.h"
@@ -21,11 +22,16 @@ bool is_exact(const std::string& name) {
 
 // These plans want channels in groups of 8: zeros fill the last one up.
 constexpr std::int64_t kChannels = 8;
+constexpr std::uintptr_t kAligned = 16;  // bytes, of every operand
+
+at::Tensor aligned_bias(const at::Tensor& bias) {
+  return reinterpret_cast<std::uintptr_t>(bias.const_data_ptr()) % kAligned == 0 ? bias : bias.clone();
+}
 
 Convolution with_full_groups(const Convolution& layer) {
   const std::int64_t missing = (kChannels - layer.weight.size(0) % kChannels) % kChannels;
   if (missing == 0)
-    return {layer.weight.contiguous(at::MemoryFormat::ChannelsLast), layer.bias, layer.stride};
+    return {layer.weight.contiguous(at::MemoryFormat::ChannelsLast), aligned_bias(layer.bias), layer.stride};
   return {at::constant_pad_nd(layer.weight, {0, 0, 0, 0, 0, 0, 0, missing})
               .contiguous(at::MemoryFormat::ChannelsLast),
           at::constant_pad_nd(layer.bias, {0, missing}), layer.stride};

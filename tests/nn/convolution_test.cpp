@@ -71,6 +71,9 @@ TEST_CASE("convolutions are Torch's, and rows keep their bits in every cut") {
         CHECK(test::relative_error(whole, expected) < rounding);
         CHECK(test::relative_error(convolution_by_windows(in.x, in.layer), expected) < rounding);
         check_cuts(convolutions, in, whole);
+        const at::Tensor off =
+            at::cat({in.layer.bias.narrow(0, 0, 1), in.layer.bias}).narrow(0, 1, s.outputs);
+        CHECK(at::equal(convolutions(in.x, {in.layer.weight, off, s.stride}), whole));
       }
 }
 
