@@ -61,7 +61,7 @@ const std::string& Convolutions::choose(const cudnn::Shape& shape) {
   for (const std::string& name : cudnn::plan_names(shape, rows)) {
     if (!is_exact(name)) continue;
     std::unique_ptr<cudnn::Plan> plan = cudnn::Plan::build(shape, rows, name);
-    if (plan == nullptr) continue;
+    if (plan == nullptr || cudnn::Plan::build(shape, 1, name) == nullptr) continue;  // slabs may be that low
     built_[{shape, rows}] = std::move(plan);
     found->second = name;
     break;
