@@ -29,13 +29,10 @@ constexpr int kMeetings = 5;  // with ranks that end just then
 std::string identity_of(const Task& task, const parallel::Plan& plan) {
   struct stat program {};
   static_cast<void>(::stat("/proc/self/exe", &program));
-  std::string text = fmt::format("{} {} {}.{} {} {} {}\n", XDIT_VERSION, program.st_ino,
-                                 program.st_mtim.tv_sec, program.st_mtim.tv_nsec, task.spec.runtime.timeout_s,
-                                 static_cast<int>(plan.transport), plan.shard);
+  std::string text = fmt::format("{} {} {}.{} {} {}\n", XDIT_VERSION, program.st_ino, program.st_mtim.tv_sec,
+                                 program.st_mtim.tv_nsec, static_cast<int>(plan.transport), plan.shard);
   for (const auto& [name, degree] : plan.mesh.degrees()) text += fmt::format("{} {} ", name, degree);
-  for (const parallel::RankPlan& rank : plan.ranks) text += fmt::format("{} ", rank.device);
-  for (const parallel::Gpu& gpu : task.machine.gpus) text += gpu.uuid + " ";
-  return text + task.weights;
+  return text + seats_of(task, plan) + "\n" + task.weights;
 }
 
 // Whoever makes it may stand in another folder.

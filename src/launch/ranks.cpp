@@ -15,15 +15,6 @@
 namespace xdit::launch {
 namespace {
 
-// What processes cannot change.
-std::string seats_of(const Task& task, const parallel::Plan& plan) {
-  std::string text =
-      fmt::format("{} {}", static_cast<int>(task.spec.runtime.device), task.spec.runtime.timeout_s);
-  for (const parallel::RankPlan& rank : plan.ranks) text += fmt::format(" {}", rank.device);
-  for (const parallel::Gpu& gpu : task.machine.gpus) text += " " + gpu.uuid;
-  return text;
-}
-
 // Knows which pictures are there.
 class Noting final : public pipeline::Listener {
  public:
@@ -51,6 +42,14 @@ class Noting final : public pipeline::Listener {
 };
 
 }  // namespace
+
+std::string seats_of(const Task& task, const parallel::Plan& plan) {
+  std::string text =
+      fmt::format("{} {}", static_cast<int>(task.spec.runtime.device), task.spec.runtime.timeout_s);
+  for (const parallel::RankPlan& rank : plan.ranks) text += fmt::format(" {}", rank.device);
+  for (const parallel::Gpu& gpu : task.machine.gpus) text += " " + gpu.uuid;
+  return text;
+}
 
 const Aside Ranks::kNone{};
 

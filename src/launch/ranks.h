@@ -15,6 +15,9 @@
 
 namespace xdit::launch {
 
+/// What the processes of a task's ranks cannot change: devices, GPUs, timeout.
+[[nodiscard]] std::string seats_of(const Task& task, const parallel::Plan& plan);
+
 /// Who makes the pictures of a task.
 class Makers {
  public:

@@ -33,13 +33,16 @@ std::int64_t leading(const at::Tensor& matrix) {
   return matrix.size(0) == 1 ? matrix.size(1) : matrix.stride(0);  // the stride of a single row is arbitrary
 }
 
+bool is_aligned(const at::Tensor& matrix) {
+  return padding(matrix.size(1), matrix) == 0 && matrix.stride(1) == 1 && leading(matrix) >= matrix.size(1) &&
+         padding(leading(matrix), matrix) == 0 &&
+         reinterpret_cast<std::uintptr_t>(matrix.const_data_ptr()) % kRowBytes == 0;
+}
+
 // `matrix`, or a copy whose rows begin at multiples of kRowBytes, with `rows` of zeros below.
 at::Tensor aligned(const at::Tensor& matrix, std::int64_t rows) {
+  if (rows == 0 && is_aligned(matrix)) return matrix;
   const std::int64_t columns = padding(matrix.size(1), matrix);
-  const bool fits = rows == 0 && columns == 0 && matrix.stride(1) == 1 && leading(matrix) >= matrix.size(1) &&
-                    padding(leading(matrix), matrix) == 0 &&
-                    reinterpret_cast<std::uintptr_t>(matrix.const_data_ptr()) % kRowBytes == 0;
-  if (fits) return matrix;
   at::Tensor copy = at::zeros({matrix.size(0) + rows, matrix.size(1) + columns}, matrix.options());
   copy.narrow(0, 0, matrix.size(0)).narrow(1, 0, matrix.size(1)).copy_(matrix);
   return copy;
@@ -203,9 +206,7 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
 void linear_into(const at::Tensor& out, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                  bool gelu_tanh) {
   const c10::cuda::CUDAGuard guard(x.device());
-  const bool fits = out.size(0) > 0 && padding(out.size(1), out) == 0 && aligned(out, 0).is_same(out) &&
-                    x.dim() == 2 && aligned(weight, 0).is_same(weight);
-  if (!fits) {
+  if (out.size(0) == 0 || x.dim() != 2 || !is_aligned(out) || !is_aligned(weight)) {
     out.copy_(linear(x, weight, bias, gelu_tanh, x.scalar_type()));
     return;
   }

@@ -24,13 +24,16 @@ class LocalLinear final : public Linear {
   }
 
   void into(const at::Tensor& y, const at::Tensor& x) const override {
-    x.is_cuda() ? fused::linear_into(y, x, weight_, bias_, /*gelu_tanh=*/false) : void(y.copy_((*this)(x)));
+    if (x.is_cuda())
+      fused::linear_into(y, x, weight_, bias_, /*gelu_tanh=*/false);
+    else
+      Linear::into(y, x);
   }
   void into(const at::Tensor& y, const at::Tensor& x, Activation activation) const override {
     if (x.is_cuda() && activation == Activation::kGeluTanh)
       fused::linear_into(y, x, weight_, bias_, /*gelu_tanh=*/true);
     else
-      y.copy_((*this)(x, activation));
+      Linear::into(y, x, activation);
   }
 
   [[nodiscard]] std::int64_t outputs() const override { return weight_.size(0); }
@@ -41,6 +44,13 @@ class LocalLinear final : public Linear {
 };
 
 }  // namespace
+
+void Linear::into(const at::Tensor& y, const at::Tensor& x) const {
+  y.copy_((*this)(x));
+}
+void Linear::into(const at::Tensor& y, const at::Tensor& x, Activation activation) const {
+  y.copy_((*this)(x, activation));
+}
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   return x.is_cpu() ? tiles::linear(x, weight, bias)

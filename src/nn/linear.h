@@ -25,8 +25,8 @@ class Linear {
   [[nodiscard]] virtual at::Tensor operator()(const at::Tensor& x) const = 0;
   [[nodiscard]] virtual at::Tensor operator()(const at::Tensor& x, Activation activation) const = 0;
   /// The same of x [T, in] into y [T, out], whose rows may be strided.
-  virtual void into(const at::Tensor& y, const at::Tensor& x) const = 0;
-  virtual void into(const at::Tensor& y, const at::Tensor& x, Activation activation) const = 0;
+  virtual void into(const at::Tensor& y, const at::Tensor& x) const;
+  virtual void into(const at::Tensor& y, const at::Tensor& x, Activation activation) const;
   [[nodiscard]] virtual std::int64_t outputs() const = 0;
 };
 

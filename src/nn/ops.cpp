@@ -98,9 +98,6 @@ void norm_and_rotate(const at::Tensor& qkv, std::span<const TokenNorms> norms, c
 void activate_into(const at::Tensor& out, const at::Tensor& x, Activation activation) {
   if (x.is_cpu()) {
     tiles::activate(x, activation, out);
-  } else if (activation == Activation::kGeluTanh) {
-    at::Tensor to = out;
-    at::gelu_out(to, x, "tanh");
   } else {
     out.copy_(activate(x, activation));
   }

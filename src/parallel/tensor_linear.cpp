@@ -25,10 +25,6 @@ class InputCutLinear final : public nn::Linear {
   at::Tensor operator()(const at::Tensor& x, nn::Activation activation) const override {
     return nn::activate((*this)(x), activation);
   }
-  void into(const at::Tensor& y, const at::Tensor& x) const override { y.copy_((*this)(x)); }
-  void into(const at::Tensor& y, const at::Tensor& x, nn::Activation activation) const override {
-    y.copy_((*this)(x, activation));
-  }
   [[nodiscard]] std::int64_t outputs() const override { return weight_.size(0); }
 
  private:

@@ -244,12 +244,12 @@ void RankRun::make_pictures(const Networks& networks) {
     report_.phases.push_back(writing.get());
     listener_.picture(report_.phases.back().picture);
   };
-  const auto make = [&](const config::Picture& picture) {
+  const auto make = [&](std::int64_t i) {
+    const config::Picture& picture = pictures_.at(static_cast<std::size_t>(plan_.pictures.first + i));
     job_.stop.check();
     if (embeddings_.size() > kPreparedPrompts) branches_.clear();
     const at::Tensor latents = denoise(denoiser, picture);
-    if (&picture == &pictures_.at(static_cast<std::size_t>(plan_.pictures.end() - 1)))
-      branches_.clear();  // the decoder may want their memory
+    if (i + 1 == plan_.pictures.count) branches_.clear();  // the decoder may want their memory
     if (!decoder || plan_.latent_rows.count == 0) return;
     const at::Tensor decoded = decode(*decoder, latents, picture.index);
     if (!plan_.decodes) return;
@@ -260,8 +260,7 @@ void RankRun::make_pictures(const Networks& networks) {
     writing = std::async(std::launch::async, [this, &picture, image] { return write(picture, image); });
   };
   try {
-    for (std::int64_t i = 0; i < plan_.pictures.count; ++i)
-      make(pictures_.at(static_cast<std::size_t>(plan_.pictures.first + i)));
+    for (std::int64_t i = 0; i < plan_.pictures.count; ++i) make(i);
   } catch (...) {
     collect();  // the one before is whole
     throw;
