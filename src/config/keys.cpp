@@ -177,6 +177,8 @@ constexpr std::array kKeys{
                                                  "same run, same bytes"),
     row<&R::runtime, &R::Runtime::cuda_graphs>("runtime.cuda_graphs", "", kBoolean, "true|false",
                                                "steps as CUDA graphs: same bytes, one launch"),
+    row<&R::runtime, &R::Runtime::warm_up>("runtime.warm_up", "", kChoice, "auto|true|false",
+                                           "a forward while weights are read: a faster first step"),
 };
 
 }  // namespace

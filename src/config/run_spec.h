@@ -74,8 +74,8 @@ struct RunSpec {
     Device device = Device::kCuda;
     Transport transport = Transport::kAuto;  ///< what ranks exchange through
     double timeout_s = 60;
-    bool deterministic = true;
-    bool cuda_graphs = true;  ///< where a plan can
+    bool deterministic = true, cuda_graphs = true;  ///< graphs where a plan can
+    std::string warm_up = "auto";                   ///< a forward behind the loading
     friend bool operator==(const Runtime&, const Runtime&) = default;
   };
 

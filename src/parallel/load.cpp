@@ -20,21 +20,6 @@ namespace {
 
 constexpr std::int64_t kCastBytes = std::int64_t{1} << 30U;
 
-at::ScalarType torch_type(DType dtype) {
-  switch (dtype) {
-    case DType::kF64:
-      return at::kDouble;
-    case DType::kF32:
-      return at::kFloat;
-    case DType::kF16:
-      return at::kHalf;
-    case DType::kBF16:
-      return at::kBFloat16;
-    default:
-      broken_invariant("weights are floating point", __FILE__, __LINE__);
-  }
-}
-
 std::byte* bytes_of(const at::Tensor& tensor) {
   return static_cast<std::byte*>(tensor.mutable_data_ptr());
 }
@@ -121,6 +106,21 @@ void draw_into(const at::Tensor& whole, const weights::Parameter& parameter, at:
 }
 
 }  // namespace
+
+at::ScalarType torch_type(DType dtype) {
+  switch (dtype) {
+    case DType::kF64:
+      return at::kDouble;
+    case DType::kF32:
+      return at::kFloat;
+    case DType::kF16:
+      return at::kHalf;
+    case DType::kBF16:
+      return at::kBFloat16;
+    default:
+      broken_invariant("weights are floating point", __FILE__, __LINE__);
+  }
+}
 
 at::ScalarType held_dtype(const models::Network& network, at::ScalarType run) {
   return network.not_in_float16 && run == at::kHalf ? at::kFloat : run;

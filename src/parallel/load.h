@@ -27,6 +27,9 @@ class WeightMemory {
   std::map<std::int64_t, at::Tensor> tensors_;
 };
 
+/// Of floating point.
+[[nodiscard]] at::ScalarType torch_type(DType dtype);
+
 /// The dtype of a network's weights in a run of that dtype.
 [[nodiscard]] at::ScalarType held_dtype(const models::Network& network, at::ScalarType run);
 

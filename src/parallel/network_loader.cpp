@@ -37,13 +37,15 @@ void NetworkLoader::exchange(std::optional<WeightExchange>& with, const std::vec
   with->exchange(shares, memory, options);
 }
 
-void NetworkLoader::fill(const Loading& loading, const WeightMemory& memory, std::uint64_t& bytes_read) {
+void NetworkLoader::fill(const Loading& loading, const WeightMemory& memory) {
   if (model_.dummy) {
     draw(loading, memory);
     return;
   }
   const models::Network& network = loading.network;
-  read(loading, reads_of(plan_, rank_, network), memory, bytes_read);
+  std::uint64_t bytes = 0;
+  read(loading, reads_of(plan_, rank_, network), memory, bytes);
+  bytes_read_ += bytes;
   const LoadingStream stream(loading.device);
   const Storage storage = storage_of(plan_, rank_, network);
   const bool is_denoiser = network.role == models::Role::kDenoiser;
@@ -54,24 +56,29 @@ void NetworkLoader::fill(const Loading& loading, const WeightMemory& memory, std
   stream.synchronise();
 }
 
-std::unique_ptr<nn::Weights> NetworkLoader::load(const std::string& component, std::uint64_t& bytes_read) {
+NetworkLoader::Arriving NetworkLoader::expect(const std::string& component) {
+  // What `fill` needs and the weights do not.
+  struct State {
+    std::vector<HeldParameter> held;
+    WeightMemory memory;
+  };
   const models::Network& network = network_of(model_, component);
-  const std::vector<HeldParameter> held = held_by(plan_, rank_, network);
+  const auto state = std::make_shared<State>();
+  state->held = held_by(plan_, rank_, network);
   const at::ScalarType dtype = held_dtype(network, options_.dtype().toScalarType());
-  const Loading loading{model_, network, held, dtype, options_.device(), kThreads};
-  WeightMemory memory;
+  const Loading loading{model_, network, state->held, dtype, options_.device(), kThreads};
   if (network.role != models::Role::kDenoiser || spread_.sharding() == nullptr) {
-    Tensors tensors = allocate(loading, true, memory);
-    fill(loading, memory, bytes_read);
-    return std::make_unique<nn::ResidentWeights>(std::move(tensors));
+    auto weights = std::make_unique<nn::ResidentWeights>(allocate(loading, true, state->memory));
+    return {std::move(weights), [this, state, loading] { fill(loading, state->memory); }};
   }
-  auto weights = std::make_unique<ShardedWeights>(*spread_.sharding(), held, rank_.blocks, options_);
-  Tensors outside = allocate(loading, false, memory);
-  weights->add_to(memory);
-  fill(loading, memory, bytes_read);
-  weights->set_outside(std::move(outside));
-  weights->stored();
-  return weights;
+  auto weights = std::make_unique<ShardedWeights>(*spread_.sharding(), state->held, rank_.blocks, options_);
+  weights->set_outside(allocate(loading, false, state->memory));
+  weights->add_to(state->memory);
+  const auto store = [this, state, loading, to = weights.get()] {
+    fill(loading, state->memory);
+    to->stored();
+  };
+  return {std::move(weights), store};
 }
 
 }  // namespace xdit::parallel

@@ -1,7 +1,9 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -21,11 +23,16 @@ class NetworkLoader {
   NetworkLoader(const Plan& plan, const RankPlan& rank, const models::Model& model, Spread& spread,
                 const at::TensorOptions& options);
 
-  /// Collective over the ranks that hold the network. `bytes_read` counts up.
-  [[nodiscard]] std::unique_ptr<nn::Weights> load(const std::string& component, std::uint64_t& bytes_read);
+  /// Memory for the weights of a network, and what brings them. Until then they hold anything.
+  struct Arriving {
+    std::unique_ptr<nn::Weights> weights;
+    std::function<void()> fill;  ///< collective over the ranks that hold the network; from any thread
+  };
+  [[nodiscard]] Arriving expect(const std::string& component);
+  [[nodiscard]] std::uint64_t bytes_read() const { return bytes_read_; }  ///< from files, of all networks
 
  private:
-  void fill(const Loading& loading, const WeightMemory& memory, std::uint64_t& bytes_read);
+  void fill(const Loading& loading, const WeightMemory& memory);
   void exchange(std::optional<WeightExchange>& with, const std::vector<Range>& stored, const Readers& readers,
                 const WeightMemory& memory, const at::TensorOptions& options);
 
@@ -37,6 +44,7 @@ class NetworkLoader {
   std::optional<WeightExchange> blocks_;
   std::optional<WeightExchange> outside_;  ///< the denoiser's
   std::optional<WeightExchange> others_;
+  std::atomic<std::uint64_t> bytes_read_{0};
 };
 
 }  // namespace xdit::parallel

@@ -149,13 +149,27 @@ bool can_replay(const Plan& plan) {
          plan.transport == config::Transport::kPeer;
 }
 
+std::int64_t values_of_a_launch(const Plan& plan, const models::Shape& shape) {
+  return (plan.text_tokens + plan.image_tokens) / plan.mesh.token_ranks() * shape.width;
+}
+
 // The device is through with a launch sooner than the host with the next one. On an H100 a UNet gains a
 // quarter from graphs; FLUX.1 at 1024 pixels (14 million values a launch) loses 1 % and the time of the
 // capture.
 bool is_short(const Plan& plan, const models::Shape& shape) {
   constexpr std::int64_t kShort = 6'000'000;
-  const std::int64_t tokens = (plan.text_tokens + plan.image_tokens) / plan.mesh.token_ranks();
-  return shape.by_rows || tokens * shape.width < kShort;
+  return shape.by_rows || values_of_a_launch(plan, shape) < kShort;
+}
+
+// Whether the first forward, which loads kernels and plans products, is worth another one behind the loading:
+// one of a large picture would outlast it. Shards and stages want their weights in order.
+bool is_worth_warming(const Plan& plan, const config::RunSpec& spec, const models::Shape& shape) {
+  constexpr std::int64_t kMost = 20'000'000;  // FLUX.1 at 1024 pixels: 14 million
+  const bool can = plan.mesh.pipefusion == 1 && plan.shard == 1 &&
+                   std::all_of(plan.ranks.begin(), plan.ranks.end(),
+                               [](const RankPlan& rank) { return rank.overlap_loading; });
+  if (spec.runtime.warm_up != "auto") return can && spec.runtime.warm_up == "true";
+  return can && spec.runtime.device == config::Device::kCuda && values_of_a_launch(plan, shape) < kMost;
 }
 
 }  // namespace
@@ -199,6 +213,7 @@ Plan make_plan(const config::RunSpec& spec, const models::Model& model, const Ma
   cut_slabs(plan, spec, spec.image.height / model.shape.latent_scale);
   spread_weights(plan, spec, model, machine);
   plan.replays = !on_cpu && spec.runtime.cuda_graphs && can_replay(plan) && is_short(plan, model.shape);
+  plan.warms_up = is_worth_warming(plan, spec, model.shape);
   return plan;
 }
 

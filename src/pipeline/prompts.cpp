@@ -18,10 +18,12 @@ using models::TextEncoder;
 using weights::Component;
 using Tokens = TextEncoder::Tokens;
 
-// What tokenisation must know of an encoder.
-struct Limits {
+// What an encoder takes and gives.
+struct Sizes {
   std::int64_t tokens = 0;
   std::int64_t vocabulary = 0;
+  std::int64_t width = 0;         // of a token
+  std::int64_t pooled_width = 0;  // 0: pools nothing
 };
 using Encode = std::function<text::ClipStates(const at::Tensor& ids)>;
 
@@ -30,13 +32,13 @@ struct Kind {
   std::string_view class_name;
   std::string_view name;  // for people
   std::unique_ptr<text::Tokenizer> (*open_tokenizer)(const std::filesystem::path& folder);
-  Limits (*limits)(const Component& component, std::int64_t t5_length);
+  Sizes (*sizes)(const Component& component, std::int64_t t5_length);
   Encode (*load)(const Component& component, const nn::Weights& weights);
 };
 
-Limits clip_limits(const Component& component, std::int64_t /*t5_length*/) {
+Sizes clip_sizes(const Component& component, std::int64_t /*t5_length*/) {
   const text::ClipConfig clip = text::read_clip_config(component);
-  return {clip.positions, clip.vocabulary};
+  return {clip.positions, clip.vocabulary, clip.width, clip.projection > 0 ? clip.projection : clip.width};
 }
 Encode load_clip(const Component& component, const nn::Weights& weights) {
   const auto clip = std::make_shared<text::ClipEncoder>(text::read_clip_config(component), weights);
@@ -46,8 +48,9 @@ Encode load_clip(const Component& component, const nn::Weights& weights) {
 text::T5Config t5_config(const Component& component) {
   return text::read_t5_config(component.config, (component.folder / "config.json").string());
 }
-Limits t5_limits(const Component& component, std::int64_t t5_length) {
-  return {t5_length, t5_config(component).vocabulary};
+Sizes t5_sizes(const Component& component, std::int64_t t5_length) {
+  const text::T5Config t5 = t5_config(component);
+  return {t5_length, t5.vocabulary, t5.width, 0};
 }
 Encode load_t5(const Component& component, const nn::Weights& weights) {
   const auto t5 = std::make_shared<text::T5Encoder>(t5_config(component), weights);
@@ -57,9 +60,9 @@ Encode load_t5(const Component& component, const nn::Weights& weights) {
 }
 
 constexpr std::array kKinds{
-    Kind{"CLIPTextModel", "CLIP", text::open_clip_tokenizer, clip_limits, load_clip},
-    Kind{"CLIPTextModelWithProjection", "CLIP", text::open_clip_tokenizer, clip_limits, load_clip},
-    Kind{"T5EncoderModel", "T5", text::open_t5_tokenizer, t5_limits, load_t5},
+    Kind{"CLIPTextModel", "CLIP", text::open_clip_tokenizer, clip_sizes, load_clip},
+    Kind{"CLIPTextModelWithProjection", "CLIP", text::open_clip_tokenizer, clip_sizes, load_clip},
+    Kind{"T5EncoderModel", "T5", text::open_t5_tokenizer, t5_sizes, load_t5},
 };
 
 const Kind& kind_of(const Component& component) {
@@ -71,34 +74,34 @@ const Kind& kind_of(const Component& component) {
 }
 
 // For models without files: as many ids as a tokenizer would give, and the same ones for the same prompt.
-std::vector<std::int64_t> byte_ids(const std::string& prompt, const Limits& limits) {
-  std::vector<std::int64_t> ids(static_cast<std::size_t>(limits.tokens), 0);
+std::vector<std::int64_t> byte_ids(const std::string& prompt, const Sizes& sizes) {
+  std::vector<std::int64_t> ids(static_cast<std::size_t>(sizes.tokens), 0);
   for (std::size_t i = 0; i < std::min(prompt.size(), ids.size()); ++i)
-    ids[i] = (static_cast<unsigned char>(prompt[i]) + 3) % limits.vocabulary;
-  ids.back() = limits.vocabulary - 1;
+    ids[i] = (static_cast<unsigned char>(prompt[i]) + 3) % sizes.vocabulary;
+  ids.back() = sizes.vocabulary - 1;
   return ids;
 }
 
 std::unique_ptr<text::Tokenizer> open_tokenizer(const models::Model& model, const TextEncoder& encoder,
-                                                const Kind& kind, const Limits& limits) {
+                                                const Kind& kind, const Sizes& sizes) {
   const auto found = model.files.tokenizers.find(encoder.tokenizer);
   if (found == model.files.tokenizers.end())
     throw Error(ExitCode::kModel, fmt::format("no folder {}", encoder.tokenizer), model.files.path.string(),
                 "--tokenizers DIR, a folder with the tokenizers' folders of the model as published");
   auto tokenizer = kind.open_tokenizer(found->second);
-  if (tokenizer->vocabulary_size() > limits.vocabulary)
+  if (tokenizer->vocabulary_size() > sizes.vocabulary)
     throw Error(ExitCode::kModel,
                 fmt::format("{} has {} pieces, but its encoder embeds {}", encoder.tokenizer,
-                            tokenizer->vocabulary_size(), limits.vocabulary));
+                            tokenizer->vocabulary_size(), sizes.vocabulary));
   return tokenizer;
 }
 
-std::string cut_text(const TextEncoder& encoder, const Kind& kind, const Limits& limits,
+std::string cut_text(const TextEncoder& encoder, const Kind& kind, const Sizes& sizes,
                      const std::string& cut) {
   if (encoder.tokens == Tokens::kNone)
     return fmt::format("{}, which sets the overall style, reads {} tokens; it does not see: {}", kind.name,
-                       limits.tokens, cut);
-  return fmt::format("the prompt is longer than {} {} tokens{}; cut off: {}", limits.tokens, kind.name,
+                       sizes.tokens, cut);
+  return fmt::format("the prompt is longer than {} {} tokens{}; cut off: {}", sizes.tokens, kind.name,
                      kind.name == "T5" ? " (--set sampling.max_sequence_length)" : "", cut);
 }
 
@@ -132,21 +135,35 @@ std::map<Prompt, PromptIds> tokenise(const models::Model& model, const std::set<
   for (const TextEncoder& encoder : model.text_encoders) {
     const Component& component = model.files.components.at(encoder.component);
     const Kind& kind = kind_of(component);
-    const Limits limits = kind.limits(component, t5_length);
-    const auto tokenizer = from_bytes ? nullptr : open_tokenizer(model, encoder, kind, limits);
+    const Sizes sizes = kind.sizes(component, t5_length);
+    const auto tokenizer = from_bytes ? nullptr : open_tokenizer(model, encoder, kind, sizes);
     for (const Prompt& prompt : prompts) {
       text::TokenIds made;
       if (tokenizer)
-        made = tokenizer->encode(prompt.text, limits.tokens);
+        made = tokenizer->encode(prompt.text, sizes.tokens);
       else
-        made.ids = byte_ids(prompt.text, limits);
+        made.ids = byte_ids(prompt.text, sizes);
       ids[prompt].push_back(std::move(made.ids));
       if (made.cut.empty()) continue;
-      const std::string line = cut_text(encoder, kind, limits, made.cut);
+      const std::string line = cut_text(encoder, kind, sizes, made.cut);
       if (told.insert(line).second) warn(line);
     }
   }
   return ids;
+}
+
+models::PromptEmbedding blank_embedding(const models::Model& model, std::int64_t t5_length,
+                                        const at::TensorOptions& options) {
+  models::PromptEmbedding blank;
+  std::vector<at::Tensor> tokens;
+  for (const TextEncoder& encoder : model.text_encoders) {
+    const Component& component = model.files.components.at(encoder.component);
+    const Sizes sizes = kind_of(component).sizes(component, t5_length);
+    if (encoder.tokens != Tokens::kNone) tokens.push_back(at::zeros({sizes.tokens, sizes.width}, options));
+    if (encoder.pooled) blank.pooled = at::zeros({sizes.pooled_width}, options);
+  }
+  blank.tokens = at::cat(tokens, 1);
+  return blank;
 }
 
 std::map<Prompt, models::PromptEmbedding> encode(const models::Model& model, const EncoderWeights& weights,

@@ -45,6 +45,10 @@ using PromptIds = std::vector<std::vector<std::int64_t>>;
                                                    const std::set<Prompt>& prompts, std::int64_t t5_length,
                                                    const std::function<void(std::string_view)>& warn);
 
+/// Zeros of an embedding's shape.
+[[nodiscard]] models::PromptEmbedding blank_embedding(const models::Model& model, std::int64_t t5_length,
+                                                      const at::TensorOptions& options);
+
 /// Weights of the model's text encoders, by component.
 using EncoderWeights = std::map<std::string, std::unique_ptr<nn::Weights>>;
 

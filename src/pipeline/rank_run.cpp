@@ -2,8 +2,6 @@
 
 #include <ATen/ATen.h>
 
-#include <c10/core/InferenceMode.h>
-
 #include <algorithm>
 #include <chrono>
 #include <future>
@@ -12,33 +10,18 @@
 #include <utility>
 
 #include "core/error.h"
-#include "core/file.h"
-#include "output/metadata.h"
-#include "output/png.h"
+#include "parallel/load.h"
 #include "parallel/loop.h"
 #include "parallel/plan_weights.h"
 #include "parallel/replayed_denoiser.h"
 #include "pipeline/marks.h"
 #include "pipeline/picture.h"
+#include "pipeline/write_picture.h"
 
 namespace xdit::pipeline {
 namespace {
 
-constexpr std::size_t kPreparedPrompts =
-    8;  // so many are prepared at once (60 MB each for FLUX.1 in 28 steps)
-
-at::ScalarType torch_type(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-      return at::kFloat;
-    case DType::kF16:
-      return at::kHalf;
-    case DType::kBF16:
-      return at::kBFloat16;
-    default:
-      broken_invariant("runs are in fp32, fp16 or bf16", __FILE__, __LINE__);
-  }
-}
+constexpr std::size_t kPreparedPrompts = 8;  // at once; 60 MB each for FLUX.1 in 28 steps
 
 }  // namespace
 
@@ -53,7 +36,7 @@ RankRun::RankRun(const RankJob& job, Listener& listener, output::Report& report,
       device_(job.spec.runtime.device == config::Device::kCpu
                   ? at::Device(at::kCPU)
                   : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(plan_.device))),
-      dtype_(torch_type(job.spec.model.dtype)),
+      dtype_(parallel::torch_type(job.spec.model.dtype)),
       guided_(job.spec.sampling.cfg_scale > 1),
       trace_(job.stage == Stage::kSecond ? std::move(handoff.trace) : Trace(!job.spec.output.trace.empty())),
       vae_(models::read_vae_config(job.model.files.components.at("vae").config, "vae/config.json")),
@@ -65,8 +48,8 @@ RankRun::RankRun(const RankJob& job, Listener& listener, output::Report& report,
                .peers = job.peers,
                .timeout = std::chrono::duration_cast<std::chrono::nanoseconds>(
                    std::chrono::duration<double>(job.spec.runtime.timeout_s)),
-               .options = at::TensorOptions().dtype(dtype_).device(device_)}),
-      loader_(job.plan, plan_, job.model, spread_, at::TensorOptions().dtype(dtype_).device(device_)),
+               .options = options()}),
+      loader_(job.plan, plan_, job.model, spread_, options()),
       pictures_(config::pictures(job.spec)),
       sampler_(schedulers::make_sampler({.name = job.spec.sampling.scheduler,
                                          .sigmas = job.spec.sampling.sigmas,
@@ -89,29 +72,28 @@ output::Phase RankRun::phase(const std::string& name, double start_s, double end
 }
 
 void RankRun::run() {
-  std::future<Networks> networks;
-  const auto begin_loading = [&] {
-    networks = std::async(std::launch::async, [this] { return load_networks(); });
-  };
   if (std::exchange(resident_.used, true)) release_cached_memory(device_);  // of other sizes
   const bool stayed = resident_.serve(job_.plan);
   const bool holds = !plan_.networks.empty();
   const bool loads = holds && !stayed;
-  if (loads && plan_.overlap_loading) begin_loading();
-  if (plan_.encodes)
-    encode_new_prompts();
-  else
-    listener_.begin("text_encode", 0);  // another rank's
+  const bool encodes = plan_.encodes && meets_new_prompts();
+  EncoderWeights encoders;  // outlive what fills them
+  Networks networks;
+  Arrivals encoders_here(loader_, job_.stop), networks_here(loader_, job_.stop);
+  if (loads && plan_.overlap_loading) networks = expect_networks(networks_here);
+  if (encodes) encoders = expect_encoders(encoders_here);
+  if (loads && job_.plan.warms_up) warm_up(encoders, networks);
+  if (encodes) encode_prompts(std::move(encoders), encoders_here);
+  if (!plan_.encodes) listener_.begin("text_encode", 0);  // another rank's
   share_prompts();
   if (loads) {
-    if (!plan_.overlap_loading) begin_loading();
+    if (!plan_.overlap_loading) networks = expect_networks(networks_here);
     listener_.begin("load", 0);
-    resident_.hold(networks.get(), job_.plan);
-    report_.phases.push_back(phase("load", resident_.networks.start_s, resident_.networks.end_s));
+    networks_here.wait();
+    report_.phases.push_back(phase("load", networks_here.start_s(), networks_here.end_s()));
     listener_.finish();
-  } else if (!stayed) {
-    resident_.hold({}, job_.plan);
   }
+  if (!stayed) resident_.hold(std::move(networks), job_.plan);
   if (plan_.pictures.count > 0) make_pictures(resident_.networks);
   resident_.release(job_.plan);
   if (holds) {
@@ -126,68 +108,91 @@ void RankRun::run() {
     trace_.write(job_.spec.output.trace, job_.spec.output.overwrite);
   const comm::Use* const exchanged = spread_.use();
   const std::uint64_t buffers = exchanged != nullptr ? exchanged->peak_device_bytes() : 0;
-  report_.ranks.push_back({.rank = job_.rank,
-                           .device = {},
-                           .device_id = {},
-                           .held_s = now_s() - job_.started_s,
-                           .peak_device_bytes = (holds ? peak_device_bytes(device_) : 0) + buffers,
-                           .peak_host_bytes = peak_host_bytes(),
-                           .bytes_read = bytes_read_,
-                           .bytes_sent = exchanged != nullptr ? exchanged->bytes_sent() : 0});
+  report_.ranks.push_back(
+      {.rank = job_.rank,
+       .device = {},
+       .device_id = {},
+       .held_s = now_s() - job_.started_s,
+       .peak_device_bytes = (holds ? peak_device_bytes(device_) : 0) + buffers,
+       .peak_host_bytes = peak_host_bytes(),
+       .bytes_read = loader_.bytes_read(),
+       .bytes_sent = exchanged != nullptr ? exchanged->bytes_sent() - warm_up_bytes_ : 0});
 }
 
 void RankRun::settle() {
   synchronise(device_);
 }
 
-std::unique_ptr<nn::Weights> RankRun::load(const std::string& component) {
-  job_.stop.check();
-  std::uint64_t bytes = 0;
-  std::unique_ptr<nn::Weights> weights = loader_.load(component, bytes);
-  bytes_read_ += bytes;
-  return weights;
+bool RankRun::meets_new_prompts() {
+  embeddings_ = resident_.embeddings.find(prompts_, job_.spec.sampling.max_sequence_length, device_);
+  return embeddings_.size() < prompts_.size();
 }
 
-Networks RankRun::load_networks() {
-  const c10::InferenceMode no_gradients;  // counts for one thread
-  Networks networks;
-  networks.start_s = now_s();
-  networks.denoiser = load(parallel::denoiser_of(job_.model).component);
-  if (plan_.pictures.count > 0 && job_.stage != Stage::kFirst) networks.vae = load("vae");
-  networks.end_s = now_s();
-  return networks;
-}
-
-void RankRun::encode_new_prompts() {
-  const std::int64_t length = job_.spec.sampling.max_sequence_length;
-  embeddings_ = resident_.embeddings.find(prompts_, length, device_);
-  if (embeddings_.size() < prompts_.size()) encode_prompts();
-  if (!job_.last) resident_.embeddings.keep(embeddings_, length);
-}
-
-void RankRun::encode_prompts() {
+EncoderWeights RankRun::expect_encoders(Arrivals& arrivals) {
   std::set<Prompt> unknown;
   for (const Prompt& prompt : prompts_)
     if (!embeddings_.contains(prompt)) unknown.insert(prompt);
   ids_ = tokenise(job_.model, unknown, job_.spec.sampling.max_sequence_length,
                   [this](std::string_view line) { listener_.warn(line); });
-  const double start = now_s();
-  listener_.begin("load", 0);
   EncoderWeights weights;
   for (const models::TextEncoder& encoder : job_.model.text_encoders)
-    weights[encoder.component] = load(encoder.component);
-  listener_.finish();
-  const double loaded = now_s();
-  report_.phases.push_back(phase("load_encoders", start, loaded));
+    weights[encoder.component] = arrivals.expect(encoder.component);
+  arrivals.start();
+  return weights;
+}
 
+Networks RankRun::expect_networks(Arrivals& arrivals) {
+  Networks networks;
+  networks.denoiser = arrivals.expect(parallel::denoiser_of(job_.model).component);
+  if (plan_.pictures.count > 0 && job_.stage != Stage::kFirst) networks.vae = arrivals.expect("vae");
+  arrivals.start();
+  return networks;
+}
+
+void RankRun::warm_up(const EncoderWeights& encoders, const Networks& networks) {
+  const double start = now_s();
+  listener_.begin("load", 0);
+  if (!encoders.empty()) static_cast<void>(encode(job_.model, encoders, {*ids_.begin()}, device_));
+  if (plan_.pictures.count > 0) {
+    const auto denoiser = make_denoiser(networks);
+    const auto blank = prepare(
+        *denoiser, blank_embedding(job_.model, job_.spec.sampling.max_sequence_length, options()), false);
+    const at::Tensor latents =
+        at::zeros({job_.model.shape.latent_channels, latents_of(job_.spec.image.height),
+                   latents_of(job_.spec.image.width)},
+                  options());
+    const at::Tensor packed = mine(denoiser->pack(latents));
+    static_cast<void>(spread_.all_tokens(
+        spread_.loop().run(*denoiser, *sampler_, spread_.guide(), guidance(*blank, blank.get()),
+                           {.latents = packed,
+                            .first = evaluations_.first,
+                            .end = evaluations_.first + 1,
+                            .draw = [&](schedulers::Draw) { return packed; }},
+                           [](std::int64_t, const at::Tensor&) {})));
+    if (networks.vae && plan_.latent_rows.count > 0)
+      static_cast<void>(decode(models::VaeDecoder(vae_, *networks.vae), latents));
+    if (const comm::Use* use = spread_.use()) warm_up_bytes_ = use->bytes_sent();
+  }
+  report_.phases.push_back(phase("warm_up", start, now_s()));
+  listener_.finish();
+}
+
+void RankRun::encode_prompts(EncoderWeights encoders, Arrivals& arrivals) {
+  listener_.begin("load", 0);
+  arrivals.wait();
+  listener_.finish();
+  report_.phases.push_back(phase("load_encoders", arrivals.start_s(), arrivals.end_s()));
+
+  const double start = now_s();
   listener_.begin("text_encode", 0);
-  embeddings_.merge(encode(job_.model, weights, ids_, device_));
+  embeddings_.merge(encode(job_.model, encoders, ids_, device_));
   Marks marks(device_);
   marks.add();
-  report_.phases.push_back(phase("text_encode", loaded, marks.at_s(0)));
-  weights.clear();  // encoders leave the device before the denoiser runs
+  report_.phases.push_back(phase("text_encode", start, marks.at_s(0)));
+  encoders.clear();  // they leave the device before the denoiser runs
   release_cached_memory(device_);
   listener_.finish();
+  if (!job_.last) resident_.embeddings.keep(embeddings_, job_.spec.sampling.max_sequence_length);
 }
 
 void RankRun::share_prompts() {
@@ -198,7 +203,7 @@ void RankRun::share_prompts() {
   if (comm::Group* world = spread_.world()) {
     const auto& encoders = job_.model.text_encoders;
     const bool pooled = std::any_of(encoders.begin(), encoders.end(), [](const auto& e) { return e.pooled; });
-    parallel::TensorBroadcast broadcast(*world, at::TensorOptions().dtype(dtype_).device(device_));
+    parallel::TensorBroadcast broadcast(*world, options());
     for (const Prompt& prompt : prompts_) {
       models::PromptEmbedding& embedding = embeddings_[prompt];
       embedding.tokens = broadcast(embedding.tokens);
@@ -208,26 +213,46 @@ void RankRun::share_prompts() {
   }
 }
 
+std::unique_ptr<models::Denoiser> RankRun::make_denoiser(const Networks& networks) {
+  return models::make_denoiser(job_.model, {plan_.blocks.first, plan_.blocks.count}, *networks.denoiser,
+                               spread_.linears(), spread_.attention(), spread_.patches());
+}
+
+std::unique_ptr<models::Branch> RankRun::prepare(models::Denoiser& denoiser,
+                                                 const models::PromptEmbedding& embedding,
+                                                 bool negative) const {
+  const std::vector<double> sizes = size_ids(job_.spec, job_.model, negative);
+  return denoiser.prepare(embedding, {.timesteps = sampler_->timesteps(),
+                                      .guidance = job_.spec.sampling.guidance,
+                                      .size_ids = sizes,
+                                      .latent_rows = latents_of(job_.spec.image.height),
+                                      .latent_columns = latents_of(job_.spec.image.width),
+                                      .text = {plan_.text_tokens.first, plan_.text_tokens.count},
+                                      .image = image_});
+}
+
 const models::Branch& RankRun::branch(models::Denoiser& denoiser, const Prompt& prompt) {
   std::unique_ptr<models::Branch>& prepared = branches_[prompt];
-  if (!prepared) {
-    const std::vector<double> sizes = size_ids(job_.spec, job_.model, prompt.negative);
-    prepared = denoiser.prepare(embeddings_.at(prompt),
-                                {.timesteps = sampler_->timesteps(),
-                                 .guidance = job_.spec.sampling.guidance,
-                                 .size_ids = sizes,
-                                 .latent_rows = job_.spec.image.height / job_.model.shape.latent_scale,
-                                 .latent_columns = job_.spec.image.width / job_.model.shape.latent_scale,
-                                 .text = {plan_.text_tokens.first, plan_.text_tokens.count},
-                                 .image = image_});
-  }
+  if (!prepared) prepared = prepare(denoiser, embeddings_.at(prompt), prompt.negative);
   return *prepared;
 }
 
+parallel::Guidance RankRun::guidance(const models::Branch& positive, const models::Branch* negative) {
+  return {.positive = &positive,
+          .negative = guided_ ? negative : nullptr,
+          .scale = job_.spec.sampling.cfg_scale,
+          .rescale = job_.spec.sampling.guidance_rescale.value_or(0),
+          .whole = [this](const at::Tensor& part) { return spread_.all_tokens(part); }};
+}
+
+at::Tensor RankRun::mine(const at::Tensor& all) const {
+  std::vector<at::Tensor> parts;
+  for (const models::TokenRange& range : image_) parts.push_back(all.narrow(0, range.first, range.count));
+  return at::cat(parts);
+}
+
 void RankRun::make_pictures(const Networks& networks) {
-  const auto network =
-      models::make_denoiser(job_.model, {plan_.blocks.first, plan_.blocks.count}, *networks.denoiser,
-                            spread_.linears(), spread_.attention(), spread_.patches());
+  const auto network = make_denoiser(networks);
   const auto replayed =
       job_.plan.replays ? std::make_unique<parallel::ReplayedDenoiser>(*network, spread_.use()) : nullptr;
   models::Denoiser& denoiser = replayed ? *replayed : *network;
@@ -251,13 +276,17 @@ void RankRun::make_pictures(const Networks& networks) {
     const at::Tensor latents = denoise(denoiser, picture);
     if (i + 1 == plan_.pictures.count) branches_.clear();  // the decoder may want their memory
     if (!decoder || plan_.latent_rows.count == 0) return;
-    const at::Tensor decoded = decode(*decoder, latents, picture.index);
+    const at::Tensor decoded = decode_timed(*decoder, latents, picture.index);
     if (!plan_.decodes) return;
     const at::Tensor image = finished(decoded, picture.index);
     if (!image.defined()) return;
     trace_.add("image", image);
     collect();
-    writing = std::async(std::launch::async, [this, &picture, image] { return write(picture, image); });
+    writing = std::async(std::launch::async, [this, &picture, image] {
+      const double start = now_s();
+      write_picture(job_, picture, image);
+      return phase("write", start, now_s(), picture.index);
+    });
   };
   try {
     for (std::int64_t i = 0; i < plan_.pictures.count; ++i) make(i);
@@ -270,22 +299,16 @@ void RankRun::make_pictures(const Networks& networks) {
 
 at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& picture) {
   const config::RunSpec& spec = job_.spec;
-  const models::Shape& shape = job_.model.shape;
-  const std::int64_t rows = spec.image.height / shape.latent_scale;
-  const std::int64_t columns = spec.image.width / shape.latent_scale;
+  const std::int64_t rows = latents_of(spec.image.height);
+  const std::int64_t columns = latents_of(spec.image.width);
   const bool begins = job_.stage != Stage::kSecond;
   if (begins) {
-    PictureNoise fresh(picture.seed, shape.latent_channels, rows, columns);
+    PictureNoise fresh(picture.seed, job_.model.shape.latent_channels, rows, columns);
     handoff_.pictures.insert_or_assign(picture.index,
                                        Handoff::Picture{.latents = {}, .noise = std::move(fresh)});
   }
   Handoff::Picture& handed = handoff_.pictures.at(picture.index);
-  const at::ScalarType drawn_type = torch_type(spec.sampling.rng_dtype.value_or(spec.model.dtype));
-  const auto mine = [&](const at::Tensor& all) {
-    std::vector<at::Tensor> parts;
-    for (const models::TokenRange& range : image_) parts.push_back(all.narrow(0, range.first, range.count));
-    return at::cat(parts);
-  };
+  const at::ScalarType drawn_type = parallel::torch_type(spec.sampling.rng_dtype.value_or(spec.model.dtype));
   const at::Tensor first =
       begins ? denoiser.pack(handed.noise.draw(drawn_type)).to(device_, dtype_) : handed.latents;
   const parallel::Start start{.latents = begins ? sampler_->begin(mine(first)) : mine(first),
@@ -298,12 +321,8 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& p
                               }};
   const Prompt prompt{picture.prompt};
   const Prompt negative = negative_of(spec);
-  const parallel::Guidance guidance{
-      .positive = &branch(denoiser, prompt),
-      .negative = guided_ ? &branch(denoiser, negative) : nullptr,
-      .scale = spec.sampling.cfg_scale,
-      .rescale = spec.sampling.guidance_rescale.value_or(0),
-      .whole = [&](const at::Tensor& part) { return spread_.all_tokens(part); }};
+  const parallel::Guidance of =
+      guidance(branch(denoiser, prompt), guided_ ? &branch(denoiser, negative) : nullptr);
   trace_prompt(prompt);
   if (guided_) trace_prompt(negative);
   const auto shown = [&](const at::Tensor& packed) { return denoiser.as_diffusers(packed, rows, columns); };
@@ -313,7 +332,7 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& p
   Marks marks(device_);
   marks.add();
   const at::Tensor latents = spread_.loop().run(
-      denoiser, *sampler_, spread_.guide(), guidance, start, [&](std::int64_t step, const at::Tensor& now) {
+      denoiser, *sampler_, spread_.guide(), of, start, [&](std::int64_t step, const at::Tensor& now) {
         job_.stop.check();
         marks.add();
         if (trace_.enabled() && now.defined())
@@ -337,12 +356,16 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& p
   return denoiser.unpack(all, rows, columns);
 }
 
-at::Tensor RankRun::decode(const models::VaeDecoder& decoder, const at::Tensor& latents,
-                           std::int64_t picture) {
+at::Tensor RankRun::decode(const models::VaeDecoder& decoder, const at::Tensor& latents) {
+  const at::Tensor slab = latents.narrow(1, plan_.latent_rows.first, plan_.latent_rows.count).unsqueeze(0);
+  return spread_.whole_picture(decoder.decode_scaled(slab, spread_.spatial()).squeeze(0));
+}
+
+at::Tensor RankRun::decode_timed(const models::VaeDecoder& decoder, const at::Tensor& latents,
+                                 std::int64_t picture) {
   const double start = now_s();
   listener_.begin("decode", 0);
-  const at::Tensor slab = latents.narrow(1, plan_.latent_rows.first, plan_.latent_rows.count).unsqueeze(0);
-  at::Tensor decoded = spread_.whole_picture(decoder.decode_scaled(slab, spread_.spatial()).squeeze(0));
+  at::Tensor decoded = decode(decoder, latents);
   Marks marks(device_);
   marks.add();
   marks.wait(0);
@@ -371,24 +394,6 @@ void RankRun::trace_prompt(const Prompt& prompt) {
   if (embedding.pooled.defined()) trace_.add(prefix + "pooled_prompt_embeds", embedding.pooled);
   for (std::size_t i = 0; i < job_.model.text_encoders.size() && !prompt.negative; ++i)
     trace_.add(stage + job_.model.text_encoders[i].ids, ids_.at(prompt)[i]);
-}
-
-output::PictureRecord RankRun::record_of(const config::Picture& picture) const {
-  output::PictureRecord record = output::record_of(
-      job_.spec, picture, (job_.named != nullptr ? *job_.named : job_.model).files.name, job_.model_hash);
-  record.mode = job_.plan.grade;
-  record.grid = recorded_grid(job_.plan);
-  return record;
-}
-
-output::Phase RankRun::write(const config::Picture& picture, const at::Tensor& image) const {
-  const double start = now_s();
-  const config::RunSpec& spec = job_.spec;
-  std::vector<output::TextChunk> text;
-  if (spec.output.metadata) text = output::text_chunks(record_of(picture));
-  const std::string png = output::encode_png(to_rgb(image), spec.image.width, spec.image.height, text);
-  write_file_atomically(job_.paths.at(picture.index), png, spec.output.overwrite);
-  return phase("write", start, now_s(), picture.index);
 }
 
 }  // namespace xdit::pipeline

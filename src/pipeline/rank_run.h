@@ -1,7 +1,6 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
-#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -12,11 +11,11 @@
 #include "models/denoiser.h"
 #include "models/vae/decoder.h"
 #include "nn/weights.h"
-#include "output/metadata.h"
 #include "output/report.h"
 #include "parallel/network_loader.h"
 #include "parallel/spread.h"
 #include "parallel/tensor_broadcast.h"
+#include "pipeline/arrivals.h"
 #include "pipeline/handoff.h"
 #include "pipeline/prompts.h"
 #include "pipeline/rank.h"
@@ -35,22 +34,35 @@ class RankRun {
   void settle();  ///< after a failure: returns when the device works no more
 
  private:
-  void encode_new_prompts();  ///< those that no job before had
-  void encode_prompts();
+  [[nodiscard]] at::TensorOptions options() const {
+    return at::TensorOptions().dtype(dtype_).device(device_);
+  }
+  [[nodiscard]] std::int64_t latents_of(std::int64_t pixels) const {
+    return pixels / job_.model.shape.latent_scale;
+  }
+  [[nodiscard]] bool meets_new_prompts();  ///< which no job before had
+  [[nodiscard]] EncoderWeights expect_encoders(Arrivals& arrivals);
+  [[nodiscard]] Networks expect_networks(Arrivals& arrivals);
+  /// Runs once what the job will run, on weights that hold anything.
+  void warm_up(const EncoderWeights& encoders, const Networks& networks);
+  void encode_prompts(EncoderWeights encoders, Arrivals& arrivals);
   void share_prompts();  ///< from the rank that encodes to all
-  [[nodiscard]] std::unique_ptr<nn::Weights> load(const std::string& component);
-  [[nodiscard]] Networks load_networks();
   void make_pictures(const Networks& networks);
   [[nodiscard]] at::Tensor denoise(models::Denoiser& denoiser, const config::Picture& picture);
+  [[nodiscard]] std::unique_ptr<models::Denoiser> make_denoiser(const Networks& networks);
+  [[nodiscard]] std::unique_ptr<models::Branch> prepare(models::Denoiser& denoiser,
+                                                        const models::PromptEmbedding& embedding,
+                                                        bool negative) const;
   [[nodiscard]] const models::Branch& branch(models::Denoiser& denoiser, const Prompt& prompt);
+  [[nodiscard]] parallel::Guidance guidance(const models::Branch& positive, const models::Branch* negative);
+  [[nodiscard]] at::Tensor mine(const at::Tensor& all) const;  ///< of tokens of a picture, this rank's
   /// The picture on the rank that writes it, from this rank's rows and the others'.
-  [[nodiscard]] at::Tensor decode(const models::VaeDecoder& decoder, const at::Tensor& latents,
-                                  std::int64_t picture);
+  [[nodiscard]] at::Tensor decode(const models::VaeDecoder& decoder, const at::Tensor& latents);
+  [[nodiscard]] at::Tensor decode_timed(const models::VaeDecoder& decoder, const at::Tensor& latents,
+                                        std::int64_t picture);
   /// Undefined where it cannot be shown and the batch goes on without it.
   [[nodiscard]] at::Tensor finished(const at::Tensor& decoded, std::int64_t picture);
   void trace_prompt(const Prompt& prompt);
-  [[nodiscard]] output::PictureRecord record_of(const config::Picture& picture) const;
-  [[nodiscard]] output::Phase write(const config::Picture& picture, const at::Tensor& image) const;
   [[nodiscard]] output::Phase phase(const std::string& name, double start_s, double end_s,
                                     std::int64_t picture = -1, std::int64_t step = -1) const;
 
@@ -75,7 +87,7 @@ class RankRun {
   std::unique_ptr<schedulers::Sampler> sampler_;
   parallel::Range evaluations_;            ///< of the sampler's, in this job
   std::vector<models::TokenRange> image_;  ///< tokens that this rank denoises
-  std::atomic<std::uint64_t> bytes_read_{0};
+  std::uint64_t warm_up_bytes_ = 0;        ///< sent to other ranks in vain
 };
 
 }  // namespace xdit::pipeline

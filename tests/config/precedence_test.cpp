@@ -71,6 +71,7 @@ const std::map<std::string, Sample, std::less<>>& samples() {
       {"runtime.timeout", {"5s", "0.25s"}},
       {"runtime.deterministic", {"true", "false"}},
       {"runtime.cuda_graphs", {"true", "false"}},
+      {"runtime.warm_up", {"true", "false"}},
   };
   return table;
 }

@@ -84,6 +84,19 @@ TEST_CASE("steps are replayed where launches are short and the whole step can be
   }));
 }
 
+TEST_CASE("a run is warmed up where that costs less than the first step wins") {
+  const auto warms = [](const auto& change) {
+    config::RunSpec spec = spec_on("2");
+    change(spec);
+    return make_plan(spec, flux_dev(), machine_of(2, 80 * kGb)).warms_up;
+  };
+  CHECK(warms([](config::RunSpec&) {}));
+  CHECK_FALSE(warms([](config::RunSpec& spec) { spec.runtime.warm_up = "false"; }));
+  CHECK_FALSE(warms([](config::RunSpec& spec) { spec.image.width = spec.image.height = 2048; }));
+  CHECK_FALSE(warms([](config::RunSpec& spec) { spec.parallel.shard_weights = "true"; }));
+  CHECK_FALSE(warms([](config::RunSpec& spec) { spec.runtime.device = config::Device::kCpu; }));
+}
+
 TEST_CASE("the plan counts pictures and takes the device that was named") {
   config::RunSpec spec = spec_on("1,");
   spec.prompts = {"a", "b"};

@@ -35,6 +35,27 @@ TEST_CASE("the same run gives the same bytes") {
   }
 }
 
+TEST_CASE("a forward on weights that are not there yet leaves no trace in the picture") {
+  for (const char* name : {"flux/tiny-dev", "sd/tiny-sdxl"}) {
+    CAPTURE(name);
+    const models::Model model =
+        models::open((std::filesystem::path(XDIT_TEST_DATA) / name).string(), {}, {}, false);
+    const auto made = [&](const std::string& warm_up) {
+      const tests::Scratch scratch;
+      Recorder recorder;
+      config::RunSpec spec = small_spec();
+      spec.sampling.cfg_scale = 3;
+      if (!model.takes_guidance) spec.sampling.scheduler = "euler";
+      spec.runtime.warm_up = warm_up;
+      const output::Report report = run(spec, model, scratch.path(), recorder);
+      const bool warmed = output::seconds_by_phase(report).contains("warm_up");
+      CHECK(warmed == (warm_up == "true"));
+      return bytes(scratch.path() / "0.png");
+    };
+    CHECK(made("true") == made("false"));
+  }
+}
+
 TEST_CASE("a picture does not depend on those made beside it") {
   const tests::Scratch together, alone;
   Recorder recorder;

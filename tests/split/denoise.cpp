@@ -68,8 +68,9 @@ at::Tensor denoise(const Run& run, const models::Model& model, std::int64_t rank
                            .timeout = std::chrono::seconds(30),
                            .options = options});
   parallel::NetworkLoader loader(plan, mine, model, spread, options);
-  std::uint64_t bytes = 0;
-  const std::unique_ptr<nn::Weights> weights = loader.load("transformer", bytes);
+  const parallel::NetworkLoader::Arriving arriving = loader.expect("transformer");
+  arriving.fill();
+  const std::unique_ptr<nn::Weights>& weights = arriving.weights;
   const auto denoiser = models::make_denoiser(model, {mine.blocks.first, mine.blocks.count}, *weights,
                                               spread.linears(), spread.attention(), spread.patches());
   const auto sampler = schedulers::make_sampler(
