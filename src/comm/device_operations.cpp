@@ -106,6 +106,22 @@ void DeviceOperations::copy(std::span<const Copy> copies, Stream stream) {
   in_batches(copies, row_copy, [&](const auto& batch) { return cuda::copy_rows(batch, dead(), stream); });
 }
 
+// Unlike kernels these do not ask whether the job is dead: a peer's memory stays mapped, and what comes of it
+// is thrown away.
+void DeviceOperations::copy_beside(std::span<const Copy> copies, Stream stream) {
+  enter();
+  for (const Copy& copy : copies) {
+    const cuda::RowCopy rows = row_copy(copy);
+    const auto bytes = static_cast<std::size_t>(rows.row_bytes);
+    const auto pitch = [&](std::int64_t stride) {
+      return rows.rows == 1 ? bytes : static_cast<std::size_t>(stride);
+    };
+    check_cuda(cudaMemcpy2DAsync(rows.to, pitch(rows.to_stride), rows.from, pitch(rows.from_stride), bytes,
+                                 static_cast<std::size_t>(rows.rows), cudaMemcpyDefault, stream),
+               "copy to a peer");
+  }
+}
+
 void DeviceOperations::raise(std::span<const Flag> flags, Stream stream) {
   enter();
   in_batches(flags, device_signal,

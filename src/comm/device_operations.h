@@ -22,6 +22,7 @@ class DeviceOperations : public PeerMemory {
   ~DeviceOperations() override;
 
   void copy(std::span<const Copy> copies, Stream stream) override;
+  void copy_beside(std::span<const Copy> copies, Stream stream) override;
   void raise(std::span<const Flag> flags, Stream stream) override;
   void await(std::span<const Flag> flags, const char* operation, Stream stream) override;
   void sum(float* to, std::span<const float* const> terms, std::int64_t count, Stream stream) override;

@@ -86,7 +86,7 @@ void PeerBuffer::post(const Peers& from, Stream stream) {
   raise(from, Line::kFree, Line::kFreeRaised, stream);
 }
 
-void PeerBuffer::put(std::span<const Put> puts, const Peers& to, Stream stream, const char* operation) {
+std::vector<Copy> PeerBuffer::copies_of(std::span<const Put> puts, const Peers& to) const {
   std::vector<Copy> copies;
   copies.reserve(puts.size());
   for (const Put& put : puts) {
@@ -100,8 +100,30 @@ void PeerBuffer::put(std::span<const Put> puts, const Peers& to, Stream stream, 
     copies.push_back({source, target, put.rows, put.row_bytes, put.source_stride, put.stride});
     if (put.peer != rank_) memory_->use().send(put.rows * put.row_bytes);
   }
-  await(to, Line::kFree, Line::kFreeSeen, stream, operation);
+  return copies;
+}
+
+void PeerBuffer::put(std::span<const Put> puts, const Peers& to, Stream stream, const char* operation) {
+  const std::vector<Copy> copies = copies_of(puts, to);
+  ready(to, stream, operation);
   memory_->copy(copies, stream);
+  sent(puts, to, stream);
+}
+
+void PeerBuffer::ready(const Peers& to, Stream stream, const char* operation) {
+  await(to, Line::kFree, Line::kFreeSeen, stream, operation);
+}
+
+void PeerBuffer::send(std::span<const Put> puts, const Peers& to, Stream stream) {
+  memory_->copy_beside(copies_of(puts, to), stream);
+  sent(puts, to, stream);
+}
+
+void PeerBuffer::place(std::span<const Put> puts, Stream stream) {
+  memory_->copy(copies_of(puts, {rank_}), stream);
+}
+
+void PeerBuffer::sent(std::span<const Put> puts, const Peers& to, Stream stream) {
   if (relays_) label(puts, to, stream);
   raise(to, Line::kFull, Line::kFullRaised, stream);
 }

@@ -60,6 +60,8 @@ class PeerMemory {
   [[nodiscard]] virtual std::unique_ptr<Block> open(const Handle& handle, int peer) = 0;
 
   virtual void copy(std::span<const Copy> copies, Stream stream) = 0;
+  /// The same beside kernels on other streams: a device's copy engines take none of its multiprocessors.
+  virtual void copy_beside(std::span<const Copy> copies, Stream stream) { copy(copies, stream); }
   /// What was copied before is seen by whoever sees the flag.
   virtual void raise(std::span<const Flag> flags, Stream stream) = 0;
   /// Error(kRank) naming `operation` (a literal) and the peer when the job is aborted or the timeout has

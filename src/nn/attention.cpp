@@ -45,17 +45,20 @@ AttentionPart attend_on_gpu(const at::Tensor& query, const at::Tensor& key, cons
 
 }  // namespace
 
-void LocalAttention::attend(std::int64_t /*layer*/, const at::Tensor& qkv, std::span<const TokenNorms> norms,
-                            const at::Tensor& rotary, const at::Tensor& out) {
-  const std::int64_t tokens = qkv.size(0), heads = qkv.size(2), head_dim = qkv.size(3);
-  const at::Tensor q = at::empty({tokens, heads, head_dim}, qkv.options());
-  const at::Tensor k = at::empty_like(q);
-  const at::Tensor v = qkv.select(1, 2);
-  norm_and_rotate(qkv, norms, rotary, q, k);
+void LocalAttention::begin(std::int64_t /*layer*/, const at::Tensor& qkv, std::span<const TokenNorms> norms,
+                           const at::Tensor& rotary) {
+  query_ = at::empty({qkv.size(0), qkv.size(2), qkv.size(3)}, qkv.options());
+  key_ = at::empty_like(query_);
+  value_ = qkv.select(1, 2);
+  norm_and_rotate(qkv, norms, rotary, query_, key_);
+}
+
+void LocalAttention::finish(const at::Tensor& out) {
   const auto batched = [](const at::Tensor& x) { return x.unsqueeze(0).transpose(1, 2); };  // [1, H, T, D]
-  const double scale = 1 / std::sqrt(static_cast<double>(head_dim));
-  const at::Tensor y = scaled_dot_product(batched(q), batched(k), batched(v), scale);
-  out.view({tokens, heads, head_dim}).copy_(y.squeeze(0).transpose(0, 1));
+  const double scale = 1 / std::sqrt(static_cast<double>(query_.size(2)));
+  const at::Tensor y = scaled_dot_product(batched(query_), batched(key_), batched(value_), scale);
+  out.view(query_.sizes()).copy_(y.squeeze(0).transpose(0, 1));
+  for (at::Tensor* part : {&query_, &key_, &value_}) part->reset();
 }
 
 at::Tensor scaled_dot_product(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale,

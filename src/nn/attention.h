@@ -22,17 +22,28 @@ class Attention {
   Attention& operator=(const Attention&) = delete;
   virtual ~Attention() = default;
   /// `qkv` [T, 3, H, D], the last three dimensions contiguous, is normed by `norms`, one after the other, and
-  /// rotated by `rotary` [T, D / 2, 2], cosine and sine in float32. Writes softmax(q k^T / sqrt(D)) v to
-  /// `out` [T, H * D], whose rows may be strided.
-  virtual void attend(std::int64_t layer, const at::Tensor& qkv, std::span<const TokenNorms> norms,
-                      const at::Tensor& rotary, const at::Tensor& out) = 0;
+  /// rotated by `rotary` [T, D / 2, 2], cosine and sine in float32. finish() comes next; what is computed
+  /// between them hides what has to travel.
+  virtual void begin(std::int64_t layer, const at::Tensor& qkv, std::span<const TokenNorms> norms,
+                     const at::Tensor& rotary) = 0;
+  /// Writes softmax(q k^T / sqrt(D)) v to `out` [T, H * D], whose rows may be strided.
+  virtual void finish(const at::Tensor& out) = 0;
+  void attend(std::int64_t layer, const at::Tensor& qkv, std::span<const TokenNorms> norms,
+              const at::Tensor& rotary, const at::Tensor& out) {
+    begin(layer, qkv, norms, rotary);
+    finish(out);
+  }
 };
 
 /// Every token is on this rank.
 class LocalAttention final : public Attention {
  public:
-  void attend(std::int64_t layer, const at::Tensor& qkv, std::span<const TokenNorms> norms,
-              const at::Tensor& rotary, const at::Tensor& out) override;
+  void begin(std::int64_t layer, const at::Tensor& qkv, std::span<const TokenNorms> norms,
+             const at::Tensor& rotary) override;
+  void finish(const at::Tensor& out) override;
+
+ private:
+  at::Tensor query_, key_, value_;  ///< [T, H, D], from begin to finish
 };
 
 /// softmax(q k^T scale + bias) v on [B, H, T, D] tensors of any strides; `bias` [1, H, T, S] or undefined.

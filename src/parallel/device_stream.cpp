@@ -13,7 +13,7 @@ comm::Stream current_stream(c10::Device device) {
 }
 
 struct SideStream::Device {
-  explicit Device(c10::DeviceIndex on) : index(on), stream(c10::cuda::getStreamFromPool(false, on)) {
+  Device(c10::DeviceIndex on, bool urgent) : index(on), stream(c10::cuda::getStreamFromPool(urgent, on)) {
     C10_CUDA_CHECK(cudaEventCreateWithFlags(&reached, cudaEventDisableTiming));
     C10_CUDA_CHECK(cudaEventCreateWithFlags(&copied, cudaEventDisableTiming));
   }
@@ -29,9 +29,13 @@ struct SideStream::Device {
   cudaEvent_t copied = nullptr;
 };
 
-SideStream::SideStream(c10::Device device)
-    : device_(device.is_cuda() ? std::make_unique<Device>(device.index()) : nullptr) {}
+SideStream::SideStream(c10::Device device, bool urgent)
+    : device_(device.is_cuda() ? std::make_unique<Device>(device.index(), urgent) : nullptr) {}
 SideStream::~SideStream() = default;
+
+comm::Stream SideStream::stream() const {
+  return device_ ? device_->stream.stream() : nullptr;
+}
 
 void SideStream::begin() {
   if (!device_) return;

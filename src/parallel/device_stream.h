@@ -15,11 +15,13 @@ namespace xdit::parallel {
 /// A stream beside the current one, for copies ahead of their use. On the CPU they are done at once.
 class SideStream {
  public:
-  explicit SideStream(c10::Device device);
+  /// `urgent`: its kernels go first where they find room.
+  explicit SideStream(c10::Device device, bool urgent = false);
   SideStream(const SideStream&) = delete;
   SideStream& operator=(const SideStream&) = delete;
   ~SideStream();
-  void begin();  ///< what follows comes after what is on the current stream now
+  [[nodiscard]] comm::Stream stream() const;  ///< null on the CPU
+  void begin();                               ///< what follows comes after what is on the current stream now
   void copy(std::byte* to, const std::byte* from, std::int64_t bytes);
   void end();
   void wait();  ///< the current stream goes on after the last `end`

@@ -37,15 +37,19 @@ void NetworkLoader::exchange(std::optional<WeightExchange>& with, const std::vec
   with->exchange(shares, memory, options);
 }
 
-void NetworkLoader::fill(const Loading& loading, const WeightMemory& memory) {
+void NetworkLoader::read_share(const Loading& loading, const WeightMemory& memory) {
   if (model_.dummy) {
     draw(loading, memory);
     return;
   }
-  const models::Network& network = loading.network;
   std::uint64_t bytes = 0;
-  read(loading, reads_of(plan_, rank_, network), memory, bytes);
+  read(loading, reads_of(plan_, rank_, loading.network), memory, bytes);
   bytes_read_ += bytes;
+}
+
+void NetworkLoader::exchange_shares(const Loading& loading, const WeightMemory& memory) {
+  if (model_.dummy) return;
+  const models::Network& network = loading.network;
   const LoadingStream stream(loading.device);
   const Storage storage = storage_of(plan_, rank_, network);
   const bool is_denoiser = network.role == models::Role::kDenoiser;
@@ -57,7 +61,7 @@ void NetworkLoader::fill(const Loading& loading, const WeightMemory& memory) {
 }
 
 NetworkLoader::Arriving NetworkLoader::expect(const std::string& component) {
-  // What `fill` needs and the weights do not.
+  // What filling needs and the weights do not.
   struct State {
     std::vector<HeldParameter> held;
     WeightMemory memory;
@@ -67,18 +71,19 @@ NetworkLoader::Arriving NetworkLoader::expect(const std::string& component) {
   state->held = held_by(plan_, rank_, network);
   const at::ScalarType dtype = held_dtype(network, options_.dtype().toScalarType());
   const Loading loading{model_, network, state->held, dtype, options_.device(), kThreads};
+  const auto read = [this, state, loading] { read_share(loading, state->memory); };
   if (network.role != models::Role::kDenoiser || spread_.sharding() == nullptr) {
     auto weights = std::make_unique<nn::ResidentWeights>(allocate(loading, true, state->memory));
-    return {std::move(weights), [this, state, loading] { fill(loading, state->memory); }};
+    return {std::move(weights), read, [this, state, loading] { exchange_shares(loading, state->memory); }};
   }
   auto weights = std::make_unique<ShardedWeights>(*spread_.sharding(), state->held, rank_.blocks, options_);
   weights->set_outside(allocate(loading, false, state->memory));
   weights->add_to(state->memory);
   const auto store = [this, state, loading, to = weights.get()] {
-    fill(loading, state->memory);
+    exchange_shares(loading, state->memory);
     to->stored();
   };
-  return {std::move(weights), store};
+  return {std::move(weights), read, store};
 }
 
 }  // namespace xdit::parallel

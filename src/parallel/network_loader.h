@@ -26,13 +26,15 @@ class NetworkLoader {
   /// Memory for the weights of a network, and what brings them. Until then they hold anything.
   struct Arriving {
     std::unique_ptr<nn::Weights> weights;
-    std::function<void()> fill;  ///< collective over the ranks that hold the network; from any thread
+    std::function<void()> read;      ///< this rank's share; from any thread
+    std::function<void()> exchange;  ///< then, collective over the ranks that hold the network: the others'
   };
   [[nodiscard]] Arriving expect(const std::string& component);
   [[nodiscard]] std::uint64_t bytes_read() const { return bytes_read_; }  ///< from files, of all networks
 
  private:
-  void fill(const Loading& loading, const WeightMemory& memory);
+  void read_share(const Loading& loading, const WeightMemory& memory);
+  void exchange_shares(const Loading& loading, const WeightMemory& memory);
   void exchange(std::optional<WeightExchange>& with, const std::vector<Range>& stored, const Readers& readers,
                 const WeightMemory& memory, const at::TensorOptions& options);
 

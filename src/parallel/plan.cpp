@@ -154,17 +154,17 @@ std::int64_t values_of_a_launch(const Plan& plan, const models::Shape& shape) {
 }
 
 // The device is through with a launch sooner than the host with the next one. On an H100 a UNet gains a
-// quarter from graphs; FLUX.1 at 1024 pixels (14 million values a launch) loses 1 % and the time of the
-// capture.
+// quarter from graphs; FLUX.1 at 1024 pixels on one GPU (14 million values a launch) loses 1 % and the time
+// of the capture.
 bool is_short(const Plan& plan, const models::Shape& shape) {
-  constexpr std::int64_t kShort = 6'000'000;
+  constexpr std::int64_t kShort = 8'000'000;
   return shape.by_rows || values_of_a_launch(plan, shape) < kShort;
 }
 
 // Whether the first forward, which loads kernels and plans products, is worth another one behind the loading:
 // one of a large picture would outlast it. Shards and stages want their weights in order.
 bool is_worth_warming(const Plan& plan, const config::RunSpec& spec, const models::Shape& shape) {
-  constexpr std::int64_t kMost = 20'000'000;  // FLUX.1 at 1024 pixels: 14 million
+  constexpr std::int64_t kMost = 40'000'000;  // FLUX.1 at 1024 pixels: 14 million, SDXL: 34
   const bool can = plan.mesh.pipefusion == 1 && plan.shard == 1 &&
                    std::all_of(plan.ranks.begin(), plan.ranks.end(),
                                [](const RankPlan& rank) { return rank.overlap_loading; });

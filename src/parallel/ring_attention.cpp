@@ -31,31 +31,36 @@ std::int64_t RingAttention::slice_tokens(std::int64_t index) const {
   return tokens;
 }
 
-void RingAttention::attend(std::int64_t /*layer*/, const at::Tensor& qkv,
-                           std::span<const nn::TokenNorms> norms, const at::Tensor& rotary,
-                           const at::Tensor& out) {
-  const std::int64_t bytes = heads_.token_bytes();
-  const comm::Stream stream = heads_.stream();
-  const std::int64_t ulysses = heads_.split().ulysses;
-  const int rank = heads_.group().rank();
+void RingAttention::begin(std::int64_t /*layer*/, const at::Tensor& qkv,
+                          std::span<const nn::TokenNorms> norms, const at::Tensor& rotary) {
   const at::Tensor q = heads_.empty_heads();
   const at::Tensor k = at::empty_like(q);
   const at::Tensor v = qkv.select(1, 2);
   XDIT_ASSERT(rotary.size(0) == heads_.tokens());
   nn::norm_and_rotate(qkv, norms, rotary, q, k);
 
-  const std::int64_t queries = heads_.queries();
+  sent_ = {k, v, q};
+  const std::int64_t before = heads_.tokens_before(heads_.group().rank() % heads_.split().ulysses);
   std::vector<comm::Put> puts;
   for (const int peer : heads_.neighbours())
-    for (const auto& [plane, x] : {std::pair<std::int64_t, at::Tensor>{0, k}, {1, v}, {2, q}})
-      heads_.put_heads(puts, x, peer, (plane * queries + heads_.tokens_before(rank % ulysses)) * bytes);
-  inputs_.post(heads_.neighbours(), stream);
-  inputs_.put(puts, heads_.neighbours(), stream, "heads");
+    for (std::size_t plane = 0; plane < sent_.size(); ++plane)
+      heads_.put_heads(puts, sent_[plane], peer,
+                       (static_cast<std::int64_t>(plane) * heads_.queries() + before) * heads_.token_bytes());
+  inputs_.post(heads_.neighbours(), heads_.stream());
+  inputs_.put(puts, heads_.neighbours(), heads_.stream(), "heads");
+}
+
+void RingAttention::finish(const at::Tensor& out) {
+  const std::int64_t bytes = heads_.token_bytes();
+  const comm::Stream stream = heads_.stream();
+  const std::int64_t ulysses = heads_.split().ulysses;
+  const int rank = heads_.group().rank();
+  const std::int64_t queries = heads_.queries();
   inputs_.arrive(heads_.neighbours(), stream, "heads");
 
   const auto batched = [](const at::Tensor& x) { return x.unsqueeze(0).transpose(1, 2); };  // [1, h, T, D]
   const at::Tensor all_queries = batched(heads_.view(inputs_, 2 * queries, queries));
-  const double scale = 1 / std::sqrt(static_cast<double>(q.size(2)));
+  const double scale = 1 / std::sqrt(static_cast<double>(all_queries.size(3)));
   const int next = static_cast<int>((rank + ulysses) % heads_.group().size());
   const int previous = static_cast<int>((rank - ulysses + heads_.group().size()) % heads_.group().size());
   nn::AttentionPart sum;
@@ -84,7 +89,8 @@ void RingAttention::attend(std::int64_t /*layer*/, const at::Tensor& qkv,
     keys = heads_.view(slots_, slot, tokens);
     values = heads_.view(slots_, slot + tokens, tokens);
   }
-  heads_.give_back(sum.out.to(q.scalar_type()).squeeze(0).transpose(0, 1), out);
+  heads_.give_back(sum.out.to(out.scalar_type()).squeeze(0).transpose(0, 1), out);
+  sent_ = {};
 }
 
 }  // namespace xdit::parallel

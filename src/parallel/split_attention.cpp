@@ -11,10 +11,18 @@ namespace xdit::parallel {
 
 SplitAttention::SplitAttention(comm::Group& group, const TokenSplit& split, std::int64_t heads,
                                std::int64_t head_dim, at::TensorOptions options, KeptKeys kept)
-    : heads_(group, split, heads, head_dim, options), all_tokens_(split.all_tokens()), kept_(kept) {
+    : heads_(group, split, heads, head_dim, options),
+      all_tokens_(split.all_tokens()),
+      kept_(kept),
+      beside_(options.device(), /*urgent=*/true) {
+  for (int peer = 0; peer < group.size(); ++peer)
+    if (peer != group.rank()) others_.push_back(peer);
   const std::int64_t rows = 2 * all_tokens_ + (heads_.swaps() ? heads_.queries() : 0);
   const std::int64_t buffers = std::max<std::int64_t>(1, kept.layers.count * kept.branches);
-  for (std::int64_t i = 0; i < buffers; ++i) inputs_.push_back(group.allocate(rows * heads_.token_bytes()));
+  for (std::int64_t i = 0; i < buffers; ++i) {
+    inputs_.push_back(group.allocate(rows * heads_.token_bytes()));
+    inputs_.back().post(others_, heads_.stream());  // as after each use: senders never wait for it
+  }
 }
 
 void SplitAttention::select(const TokenPart& part, std::int64_t branch) {
@@ -33,33 +41,44 @@ void SplitAttention::put_tokens(std::vector<comm::Put>& puts, const at::Tensor& 
   }
 }
 
-void SplitAttention::attend(std::int64_t layer, const at::Tensor& qkv, std::span<const nn::TokenNorms> norms,
-                            const at::Tensor& rotary, const at::Tensor& out) {
+void SplitAttention::begin(std::int64_t layer, const at::Tensor& qkv, std::span<const nn::TokenNorms> norms,
+                           const at::Tensor& rotary) {
   XDIT_ASSERT(rotary.size(0) == heads_.tokens());
-  const at::Tensor q = heads_.empty_heads();
-  const at::Tensor k = at::empty_like(q);
-  const at::Tensor v = qkv.select(1, 2);
-  nn::norm_and_rotate(qkv, norms, rotary, q, k);
+  query_ = heads_.empty_heads();
+  key_ = at::empty_like(query_);
+  value_ = qkv.select(1, 2);
+  nn::norm_and_rotate(qkv, norms, rotary, query_, key_);
 
-  comm::Group& group = heads_.group();
+  const int rank = heads_.group().rank();
+  const std::int64_t mine = rank % heads_.split().ulysses;
+  std::vector<comm::Put> own, puts;
+  for (int peer = 0; peer < heads_.group().size(); ++peer) {
+    std::vector<comm::Put>& to = peer == rank ? own : puts;
+    put_tokens(to, key_, peer, 0);
+    put_tokens(to, value_, peer, 1);
+    if (heads_.swaps() && std::ranges::find(heads_.neighbours(), peer) != heads_.neighbours().end())
+      heads_.put_heads(to, query_, peer,
+                       (2 * all_tokens_ + heads_.tokens_before(mine)) * heads_.token_bytes());
+  }
   const std::int64_t index =
       kept_.layers.count == 0 ? 0 : branch_ * kept_.layers.count + layer - kept_.layers.first;
-  comm::PeerBuffer& inputs = inputs_.at(static_cast<std::size_t>(index));
-  std::vector<comm::Put> puts;
-  for (std::int64_t peer = 0; peer < group.size(); ++peer) {
-    put_tokens(puts, k, peer, 0);
-    put_tokens(puts, v, peer, 1);
-  }
-  const std::int64_t mine = group.rank() % heads_.split().ulysses;
-  if (heads_.swaps())
-    for (const int peer : heads_.neighbours())
-      heads_.put_heads(puts, q, peer, (2 * all_tokens_ + heads_.tokens_before(mine)) * heads_.token_bytes());
-  group.all_to_all_v(puts, inputs, heads_.stream());
+  now_ = &inputs_.at(static_cast<std::size_t>(index));
+  now_->ready(others_, heads_.stream(), "attention");
+  beside_.begin();
+  now_->send(puts, others_, beside_.stream());
+  beside_.end();
+  now_->place(own, heads_.stream());
+}
 
-  const at::Tensor queries = heads_.swaps() ? heads_.view(inputs, 2 * all_tokens_, heads_.queries()) : q;
-  heads_.give_back(attend_rows(queries, heads_.view(inputs, 0, all_tokens_),
-                               heads_.view(inputs, all_tokens_, all_tokens_)),
-                   out);
+void SplitAttention::finish(const at::Tensor& out) {
+  beside_.wait();  // its sources may go
+  now_->arrive(others_, heads_.stream(), "attention");
+  const at::Tensor queries = heads_.swaps() ? heads_.view(*now_, 2 * all_tokens_, heads_.queries()) : query_;
+  const at::Tensor attended =
+      attend_rows(queries, heads_.view(*now_, 0, all_tokens_), heads_.view(*now_, all_tokens_, all_tokens_));
+  now_->post(others_, heads_.stream());
+  heads_.give_back(attended, out);
+  for (at::Tensor* part : {&query_, &key_, &value_}) part->reset();
 }
 
 }  // namespace xdit::parallel

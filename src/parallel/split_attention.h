@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "nn/attention.h"
+#include "parallel/device_stream.h"
 #include "parallel/head_exchange.h"
 
 namespace xdit::parallel {
@@ -28,8 +29,9 @@ class SplitAttention final : public nn::Attention {
                  at::TensorOptions options, KeptKeys kept = {});
   /// The tokens and the branch of the forwards from here on.
   void select(const TokenPart& part, std::int64_t branch);
-  void attend(std::int64_t layer, const at::Tensor& qkv, std::span<const nn::TokenNorms> norms,
-              const at::Tensor& rotary, const at::Tensor& out) override;
+  void begin(std::int64_t layer, const at::Tensor& qkv, std::span<const nn::TokenNorms> norms,
+             const at::Tensor& rotary) override;
+  void finish(const at::Tensor& out) override;
 
  private:
   void put_tokens(std::vector<comm::Put>& puts, const at::Tensor& x, std::int64_t peer,
@@ -39,7 +41,11 @@ class SplitAttention final : public nn::Attention {
   std::int64_t all_tokens_;
   KeptKeys kept_;
   std::int64_t branch_ = 0;
+  comm::Peers others_;
   std::vector<comm::PeerBuffer> inputs_;  ///< K, V [2, S + T, h, D], then the neighbours' Q [queries, h, D]
+  SideStream beside_;                     ///< for what goes to other ranks
+  at::Tensor query_, key_, value_;        ///< [T, H, D], from begin to finish
+  comm::PeerBuffer* now_ = nullptr;       ///< of inputs_, likewise
 };
 
 }  // namespace xdit::parallel

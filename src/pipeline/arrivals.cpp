@@ -9,25 +9,25 @@
 namespace xdit::pipeline {
 
 std::unique_ptr<nn::Weights> Arrivals::expect(const std::string& component) {
-  if (fills_.empty()) start_s_ = now_s();
-  parallel::NetworkLoader::Arriving arriving = loader_.expect(component);
-  fills_.push_back(std::move(arriving.fill));
-  return std::move(arriving.weights);
+  if (expected_.empty()) start_s_ = now_s();
+  return std::move(expected_.emplace_back(loader_.expect(component)).weights);
 }
 
 void Arrivals::start() {
-  done_ = std::async(std::launch::async, [this] {
+  read_ = std::async(std::launch::async, [this] {
     const c10::InferenceMode no_gradients;  // counts for one thread
-    for (const auto& fill : fills_) {
+    for (const auto& one : expected_) {
       stop_.check();
-      fill();
+      one.read();
     }
-    end_s_ = now_s();
   });
 }
 
 void Arrivals::wait() {
-  if (done_.valid()) done_.get();
+  if (!read_.valid()) return;
+  read_.get();
+  for (const auto& one : expected_) one.exchange();
+  end_s_ = now_s();
 }
 
 }  // namespace xdit::pipeline

@@ -1,5 +1,4 @@
 #pragma once
-#include <functional>
 #include <future>
 #include <memory>
 #include <string>
@@ -18,18 +17,22 @@ class Arrivals {
   Arrivals(parallel::NetworkLoader& loader, const StopToken& stop) : loader_(loader), stop_(stop) {}
   /// The network's weights, which hold anything until wait() has returned and must live until then.
   [[nodiscard]] std::unique_ptr<nn::Weights> expect(const std::string& component);
-  void start();  ///< to bring them, in the order in which they are expected
-  void wait();   ///< until all are here; throws what has gone wrong. Nothing to do where none was started
+  void start();  ///< to read them, in the order in which they are expected
+  /// Until all are here; throws what has gone wrong. Collective over the ranks that hold a network. Ranks
+  /// give each other their shares here and not while they read: GPUs that wait for one another in two threads
+  /// at once can wait for ever, since much that a host asks for (memory, a kernel's first launch) waits for
+  /// them.
+  void wait();
   [[nodiscard]] double start_s() const { return start_s_; }
   [[nodiscard]] double end_s() const { return end_s_; }
 
  private:
   parallel::NetworkLoader& loader_;
   const StopToken& stop_;
-  std::vector<std::function<void()>> fills_;
+  std::vector<parallel::NetworkLoader::Arriving> expected_;  ///< without the weights
   double start_s_ = 0;
   double end_s_ = 0;
-  std::future<void> done_;
+  std::future<void> read_;
 };
 
 }  // namespace xdit::pipeline

@@ -92,7 +92,7 @@ TEST_CASE("a run is warmed up where that costs less than the first step wins") {
   };
   CHECK(warms([](config::RunSpec&) {}));
   CHECK_FALSE(warms([](config::RunSpec& spec) { spec.runtime.warm_up = "false"; }));
-  CHECK_FALSE(warms([](config::RunSpec& spec) { spec.image.width = spec.image.height = 2048; }));
+  CHECK_FALSE(warms([](config::RunSpec& spec) { spec.image.width = spec.image.height = 3072; }));
   CHECK_FALSE(warms([](config::RunSpec& spec) { spec.parallel.shard_weights = "true"; }));
   CHECK_FALSE(warms([](config::RunSpec& spec) { spec.runtime.device = config::Device::kCpu; }));
 }

@@ -69,7 +69,8 @@ at::Tensor denoise(const Run& run, const models::Model& model, std::int64_t rank
                            .options = options});
   parallel::NetworkLoader loader(plan, mine, model, spread, options);
   const parallel::NetworkLoader::Arriving arriving = loader.expect("transformer");
-  arriving.fill();
+  arriving.read();
+  arriving.exchange();
   const std::unique_ptr<nn::Weights>& weights = arriving.weights;
   const auto denoiser = models::make_denoiser(model, {mine.blocks.first, mine.blocks.count}, *weights,
                                               spread.linears(), spread.attention(), spread.patches());

@@ -71,10 +71,10 @@ void FluxSingleBlock::forward(const at::Tensor& x, FluxModulations& modulations,
   const at::Tensor h = nn::modulated_layer_norm(x, modulation.shift, modulation.scale);
   const std::int64_t heads_width = qkv_->outputs() / 3, mlp_width = mlp_in_->outputs();
   const at::Tensor both = at::empty({x.size(0), heads_width + mlp_width}, x.options());
+  attention.begin(index_, (*qkv_)(h).unflatten(1, {3, -1, head_dim_}),
+                  std::array{nn::TokenNorms{x.size(0), query_norm_, key_norm_}}, rotary);
   mlp_in_->into(both.narrow(1, heads_width, mlp_width), h, nn::Activation::kGeluTanh);
-  attention.attend(index_, (*qkv_)(h).unflatten(1, {3, -1, head_dim_}),
-                   std::array{nn::TokenNorms{x.size(0), query_norm_, key_norm_}}, rotary,
-                   both.narrow(1, 0, heads_width));
+  attention.finish(both.narrow(1, 0, heads_width));
   nn::add_gated(x, modulation.gate, (*out_)(both));
 }
 
