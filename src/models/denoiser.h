@@ -66,6 +66,11 @@ class Denoiser {
   virtual ~Denoiser() = default;
   [[nodiscard]] virtual std::unique_ptr<Branch> prepare(const PromptEmbedding& prompt,
                                                         const LoopShape& shape) = 0;
+  /// Both prompts in one branch, whose predictions are [2, T, C] of one input: the same bits as one by one.
+  /// Null where that would not be faster.
+  [[nodiscard]] virtual std::unique_ptr<Branch> join(const Branch& /*a*/, const Branch& /*b*/) {
+    return nullptr;
+  }
   virtual void prepared_all() {}  ///< `prepare` will not be called again
   /// Makes `step` (0-based) the one that the branch's predictions are of.
   virtual void select(const Branch& branch, std::int64_t step) = 0;

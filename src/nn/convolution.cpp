@@ -37,6 +37,10 @@ Convolution with_full_groups(const Convolution& layer) {
           at::constant_pad_nd(layer.bias, {0, missing}), layer.stride};
 }
 
+at::Tensor joined(const std::vector<at::Tensor>& pictures) {
+  return pictures.size() == 1 ? pictures.front() : at::cat(pictures);
+}
+
 std::int64_t output_rows(const at::Tensor& x, const Convolution& layer) {
   return (x.size(2) - layer.weight.size(2)) / layer.stride + 1;
 }
@@ -87,11 +91,16 @@ at::Tensor Convolutions::by_plan(const at::Tensor& x, const Convolution& asked) 
   if (!plan) throw Error(ExitCode::kInternal, name + " does not take every height: " + why, "cudnn");
   std::vector<at::Tensor> pictures;
   for (const at::Tensor& picture : x.split(1)) pictures.push_back((*plan)(picture, layer.weight, layer.bias));
-  const at::Tensor all = pictures.size() == 1 ? pictures.front() : at::cat(pictures);
-  return all.narrow(1, 0, asked.weight.size(0));
+  return joined(pictures).narrow(1, 0, asked.weight.size(0));
 }
 
 at::Tensor Convolutions::operator()(const at::Tensor& x, const Convolution& layer) {
+  if (layer.bias.dim() == 2) {
+    std::vector<at::Tensor> pictures;
+    for (std::int64_t i = 0; i < x.size(0); ++i)
+      pictures.push_back((*this)(x.narrow(0, i, 1), {layer.weight, layer.bias[i], layer.stride}));
+    return joined(pictures);
+  }
   if (output_rows(x, layer) == 0)
     return at::empty({x.size(0), layer.weight.size(0), 0, output_columns(x, layer)}, x.options());
   if (x.is_cpu()) return tiles::convolution(x, layer.weight, layer.bias, 0, layer.stride);

@@ -12,7 +12,8 @@
 
 namespace xdit::nn {
 
-/// A convolution: weight [O, I, K, K], on a GPU channels-last unless it comes and goes, bias [O].
+/// A convolution: weight [O, I, K, K], on a GPU channels-last unless it comes and goes, bias [O] or, of each
+/// picture, [B, O].
 struct Convolution {
   at::Tensor weight;
   at::Tensor bias;

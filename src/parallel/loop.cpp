@@ -35,11 +35,14 @@ at::Tensor drawn(const schedulers::Sampler& sampler, std::int64_t step, const St
 
 std::vector<const models::Branch*> LocalGuide::branches(const Guidance& guidance) const {
   if (guidance.scale <= 1) return {guidance.positive};
+  if (guidance.both != nullptr) return {guidance.both};
   return {guidance.positive, guidance.negative};
 }
 
 at::Tensor LocalGuide::combine(std::span<const at::Tensor> predictions, const Guidance& guidance) {
-  return predictions.size() == 1 ? predictions[0] : guided(predictions[0], predictions[1], guidance);
+  if (guidance.scale <= 1) return predictions[0];
+  if (guidance.both != nullptr) return guided(predictions[0][0], predictions[0][1], guidance);
+  return guided(predictions[0], predictions[1], guidance);
 }
 
 at::Tensor SerialLoop::run(models::Denoiser& denoiser, const schedulers::Sampler& sampler, Guide& guide,

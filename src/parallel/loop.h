@@ -13,11 +13,11 @@
 
 namespace xdit::parallel {
 
-/// The prompts of one picture; `negative` only with classifier-free guidance (Ho & Salimans 2022), which is
-/// off at 1.
+/// The prompts of one picture; `negative` only with classifier-free guidance (Ho & Salimans 2022): not at 1.
 struct Guidance {
   const models::Branch* positive = nullptr;
   const models::Branch* negative = nullptr;
+  const models::Branch* both = nullptr;  ///< joined, for a rank that computes both; null: one after the other
   double scale = 1;
   double rescale = 0;  ///< how far the guided prediction takes the positive one's deviation; 0: not
   /// The picture's rows [T, C] on every rank, from this rank's; unset where it holds them all.
@@ -38,7 +38,7 @@ class Guide {
                                            const Guidance& guidance) = 0;
 };
 
-/// Both branches on this rank, one after the other.
+/// Both branches on this rank, together or one after the other.
 class LocalGuide final : public Guide {
  public:
   [[nodiscard]] std::vector<const models::Branch*> branches(const Guidance& guidance) const override;

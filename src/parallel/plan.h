@@ -68,6 +68,7 @@ struct Plan {
   std::vector<RankPlan> ranks;
   config::Transport transport = config::Transport::kPeer;  ///< of all ranks
   bool replays = false;                                    ///< forwards as CUDA graphs
+  bool joins_branches = false;                             ///< of a guided step, which one rank computes
   bool warms_up = false;  ///< a forward runs on weights that are still being read
   [[nodiscard]] bool exchanges() const { return ranks.size() > 1; }
   config::Allow grade = config::Allow::kExact;

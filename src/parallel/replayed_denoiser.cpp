@@ -58,6 +58,11 @@ std::unique_ptr<models::Branch> ReplayedDenoiser::prepare(const models::PromptEm
   return std::make_unique<ReplayedBranch>(denoiser_.prepare(prompt, shape));
 }
 
+std::unique_ptr<models::Branch> ReplayedDenoiser::join(const models::Branch& a, const models::Branch& b) {
+  std::unique_ptr<models::Branch> both = denoiser_.join(*known(a).branch, *known(b).branch);
+  return both ? std::make_unique<ReplayedBranch>(std::move(both)) : nullptr;
+}
+
 void ReplayedDenoiser::select(const models::Branch& branch, std::int64_t step) {
   denoiser_.select(*known(branch).branch, step);
 }

@@ -20,6 +20,7 @@ class ReplayedDenoiser final : public models::Denoiser {
 
   std::unique_ptr<models::Branch> prepare(const models::PromptEmbedding& prompt,
                                           const models::LoopShape& shape) override;
+  std::unique_ptr<models::Branch> join(const models::Branch& a, const models::Branch& b) override;
   void prepared_all() override { denoiser_.prepared_all(); }
   void select(const models::Branch& branch, std::int64_t step) override;
   /// Of whole pictures of one size a branch.

@@ -155,20 +155,21 @@ void RankRun::warm_up(const EncoderWeights& encoders, const Networks& networks) 
   if (!encoders.empty()) static_cast<void>(encode(job_.model, encoders, {*ids_.begin()}, device_));
   if (plan_.pictures.count > 0) {
     const auto denoiser = make_denoiser(networks);
-    const auto blank = prepare(
-        *denoiser, blank_embedding(job_.model, job_.spec.sampling.max_sequence_length, options()), false);
+    PreparedPrompts prepared(job_, *denoiser, loop_shape());
+    const models::Branch& blank =
+        prepared.prepare({}, blank_embedding(job_.model, job_.spec.sampling.max_sequence_length, options()));
     const at::Tensor latents =
         at::zeros({job_.model.shape.latent_channels, latents_of(job_.spec.image.height),
                    latents_of(job_.spec.image.width)},
                   options());
     const at::Tensor packed = mine(denoiser->pack(latents));
-    static_cast<void>(spread_.all_tokens(
-        spread_.loop().run(*denoiser, *sampler_, spread_.guide(), guidance(*blank, blank.get()),
-                           {.latents = packed,
-                            .first = evaluations_.first,
-                            .end = evaluations_.first + 1,
-                            .draw = [&](schedulers::Draw) { return packed; }},
-                           [](std::int64_t, const at::Tensor&) {})));
+    static_cast<void>(spread_.all_tokens(spread_.loop().run(
+        *denoiser, *sampler_, spread_.guide(), guidance(prepared, blank, guided_ ? &blank : nullptr),
+        {.latents = packed,
+         .first = evaluations_.first,
+         .end = evaluations_.first + 1,
+         .draw = [&](schedulers::Draw) { return packed; }},
+        [](std::int64_t, const at::Tensor&) {})));
     if (networks.vae && plan_.latent_rows.count > 0)
       static_cast<void>(decode(models::VaeDecoder(vae_, *networks.vae), latents));
     if (const comm::Use* use = spread_.use()) warm_up_bytes_ = use->bytes_sent();
@@ -218,31 +219,21 @@ std::unique_ptr<models::Denoiser> RankRun::make_denoiser(const Networks& network
                                spread_.linears(), spread_.attention(), spread_.patches());
 }
 
-std::unique_ptr<models::Branch> RankRun::prepare(models::Denoiser& denoiser,
-                                                 const models::PromptEmbedding& embedding,
-                                                 bool negative) const {
-  const std::vector<double> sizes = size_ids(job_.spec, job_.model, negative);
-  return denoiser.prepare(embedding, {.timesteps = sampler_->timesteps(),
-                                      .guidance = job_.spec.sampling.guidance,
-                                      .size_ids = sizes,
-                                      .latent_rows = latents_of(job_.spec.image.height),
-                                      .latent_columns = latents_of(job_.spec.image.width),
-                                      .text = {plan_.text_tokens.first, plan_.text_tokens.count},
-                                      .image = image_});
+models::LoopShape RankRun::loop_shape() const {
+  return {.timesteps = sampler_->timesteps(),
+          .guidance = job_.spec.sampling.guidance,
+          .size_ids = {},
+          .latent_rows = latents_of(job_.spec.image.height),
+          .latent_columns = latents_of(job_.spec.image.width),
+          .text = {plan_.text_tokens.first, plan_.text_tokens.count},
+          .image = image_};
 }
 
-const models::Branch& RankRun::branch(models::Denoiser& denoiser, const Prompt& prompt) {
-  std::unique_ptr<models::Branch>& prepared = branches_[prompt];
-  if (!prepared) prepared = prepare(denoiser, embeddings_.at(prompt), prompt.negative);
-  return *prepared;
-}
-
-parallel::Guidance RankRun::guidance(const models::Branch& positive, const models::Branch* negative) {
-  return {.positive = &positive,
-          .negative = guided_ ? negative : nullptr,
-          .scale = job_.spec.sampling.cfg_scale,
-          .rescale = job_.spec.sampling.guidance_rescale.value_or(0),
-          .whole = [this](const at::Tensor& part) { return spread_.all_tokens(part); }};
+parallel::Guidance RankRun::guidance(PreparedPrompts& prepared, const models::Branch& positive,
+                                     const models::Branch* negative) {
+  parallel::Guidance of = prepared.guidance(positive, negative);
+  of.whole = [this](const at::Tensor& part) { return spread_.all_tokens(part); };
+  return of;
 }
 
 at::Tensor RankRun::mine(const at::Tensor& all) const {
@@ -256,10 +247,11 @@ void RankRun::make_pictures(const Networks& networks) {
   const auto replayed =
       job_.plan.replays ? std::make_unique<parallel::ReplayedDenoiser>(*network, spread_.use()) : nullptr;
   models::Denoiser& denoiser = replayed ? *replayed : *network;
+  PreparedPrompts prepared(job_, denoiser, loop_shape());
   std::optional<models::VaeDecoder> decoder;
   if (networks.vae) decoder.emplace(vae_, *networks.vae);
   if (embeddings_.size() <= kPreparedPrompts) {
-    for (const auto& [prompt, embedding] : embeddings_) static_cast<void>(branch(denoiser, prompt));
+    for (const auto& [prompt, embedding] : embeddings_) prepared.prepare(prompt, embedding);
     if (job_.last) denoiser.prepared_all();
   }
 
@@ -272,9 +264,9 @@ void RankRun::make_pictures(const Networks& networks) {
   const auto make = [&](std::int64_t i) {
     const config::Picture& picture = pictures_.at(static_cast<std::size_t>(plan_.pictures.first + i));
     job_.stop.check();
-    if (embeddings_.size() > kPreparedPrompts) branches_.clear();
-    const at::Tensor latents = denoise(denoiser, picture);
-    if (i + 1 == plan_.pictures.count) branches_.clear();  // the decoder may want their memory
+    if (embeddings_.size() > kPreparedPrompts) prepared.clear();
+    const at::Tensor latents = denoise(denoiser, prepared, picture);
+    if (i + 1 == plan_.pictures.count) prepared.clear();  // the decoder may want their memory
     if (!decoder || plan_.latent_rows.count == 0) return;
     const at::Tensor decoded = decode_timed(*decoder, latents, picture.index);
     if (!plan_.decodes) return;
@@ -297,7 +289,8 @@ void RankRun::make_pictures(const Networks& networks) {
   collect();
 }
 
-at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& picture) {
+at::Tensor RankRun::denoise(models::Denoiser& denoiser, PreparedPrompts& prepared,
+                            const config::Picture& picture) {
   const config::RunSpec& spec = job_.spec;
   const std::int64_t rows = latents_of(spec.image.height);
   const std::int64_t columns = latents_of(spec.image.width);
@@ -321,8 +314,10 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& p
                               }};
   const Prompt prompt{picture.prompt};
   const Prompt negative = negative_of(spec);
-  const parallel::Guidance of =
-      guidance(branch(denoiser, prompt), guided_ ? &branch(denoiser, negative) : nullptr);
+  const auto branch = [&](const Prompt& of) -> const models::Branch& {
+    return prepared.prepare(of, embeddings_.at(of));
+  };
+  const parallel::Guidance of = guidance(prepared, branch(prompt), guided_ ? &branch(negative) : nullptr);
   trace_prompt(prompt);
   if (guided_) trace_prompt(negative);
   const auto shown = [&](const at::Tensor& packed) { return denoiser.as_diffusers(packed, rows, columns); };

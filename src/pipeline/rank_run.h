@@ -17,6 +17,7 @@
 #include "parallel/tensor_broadcast.h"
 #include "pipeline/arrivals.h"
 #include "pipeline/handoff.h"
+#include "pipeline/prepared_prompts.h"
 #include "pipeline/prompts.h"
 #include "pipeline/rank.h"
 #include "pipeline/resident.h"
@@ -48,13 +49,12 @@ class RankRun {
   void encode_prompts(EncoderWeights encoders, Arrivals& arrivals);
   void share_prompts();  ///< from the rank that encodes to all
   void make_pictures(const Networks& networks);
-  [[nodiscard]] at::Tensor denoise(models::Denoiser& denoiser, const config::Picture& picture);
+  [[nodiscard]] at::Tensor denoise(models::Denoiser& denoiser, PreparedPrompts& prepared,
+                                   const config::Picture& picture);
   [[nodiscard]] std::unique_ptr<models::Denoiser> make_denoiser(const Networks& networks);
-  [[nodiscard]] std::unique_ptr<models::Branch> prepare(models::Denoiser& denoiser,
-                                                        const models::PromptEmbedding& embedding,
-                                                        bool negative) const;
-  [[nodiscard]] const models::Branch& branch(models::Denoiser& denoiser, const Prompt& prompt);
-  [[nodiscard]] parallel::Guidance guidance(const models::Branch& positive, const models::Branch* negative);
+  [[nodiscard]] models::LoopShape loop_shape() const;
+  [[nodiscard]] parallel::Guidance guidance(PreparedPrompts& prepared, const models::Branch& positive,
+                                            const models::Branch* negative);
   [[nodiscard]] at::Tensor mine(const at::Tensor& all) const;  ///< of tokens of a picture, this rank's
   /// The picture on the rank that writes it, from this rank's rows and the others'.
   [[nodiscard]] at::Tensor decode(const models::VaeDecoder& decoder, const at::Tensor& latents);
@@ -83,7 +83,6 @@ class RankRun {
   std::set<Prompt> prompts_;               ///< of the run
   std::map<Prompt, PromptIds> ids_;
   std::map<Prompt, models::PromptEmbedding> embeddings_;
-  std::map<Prompt, std::unique_ptr<models::Branch>> branches_;
   std::unique_ptr<schedulers::Sampler> sampler_;
   parallel::Range evaluations_;            ///< of the sampler's, in this job
   std::vector<models::TokenRange> image_;  ///< tokens that this rank denoises

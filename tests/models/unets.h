@@ -69,7 +69,7 @@ inline at::Tensor predict(const models::Unet& unet, const UnetCase& c, const at:
   std::vector<at::Tensor> outputs;
   for (std::size_t i = 0; i < c.timesteps.size(); ++i) {
     conditioning.select(static_cast<std::int64_t>(i));
-    outputs.push_back(unet.forward(latents, conditioning, spatial));
+    outputs.push_back(unet.forward(latents, conditioning, spatial)[0]);
   }
   return at::stack(outputs);
 }

@@ -43,7 +43,7 @@ class Walk {
     const at::Tensor now = latents_[0] + latents_[1] * (drift * static_cast<double>(step));
     const models::UnetConditioning& conditioning = branches_.at(static_cast<std::size_t>(branch));
     conditioning.select(step);
-    return unet_.forward(now.narrow(1, own.first, own.count), conditioning, spatial);
+    return unet_.forward(now.narrow(1, own.first, own.count), conditioning, spatial)[0];
   }
 
  private:

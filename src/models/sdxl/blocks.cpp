@@ -33,31 +33,30 @@ UnetTransformerBlock::UnetTransformerBlock(const UnetLayer& layer, const nn::Wei
   norm3_ = norm(".norm3");
 }
 
-// softmax(q k^T / sqrt(D)) v by head: [T, C] of query [T, C], keys and values [S, C].
+// softmax(q k^T / sqrt(D)) v by head: [B T, C] of query [B, T, C], keys and values [B, S, C].
 at::Tensor UnetTransformerBlock::attend(const at::Tensor& query, const at::Tensor& keys,
                                         const at::Tensor& values) const {
   const auto by_head = [&](const at::Tensor& x) {
-    return x.unflatten(1, {heads_, -1}).transpose(0, 1).unsqueeze(0);  // [1, H, T, D]
+    return x.unflatten(2, {heads_, -1}).transpose(1, 2);  // [B, H, T, D]
   };
-  const std::int64_t width = query.size(1) / heads_;
+  const std::int64_t width = query.size(2) / heads_;
   const double scale = 1 / std::sqrt(static_cast<double>(width));
   const at::Tensor y = nn::scaled_dot_product(by_head(query), by_head(keys), by_head(values), scale);
-  return y.squeeze(0).transpose(0, 1).flatten(1);
+  return y.transpose(1, 2).flatten(2).flatten(0, 1);
 }
 
-void UnetTransformerBlock::forward(const at::Tensor& x, std::int64_t columns, UnetStep& step,
-                                   const nn::Spatial& spatial) const {
+void UnetTransformerBlock::forward(const at::Tensor& x, std::int64_t pictures, std::int64_t columns,
+                                   UnetStep& step, const nn::Spatial& spatial) const {
   const std::int64_t width = x.size(1);
-  const std::int64_t rows = x.size(0) / columns;
   const auto normed = [&](const Norm& norm) {
     return nn::layer_norm(x, norm.weight, norm.bias, kLayerNormEps);
   };
-  const at::Tensor qkv = (*qkv_)(normed(norm1_));  // [h W, 3 C]
-  const at::Tensor kv =
-      spatial.gather_tokens(qkv.narrow(1, width, 2 * width).view({1, rows, columns, 2 * width})).squeeze(0);
-  x.add_((*out1_)(attend(qkv.narrow(1, 0, width), kv.narrow(1, 0, width), kv.narrow(1, width, width))));
+  const auto by_picture = [&](const at::Tensor& rows) { return rows.unflatten(0, {pictures, -1}); };
+  const at::Tensor qkv = by_picture((*qkv_)(normed(norm1_)));  // [B, h W, 3 C]
+  const at::Tensor kv = spatial.gather_tokens(qkv.narrow(2, width, 2 * width).unflatten(1, {-1, columns}));
+  x.add_((*out1_)(attend(qkv.narrow(2, 0, width), kv.narrow(2, 0, width), kv.narrow(2, width, width))));
   const UnetStep::KeysValues prompt = step.next_keys_values();
-  x.add_((*out2_)(attend((*query_)(normed(norm2_)), prompt.keys, prompt.values)));
+  x.add_((*out2_)(attend(by_picture((*query_)(normed(norm2_))), prompt.keys, prompt.values)));
   x.add_((*mlp_out_)(nn::gated_gelu((*mlp_in_)(normed(norm3_)))));
 }
 
@@ -84,6 +83,16 @@ void UnetConditioning::select(std::int64_t step) const {
   now.copy_(biases[step]);
 }
 
+UnetConditioning joined(const UnetConditioning& a, const UnetConditioning& b) {
+  UnetConditioning both{
+      .biases = at::cat({a.biases, b.biases}, 1), .now = at::cat({a.now, b.now}), .keys = {}, .values = {}};
+  for (std::size_t i = 0; i < a.keys.size(); ++i) {
+    both.keys.push_back(at::cat({a.keys[i], b.keys[i]}));
+    both.values.push_back(at::cat({a.values[i], b.values[i]}));
+  }
+  return both;
+}
+
 at::Tensor UnetBlock::forward(const at::Tensor& x, UnetStep& step, const nn::Spatial& spatial) const {
   at::Tensor h = spatial.convolve_normed(x, norm1_, {conv1_.weight, step.next_bias(conv1_.weight.size(0))});
   h = spatial.convolve_normed(h, norm2_, conv2_);
@@ -92,13 +101,11 @@ at::Tensor UnetBlock::forward(const at::Tensor& x, UnetStep& step, const nn::Spa
 }
 
 at::Tensor UnetBlock::transform(const at::Tensor& x, UnetStep& step, const nn::Spatial& spatial) const {
-  const auto pixels = [](const at::Tensor& picture) {
-    return picture.squeeze(0).permute({1, 2, 0}).flatten(0, 1);  // [h W, C]
-  };
-  const at::Tensor tokens = (*transformer_in_)(pixels(spatial.group_norm(x, *transformer_norm_)));
-  for (const UnetTransformerBlock& block : transformer_) block.forward(tokens, x.size(3), step, spatial);
-  const at::Tensor y = (*transformer_out_)(tokens).view({x.size(2), x.size(3), x.size(1)});
-  return y.permute({2, 0, 1}).unsqueeze(0).add_(x);
+  const at::Tensor pixels = spatial.group_norm(x, *transformer_norm_).permute({0, 2, 3, 1});
+  const at::Tensor tokens = (*transformer_in_)(pixels.flatten(0, 2));  // [B h W, C]
+  for (const UnetTransformerBlock& block : transformer_)
+    block.forward(tokens, x.size(0), x.size(3), step, spatial);
+  return (*transformer_out_)(tokens).view(pixels.sizes()).permute({0, 3, 1, 2}).add_(x);
 }
 
 }  // namespace xdit::models

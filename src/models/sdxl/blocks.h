@@ -15,25 +15,28 @@
 #include "nn/spatial.h"
 #include "nn/weights.h"
 
-/// The layers of latent diffusion's UNet. Pictures are [1, C, h, W] in channels-last memory, so that their
-/// pixels are rows [h W, C].
+/// The layers of latent diffusion's UNet. Pictures are [B, C, h, W] in channels-last memory, so that their
+/// pixels are rows [B h W, C]; each has a prompt of its own.
 namespace xdit::models {
 
 /// Everything in a forward that does not depend on the latents, in the order of use.
 struct UnetConditioning {
-  at::Tensor biases;             ///< [steps, sum of C] by resnet: its first convolution's and the time's
-  at::Tensor now;                ///< [sum of C]: those of the step that forwards compute
-  std::vector<at::Tensor> keys;  ///< by transformer block [S, C]
+  at::Tensor biases;             ///< [steps, B, sum of C] by resnet: its first convolution's and the time's
+  at::Tensor now;                ///< [B, sum of C]: those of the step that forwards compute
+  std::vector<at::Tensor> keys;  ///< by transformer block [B, S, C]
   std::vector<at::Tensor> values;
   void select(std::int64_t step) const;
+  [[nodiscard]] std::int64_t pictures() const { return now.size(0); }
 };
+/// Two conditionings of the same steps as one of all their pictures.
+[[nodiscard]] UnetConditioning joined(const UnetConditioning& a, const UnetConditioning& b);
 
 /// The selected step's share of it, handed out in that order.
 class UnetStep {
  public:
   explicit UnetStep(const UnetConditioning& of) : of_(of) {}
   [[nodiscard]] at::Tensor next_bias(std::int64_t width) {
-    return of_.now.narrow(0, std::exchange(bias_, bias_ + width), width);
+    return of_.now.narrow(1, std::exchange(bias_, bias_ + width), width);
   }
   struct KeysValues {
     const at::Tensor &keys, &values;
@@ -54,8 +57,9 @@ class UnetTransformerBlock {
  public:
   UnetTransformerBlock(const UnetLayer& layer, const nn::Weights& weights, const nn::Linears& linears,
                        const std::string& name);
-  /// Updates x [h W, C], W columns, in place.
-  void forward(const at::Tensor& x, std::int64_t columns, UnetStep& step, const nn::Spatial& spatial) const;
+  /// Updates x [B h W, C], B pictures of W columns, in place.
+  void forward(const at::Tensor& x, std::int64_t pictures, std::int64_t columns, UnetStep& step,
+               const nn::Spatial& spatial) const;
 
  private:
   struct Norm {

@@ -32,6 +32,12 @@ class UnetDenoiser final : public Denoiser {
                                         shape.latent_columns);
   }
 
+  std::unique_ptr<Branch> join(const Branch& a, const Branch& b) override {
+    const auto& first = static_cast<const UnetBranch&>(a);
+    return std::make_unique<UnetBranch>(
+        joined(first.conditioning, static_cast<const UnetBranch&>(b).conditioning), first.columns);
+  }
+
   void prepared_all() override { unet_.release_conditioning(); }
 
   void select(const Branch& branch, std::int64_t step) override {
@@ -42,7 +48,10 @@ class UnetDenoiser final : public Denoiser {
     if (input.size(0) == 0) return input;  // more ranks than rows
     const auto& prepared = static_cast<const UnetBranch&>(branch);
     const std::int64_t rows = input.size(0) / prepared.columns;
-    return pack(unet_.forward(unpack(input, rows, prepared.columns), prepared.conditioning, spatial_));
+    const at::Tensor predictions =
+        unet_.forward(unpack(input, rows, prepared.columns), prepared.conditioning, spatial_);
+    if (predictions.size(0) == 1) return pack(predictions[0]);
+    return predictions.flatten(2).transpose(1, 2).contiguous();
   }
 
   at::Tensor pack(const at::Tensor& latents) const override {

@@ -68,7 +68,7 @@ at::Tensor Unet::embedding(const UnetInputs& inputs) const {
 UnetConditioning Unet::prepare(const UnetInputs& inputs) const {
   UnetConditioning conditioning;
   const at::Tensor times = (*time_projections_)(at::silu(embedding(inputs)));  // [steps, all resnets' C]
-  const at::Tensor prompt = cross_attentions_ ? (*cross_attentions_)(inputs.text) : at::Tensor();
+  const at::Tensor prompt = cross_attentions_ ? (*cross_attentions_)(inputs.text).unsqueeze(0) : at::Tensor();
   std::vector<at::Tensor> first_biases;
   std::int64_t key = 0;
   const auto add = [&](const std::vector<UnetLayer>& layers, const std::vector<UnetBlock>& blocks) {
@@ -76,15 +76,15 @@ UnetConditioning Unet::prepare(const UnetInputs& inputs) const {
       const std::int64_t width = layers[i].outputs;
       first_biases.push_back(blocks[i].first_bias());
       for (std::int64_t j = 0; j < layers[i].depth; ++j, key += 2 * width) {
-        conditioning.keys.push_back(prompt.narrow(1, key, width));
-        conditioning.values.push_back(prompt.narrow(1, key + width, width));
+        conditioning.keys.push_back(prompt.narrow(2, key, width));
+        conditioning.values.push_back(prompt.narrow(2, key + width, width));
       }
     }
   };
   add(layout_.down, down_);
   add(layout_.middle, middle_);
   add(layout_.up, up_);
-  conditioning.biases = times + at::cat(first_biases);
+  conditioning.biases = (times + at::cat(first_biases)).unsqueeze(1);
   conditioning.now = conditioning.biases[0].clone();
   return conditioning;
 }
@@ -100,7 +100,9 @@ at::Tensor Unet::forward(const at::Tensor& latents, const UnetConditioning& cond
                          const nn::Spatial& spatial) const {
   UnetStep now(conditioning);
   std::vector<const nn::Spatial*> levels{&spatial};
-  at::Tensor x = latents.unsqueeze(0).contiguous(at::MemoryFormat::ChannelsLast);
+  at::Tensor x = latents.unsqueeze(0)
+                     .expand({conditioning.pictures(), -1, -1, -1})
+                     .contiguous(at::MemoryFormat::ChannelsLast);
   x = levels.back()->convolve(x, conv_in_);
   std::vector<at::Tensor> skips{x};
   std::int64_t index = 0;
@@ -127,7 +129,7 @@ at::Tensor Unet::forward(const at::Tensor& latents, const UnetConditioning& cond
     x = small.convolve_doubled(x, *block.resample(), *levels.back(), skips.back().size(2),
                                skips.back().size(3));
   });
-  return spatial.convolve_normed(x, norm_out_, conv_out_).squeeze(0);
+  return spatial.convolve_normed(x, norm_out_, conv_out_);
 }
 
 }  // namespace xdit::models

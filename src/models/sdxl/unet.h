@@ -36,7 +36,8 @@ class Unet {
   [[nodiscard]] UnetConditioning prepare(const UnetInputs& inputs) const;
   void release_conditioning();
 
-  /// Prediction [C, h, w] at this rank's rows of the latents [C, h, w] in the selected step.
+  /// Predictions [B, C, h, w] for each prompt of `conditioning` at this rank's rows of the latents [C, h, w]
+  /// in the selected step.
   [[nodiscard]] at::Tensor forward(const at::Tensor& latents, const UnetConditioning& conditioning,
                                    const nn::Spatial& spatial) const;
 
