@@ -68,6 +68,8 @@ struct RunSpec {
     std::string path = "out/{seed}.png";  ///< template
     bool metadata = true, overwrite = false;
     std::string report, trace;  ///< files, or empty
+    std::int64_t preview = 0;   ///< evaluations from one preview to the next; 0: none
+    std::string preview_path;   ///< template; empty: x.preview.png beside x.png
     friend bool operator==(const Output&, const Output&) = default;
   };
   struct Runtime {

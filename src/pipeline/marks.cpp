@@ -26,6 +26,10 @@ std::size_t Marks::count() const {
   return moments_->on_gpu ? moments_->events.size() : moments_->seconds.size();
 }
 
+bool Marks::queued() const {
+  return moments_->on_gpu;
+}
+
 void Marks::add() {
   Moments& m = *moments_;
   if (!m.on_gpu) {

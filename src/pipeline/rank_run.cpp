@@ -12,20 +12,11 @@
 #include <utility>
 
 #include "core/error.h"
-#include "core/file.h"
-#include "output/metadata.h"
-#include "output/png.h"
-#include "parallel/loop.h"
 #include "parallel/plan_weights.h"
-#include "parallel/replayed_denoiser.h"
 #include "pipeline/marks.h"
-#include "pipeline/picture.h"
 
 namespace xdit::pipeline {
 namespace {
-
-constexpr std::size_t kPreparedPrompts =
-    8;  // so many are prepared at once (60 MB each for FLUX.1 in 28 steps)
 
 at::ScalarType torch_type(DType dtype) {
   switch (dtype) {
@@ -54,6 +45,7 @@ RankRun::RankRun(const RankJob& job, Listener& listener, output::Report& report,
                   ? at::Device(at::kCPU)
                   : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(plan_.device))),
       dtype_(torch_type(job.spec.model.dtype)),
+      drawn_(torch_type(job.spec.sampling.rng_dtype.value_or(job.spec.model.dtype))),
       guided_(job.spec.sampling.cfg_scale > 1),
       trace_(job.stage == Stage::kSecond ? std::move(handoff.trace) : Trace(!job.spec.output.trace.empty())),
       vae_(models::read_vae_config(job.model.files.components.at("vae").config, "vae/config.json")),
@@ -77,7 +69,8 @@ RankRun::RankRun(const RankJob& job, Listener& listener, output::Report& report,
                                          .shift = job.spec.sampling.shift},
                                         job.model.files.scheduler_config)),
       evaluations_(evaluations_of(job.stage, *sampler_, job.spec.sampling.refiner_start,
-                                  job.model.files.scheduler_config)) {
+                                  job.model.files.scheduler_config)),
+      preview_(job.spec.output.preview, job.model, *sampler_) {
   for (const parallel::Range& band : plan_.image_tokens) image_.push_back({band.first, band.count});
   for (const config::Picture& picture : pictures_) prompts_.insert({picture.prompt});
   if (guided_) prompts_.insert(negative_of(job.spec));
@@ -133,7 +126,9 @@ void RankRun::run() {
                            .peak_device_bytes = (holds ? peak_device_bytes(device_) : 0) + buffers,
                            .peak_host_bytes = peak_host_bytes(),
                            .bytes_read = bytes_read_,
-                           .bytes_sent = exchanged != nullptr ? exchanged->bytes_sent() : 0});
+                           .bytes_sent = exchanged != nullptr ? exchanged->bytes_sent() : 0,
+                           .waited_s = waited_s_,
+                           .queued_s = queued_s_});
 }
 
 void RankRun::settle() {
@@ -222,173 +217,6 @@ const models::Branch& RankRun::branch(models::Denoiser& denoiser, const Prompt& 
                                  .image = image_});
   }
   return *prepared;
-}
-
-void RankRun::make_pictures(const Networks& networks) {
-  const auto network =
-      models::make_denoiser(job_.model, {plan_.blocks.first, plan_.blocks.count}, *networks.denoiser,
-                            spread_.linears(), spread_.attention(), spread_.patches());
-  const auto replayed =
-      job_.plan.replays ? std::make_unique<parallel::ReplayedDenoiser>(*network, spread_.use()) : nullptr;
-  models::Denoiser& denoiser = replayed ? *replayed : *network;
-  std::optional<models::VaeDecoder> decoder;
-  if (networks.vae) decoder.emplace(vae_, *networks.vae);
-  if (embeddings_.size() <= kPreparedPrompts) {
-    for (const auto& [prompt, embedding] : embeddings_) static_cast<void>(branch(denoiser, prompt));
-    if (job_.last) denoiser.prepared_all();
-  }
-
-  std::future<output::Phase> writing;  // of the picture before, on a thread of its own
-  const auto collect = [&] {
-    if (!writing.valid()) return;
-    report_.phases.push_back(writing.get());
-    listener_.picture(report_.phases.back().picture);
-  };
-  const auto make = [&](std::int64_t i) {
-    const config::Picture& picture = pictures_.at(static_cast<std::size_t>(plan_.pictures.first + i));
-    job_.stop.check();
-    if (embeddings_.size() > kPreparedPrompts) branches_.clear();
-    const at::Tensor latents = denoise(denoiser, picture);
-    if (i + 1 == plan_.pictures.count) branches_.clear();  // the decoder may want their memory
-    if (!decoder || plan_.latent_rows.count == 0) return;
-    const at::Tensor decoded = decode(*decoder, latents, picture.index);
-    if (!plan_.decodes) return;
-    const at::Tensor image = finished(decoded, picture.index);
-    if (!image.defined()) return;
-    trace_.add("image", image);
-    collect();
-    writing = std::async(std::launch::async, [this, &picture, image] { return write(picture, image); });
-  };
-  try {
-    for (std::int64_t i = 0; i < plan_.pictures.count; ++i) make(i);
-  } catch (...) {
-    collect();  // the one before is whole
-    throw;
-  }
-  collect();
-}
-
-at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& picture) {
-  const config::RunSpec& spec = job_.spec;
-  const models::Shape& shape = job_.model.shape;
-  const std::int64_t rows = spec.image.height / shape.latent_scale;
-  const std::int64_t columns = spec.image.width / shape.latent_scale;
-  const bool begins = job_.stage != Stage::kSecond;
-  if (begins) {
-    PictureNoise fresh(picture.seed, shape.latent_channels, rows, columns);
-    handoff_.pictures.insert_or_assign(picture.index,
-                                       Handoff::Picture{.latents = {}, .noise = std::move(fresh)});
-  }
-  Handoff::Picture& handed = handoff_.pictures.at(picture.index);
-  const at::ScalarType drawn_type = torch_type(spec.sampling.rng_dtype.value_or(spec.model.dtype));
-  const auto mine = [&](const at::Tensor& all) {
-    std::vector<at::Tensor> parts;
-    for (const models::TokenRange& range : image_) parts.push_back(all.narrow(0, range.first, range.count));
-    return at::cat(parts);
-  };
-  const at::Tensor first =
-      begins ? denoiser.pack(handed.noise.draw(drawn_type)).to(device_, dtype_) : handed.latents;
-  const parallel::Start start{.latents = begins ? sampler_->begin(mine(first)) : mine(first),
-                              .first = evaluations_.first,
-                              .end = evaluations_.first + evaluations_.count,
-                              .draw = [&](schedulers::Draw draw) {
-                                const at::ScalarType type =
-                                    draw == schedulers::Draw::kFloat32 ? at::kFloat : drawn_type;
-                                return mine(denoiser.pack(handed.noise.draw(type))).to(device_);
-                              }};
-  const Prompt prompt{picture.prompt};
-  const Prompt negative = negative_of(spec);
-  const parallel::Guidance guidance{
-      .positive = &branch(denoiser, prompt),
-      .negative = guided_ ? &branch(denoiser, negative) : nullptr,
-      .scale = spec.sampling.cfg_scale,
-      .rescale = spec.sampling.guidance_rescale.value_or(0),
-      .whole = [&](const at::Tensor& part) { return spread_.all_tokens(part); }};
-  trace_prompt(prompt);
-  if (guided_) trace_prompt(negative);
-  const auto shown = [&](const at::Tensor& packed) { return denoiser.as_diffusers(packed, rows, columns); };
-  if (begins) trace_.add("noise", shown(first));
-
-  listener_.begin("denoise", evaluations_.count);
-  Marks marks(device_);
-  marks.add();
-  const at::Tensor latents = spread_.loop().run(
-      denoiser, *sampler_, spread_.guide(), guidance, start, [&](std::int64_t step, const at::Tensor& now) {
-        job_.stop.check();
-        marks.add();
-        if (trace_.enabled() && now.defined())
-          trace_.add("latents." + std::to_string(evaluations_.first + step), shown(spread_.all_tokens(now)));
-        // One step ahead of the device at most: progress
-        // stays true and a stop takes effect.
-        marks.wait(marks.count() - 2);
-        spread_.check();
-        listener_.advance(step - 1);
-      });
-  for (std::size_t i = 1; i < marks.count(); ++i)
-    report_.phases.push_back(phase("step", marks.at_s(i - 1), marks.at_s(i), picture.index,
-                                   evaluations_.first + static_cast<std::int64_t>(i)));
-  listener_.advance(evaluations_.count);
-  listener_.finish();
-  const at::Tensor all = spread_.all_tokens(latents);
-  if (job_.stage == Stage::kFirst)
-    handed.latents = all;
-  else
-    handoff_.pictures.erase(picture.index);
-  return denoiser.unpack(all, rows, columns);
-}
-
-at::Tensor RankRun::decode(const models::VaeDecoder& decoder, const at::Tensor& latents,
-                           std::int64_t picture) {
-  const double start = now_s();
-  listener_.begin("decode", 0);
-  const at::Tensor slab = latents.narrow(1, plan_.latent_rows.first, plan_.latent_rows.count).unsqueeze(0);
-  at::Tensor decoded = spread_.whole_picture(decoder.decode_scaled(slab, spread_.spatial()).squeeze(0));
-  Marks marks(device_);
-  marks.add();
-  marks.wait(0);
-  spread_.check();
-  report_.phases.push_back(phase("decode", start, marks.at_s(0), picture));
-  listener_.finish();
-  return decoded;
-}
-
-at::Tensor RankRun::finished(const at::Tensor& decoded, std::int64_t picture) {
-  try {
-    return finished_picture(decoded);
-  } catch (const Error& error) {
-    if (job_.spec.listed.empty()) throw;
-    listener_.failed(picture, error);
-    return {};
-  }
-}
-
-void RankRun::trace_prompt(const Prompt& prompt) {
-  if (!trace_.enabled() || !plan_.decodes) return;
-  const std::string stage = job_.stage == Stage::kSecond ? "refiner_" : "";
-  const std::string prefix = stage + (prompt.negative ? "negative_" : "");
-  const models::PromptEmbedding& embedding = embeddings_.at(prompt);
-  trace_.add(prefix + "prompt_embeds", embedding.tokens);
-  if (embedding.pooled.defined()) trace_.add(prefix + "pooled_prompt_embeds", embedding.pooled);
-  for (std::size_t i = 0; i < job_.model.text_encoders.size() && !prompt.negative; ++i)
-    trace_.add(stage + job_.model.text_encoders[i].ids, ids_.at(prompt)[i]);
-}
-
-output::PictureRecord RankRun::record_of(const config::Picture& picture) const {
-  output::PictureRecord record = output::record_of(
-      job_.spec, picture, (job_.named != nullptr ? *job_.named : job_.model).files.name, job_.model_hash);
-  record.mode = job_.plan.grade;
-  record.grid = recorded_grid(job_.plan);
-  return record;
-}
-
-output::Phase RankRun::write(const config::Picture& picture, const at::Tensor& image) const {
-  const double start = now_s();
-  const config::RunSpec& spec = job_.spec;
-  std::vector<output::TextChunk> text;
-  if (spec.output.metadata) text = output::text_chunks(record_of(picture));
-  const std::string png = output::encode_png(to_rgb(image), spec.image.width, spec.image.height, text);
-  write_file_atomically(job_.paths.at(picture.index), png, spec.output.overwrite);
-  return phase("write", start, now_s(), picture.index);
 }
 
 }  // namespace xdit::pipeline

@@ -18,6 +18,7 @@
 #include "parallel/spread.h"
 #include "parallel/tensor_broadcast.h"
 #include "pipeline/handoff.h"
+#include "pipeline/preview.h"
 #include "pipeline/prompts.h"
 #include "pipeline/rank.h"
 #include "pipeline/resident.h"
@@ -62,7 +63,8 @@ class RankRun {
   Handoff& handoff_;
   at::Device device_;
   at::ScalarType dtype_;
-  bool guided_;  ///< classifier-free guidance
+  at::ScalarType drawn_;  ///< that noise is drawn in
+  bool guided_;           ///< classifier-free guidance
   Trace trace_;
   models::VaeConfig vae_;
   parallel::Spread spread_;
@@ -75,6 +77,9 @@ class RankRun {
   std::unique_ptr<schedulers::Sampler> sampler_;
   parallel::Range evaluations_;            ///< of the sampler's, in this job
   std::vector<models::TokenRange> image_;  ///< tokens that this rank denoises
+  Preview preview_;
+  double prepared_from_s_ = 0;            ///< when the work for the next picture's steps began
+  double waited_s_ = -1, queued_s_ = -1;  ///< as output::RankUse's
   std::atomic<std::uint64_t> bytes_read_{0};
 };
 
