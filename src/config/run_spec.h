@@ -67,17 +67,15 @@ struct RunSpec {
   struct Output {
     std::string path = "out/{seed}.png";  ///< template
     bool metadata = true, overwrite = false;
-    std::string report, trace;  ///< files, or empty
-    std::int64_t preview = 0;   ///< evaluations from one preview to the next; 0: none
-    std::string preview_path;   ///< template; empty: x.preview.png beside x.png
+    std::string report, trace, preview_path;  ///< files, or empty; the last is a template
+    std::int64_t preview = 0;                 ///< evaluations from one to the next; 0: none
     friend bool operator==(const Output&, const Output&) = default;
   };
   struct Runtime {
     Device device = Device::kCuda;
     Transport transport = Transport::kAuto;  ///< what ranks exchange through
     double timeout_s = 60;
-    bool deterministic = true;
-    bool cuda_graphs = true;  ///< where a plan can
+    bool deterministic = true, cuda_graphs = true;  ///< the graphs where a plan can
     friend bool operator==(const Runtime&, const Runtime&) = default;
   };
 

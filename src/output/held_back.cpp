@@ -13,7 +13,6 @@ namespace xdit::output {
 namespace {
 
 constexpr double kLeastShare = 0.01;  // of the run
-constexpr double kAsLong = 0.9;       // of the device's time: the host sets the pace
 
 std::vector<Stretch> stretches(const Report& report, std::int64_t rank,
                                std::initializer_list<std::string_view> names) {
@@ -34,7 +33,7 @@ std::vector<Stretch> operator+(std::vector<Stretch> a, const std::vector<Stretch
 struct Denoising {
   double seconds = 0;
   double waited_s = 0;
-  double queued_s = -1;
+  double host_bound_s = 0;
   [[nodiscard]] double busy_s() const { return seconds - waited_s; }
 };
 
@@ -44,7 +43,7 @@ class Findings {
     for (const RankUse& use : report.ranks)
       ranks_.push_back({.seconds = covered(stretches(report, use.rank, {"step"})),
                         .waited_s = std::max(0.0, use.waited_s),
-                        .queued_s = use.queued_s});
+                        .host_bound_s = std::max(0.0, use.host_bound_s)});
   }
 
   std::vector<Finding> all() {
@@ -97,11 +96,12 @@ class Findings {
   }
 
   void on_the_host() {
-    for (const Denoising& rank : ranks_)
-      if (rank.seconds > 0 && rank.queued_s >= kAsLong * rank.seconds)
-        return add(
-            "cpu", std::min(rank.queued_s, rank.seconds), rank.seconds,
-            "runtime.cuda_graphs=true, a mode whose steps are replayed, or a CPU with less else to do");
+    const auto most = std::max_element(
+        ranks_.begin(), ranks_.end(),
+        [](const Denoising& a, const Denoising& b) { return a.host_bound_s < b.host_bound_s; });
+    if (most == ranks_.end()) return;
+    add("cpu", most->host_bound_s, most->seconds,
+        "ranks that stay (a first step plans and captures), runtime.cuda_graphs, or a less busy CPU");
   }
 
   void throttled() {

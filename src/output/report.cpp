@@ -39,7 +39,7 @@ Ordered rank_json(const RankUse& use) {
                {"bytes_read", use.bytes_read},
                {"bytes_sent", use.bytes_sent}};
   if (use.waited_s >= 0) json["waited_s"] = to_microsecond(use.waited_s);
-  if (use.queued_s >= 0) json["queued_s"] = to_microsecond(use.queued_s);
+  if (use.host_bound_s >= 0) json["host_bound_s"] = to_microsecond(use.host_bound_s);
   return json;
 }
 

@@ -31,7 +31,7 @@ struct RankUse {
   std::uint64_t bytes_read = 0;  ///< from files
   std::uint64_t bytes_sent = 0;  ///< to other ranks, and of their weights read
   double waited_s = -1;          ///< in steps, for other ranks; -1: not measured
-  double queued_s = -1;          ///< in steps, of the host, to queue the device's work; -1: nothing is queued
+  double host_bound_s = -1;      ///< of steps that ended as soon as they were queued; -1: nothing is queued
 };
 
 /// What a GPU showed at a moment of the run.

@@ -21,27 +21,8 @@ namespace {
 constexpr std::size_t kPreparedPrompts =
     8;  // so many are prepared at once (60 MB each for FLUX.1 in 28 steps)
 
-/// What the host did while steps were made.
-class StepCost {
- public:
-  StepCost(const comm::Use* use, bool queues) : use_(use), queues_(queues), waited_s_(waited()) {}
-  void pause() { queued_s_ += now_s() - resumed_s_; }
-  void resume() { resumed_s_ = now_s(); }
-  /// Waits of the host while its device works are no waits of a step.
-  void add_to(double& waited_s, double& queued_s) const {
-    double& to = queues_ ? queued_s : waited_s;
-    to = std::max(0.0, to) + (queues_ ? queued_s_ : waited() - waited_s_);
-  }
-
- private:
-  [[nodiscard]] double waited() const { return use_ != nullptr ? use_->waited_s() : 0; }
-
-  const comm::Use* use_;
-  bool queues_;
-  double waited_s_;  // before
-  double resumed_s_ = now_s();
-  double queued_s_ = 0;
-};
+// Of a step: a device that is done with it so soon after the host has queued it has waited for the host.
+constexpr double kAtOnce = 0.1;
 
 }  // namespace
 
@@ -136,11 +117,11 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& p
   Marks marks(device_);
   marks.add();
   report_.phases.push_back(phase("prepare", prepared_from_s_, marks.at_s(0), picture.index));
-  StepCost cost(spread_.use(), marks.queued());
+  const auto waited = [&] { return spread_.use() != nullptr ? spread_.use()->waited_s() : 0; };
+  const double waited_before_s = waited();
   at::Tensor before = preview_.enabled() ? start.latents : at::Tensor();
   const at::Tensor latents = spread_.loop().run(
       denoiser, *sampler_, spread_.guide(), guidance, start, [&](std::int64_t step, const at::Tensor& now) {
-        cost.pause();
         job_.stop.check();
         marks.add();
         if (trace_.enabled() && now.defined())
@@ -156,12 +137,19 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, const config::Picture& p
         marks.wait(marks.count() - 2);
         spread_.check();
         listener_.advance(step - 1);
-        cost.resume();
       });
-  cost.add_to(waited_s_, queued_s_);
-  for (std::size_t i = 1; i < marks.count(); ++i)
-    report_.phases.push_back(phase("step", marks.at_s(i - 1), marks.at_s(i), picture.index,
-                                   evaluations_.first + static_cast<std::int64_t>(i)));
+  if (marks.queued())
+    host_bound_s_ = std::max(host_bound_s_, 0.0);
+  else
+    waited_s_ = std::max(waited_s_, 0.0) + waited() - waited_before_s;
+  for (std::size_t i = 1; i < marks.count(); ++i) {
+    const double begin_s = marks.at_s(i - 1);
+    const double end_s = marks.at_s(i);
+    report_.phases.push_back(
+        phase("step", begin_s, end_s, picture.index, evaluations_.first + static_cast<std::int64_t>(i)));
+    if (marks.queued() && end_s - marks.added_s(i) < kAtOnce * (end_s - begin_s))
+      host_bound_s_ += end_s - begin_s;
+  }
   listener_.advance(evaluations_.count);
   listener_.finish();
   const at::Tensor all = spread_.all_tokens(latents);

@@ -128,7 +128,7 @@ void RankRun::run() {
                            .bytes_read = bytes_read_,
                            .bytes_sent = exchanged != nullptr ? exchanged->bytes_sent() : 0,
                            .waited_s = waited_s_,
-                           .queued_s = queued_s_});
+                           .host_bound_s = host_bound_s_});
 }
 
 void RankRun::settle() {

@@ -78,8 +78,8 @@ class RankRun {
   parallel::Range evaluations_;            ///< of the sampler's, in this job
   std::vector<models::TokenRange> image_;  ///< tokens that this rank denoises
   Preview preview_;
-  double prepared_from_s_ = 0;            ///< when the work for the next picture's steps began
-  double waited_s_ = -1, queued_s_ = -1;  ///< as output::RankUse's
+  double prepared_from_s_ = 0;                ///< when the work for the next picture's steps began
+  double waited_s_ = -1, host_bound_s_ = -1;  ///< as output::RankUse's
   std::atomic<std::uint64_t> bytes_read_{0};
 };
 

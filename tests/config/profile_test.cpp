@@ -103,8 +103,8 @@ TEST_CASE("to_yaml reads back as the same RunSpec") {
                  .overwrite = true,
                  .report = "r",
                  .trace = "t",
-                 .preview = 3,
-                 .preview_path = "p.png"};
+                 .preview_path = "p.png",
+                 .preview = 3};
   spec.runtime = {
       .device = Device::kCpu, .transport = Transport::kHost, .timeout_s = 0.0015, .deterministic = false};
   CHECK(round_trip(spec) == spec);

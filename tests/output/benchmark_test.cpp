@@ -142,15 +142,15 @@ TEST_CASE("ranks without a picture, and waits that were not measured") {
   CHECK((findings[0].what == "shares" && near(findings[0].seconds, 10 - 20.0 / 3)));
 }
 
-TEST_CASE("the host holds a run back where queueing steps takes as long as making them") {
+TEST_CASE("the host holds a run back in steps that it queues no faster than they are made") {
   Report report = one_gpu(10, 0.4);
-  report.ranks[0].queued_s = 1;
+  report.ranks[0].host_bound_s = 0;
   CHECK(find(held_back(report), "cpu") == nullptr);
-  report.ranks[0].queued_s = 3.8;
+  report.ranks[0].host_bound_s = 0.4;  // the first step
   const std::vector<Finding> findings = held_back(report);
   const Finding* cpu = find(findings, "cpu");
   REQUIRE(cpu != nullptr);
-  CHECK((near(cpu->seconds, 3.8) && near(cpu->of, 4)));
+  CHECK((near(cpu->seconds, 0.4) && near(cpu->of, 4)));
 }
 
 TEST_CASE("throttling: the share of the steps' readings, and what to do about its cause") {
