@@ -27,6 +27,7 @@ struct Command {
 };
 
 Command generate_command();  ///< makes pictures; stops between steps when asked to
+Command bench_command();     ///< figures of repeated runs on stdout; their pictures stay
 Command batch_command();     ///< pictures of a file of prompts; kPartial when some could not be made
 Command sweep_command();     ///< a run a point of a profile; kPartial when some failed or pictures differ
 Command worker_command();    ///< jobs on stdin, results on stdout, weights stay

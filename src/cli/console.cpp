@@ -6,11 +6,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "config/values.h"
+#include "output/held_back.h"
 
 namespace xdit::cli {
 
@@ -91,12 +91,12 @@ void Console::summary(const output::Report& report) {
   std::string line = fmt::format("{} picture{} in {:.2f} s", pictures_.size(),
                                  pictures_.size() == 1 ? "" : "s", report.wall_s);
   const char* separator = ": ";
-  std::map<std::string, double> seconds = output::seconds_by_phase(report);
-  for (const output::Phase& phase : report.phases)  // each once, in the order of the run
-    if (const auto found = seconds.extract(phase.name))
-      line += fmt::format("{}{} {:.2f}", std::exchange(separator, ", "), found.key(), found.mapped());
+  for (const auto& [phase, seconds] : output::seconds_in_order(report))
+    line += fmt::format("{}{} {:.2f}", std::exchange(separator, ", "), phase, seconds);
   note(line);
   if (!verbose_) return;
+  if (const auto findings = output::held_back(report); !findings.empty())
+    note("held back by " + output::to_text(findings));
   for (const output::RankUse& use : report.ranks)
     note(fmt::format("rank {} on {}: peak {:.2f} GB on the device, {:.2f} GB on the host, {:.2f} GB read",
                      use.rank, use.device, static_cast<double>(use.peak_device_bytes) / 1e9,

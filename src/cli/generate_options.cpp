@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <istream>
 
 #include "config/values.h"
@@ -112,6 +113,16 @@ GenerateOptions read_generate_options(const Parser& flags, std::istream& input) 
     options.settings.push_back(setting(key.path, std::move(values), key.flag));
   }
   return options;
+}
+
+std::string format_of(const Parser& flags, const std::string& known, const GenerateOptions& options) {
+  const std::string format = flags.last("--format");
+  if (format.empty()) return options.json ? "json" : "md";
+  const std::vector<std::string> all = config::split(known, '|');
+  if (std::find(all.begin(), all.end(), format) == all.end())
+    throw Error(ExitCode::kUsage, fmt::format("expected {}, found {}", known, config::in_quotes(format)),
+                "--format", "--format json");
+  return format;
 }
 
 }  // namespace xdit::cli

@@ -27,4 +27,8 @@ void add_generate_flags(Parser& parser);
 /// newlines.
 [[nodiscard]] GenerateOptions read_generate_options(const Parser& flags, std::istream& input);
 
+/// What --format asks for among `known` ("md|json"); without it json with --json, else md.
+[[nodiscard]] std::string format_of(const Parser& flags, const std::string& known,
+                                    const GenerateOptions& options);
+
 }  // namespace xdit::cli

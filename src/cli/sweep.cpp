@@ -50,16 +50,6 @@ std::string text_in(const std::string& format, const output::Table& table) {
   return format == "jsonl" ? output::to_jsonl(table) : output::to_markdown(table);
 }
 
-std::string format_of(const Call& call, const GenerateOptions& options) {
-  std::string format = call.flags.last("--format");
-  if (format.empty()) return options.json ? "json" : "md";
-  const std::vector<std::string> known = config::split(kFormats, '|');
-  if (std::find(known.begin(), known.end(), format) == known.end())
-    throw Error(ExitCode::kUsage, fmt::format("expected {}, found {}", kFormats, config::in_quotes(format)),
-                "--format", "--format csv");
-  return format;
-}
-
 void refuse_what_has_no_place(const Call& call, const GenerateOptions& options) {
   if (call.rest.empty())
     throw Error(ExitCode::kUsage, "no profile to sweep", {},
@@ -197,7 +187,7 @@ void refuse_other_runs(const Sweep& sweep, bool overwrite) {
 ExitCode sweep(const Call& call) {
   GenerateOptions options = read_generate_options(call.flags, std::cin);
   refuse_what_has_no_place(call, options);
-  const std::string format = format_of(call, options);
+  const std::string format = format_of(call.flags, kFormats, options);
   const config::SweepProfile profile = config::read_sweep_profile(call.rest.front());
   call.stop.check();  // stdin may have waited for long
   options.fallback = profile.base;

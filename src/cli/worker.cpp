@@ -106,7 +106,7 @@ class Worker {
       const auto begin = pictures.begin() + static_cast<std::ptrdiff_t>(first);
       spec.listed.assign(begin,
                          begin + static_cast<std::ptrdiff_t>(std::min(at_once, pictures.size() - first)));
-      events.add(launch::run(spec, run.models(), ranks_, events, stop_, /*last=*/false).report);
+      events.add(launch::run(spec, run.models(), ranks_, events, stop_, {.last = false}).report);
       if (events.failure()) throw *events.failure();
     }
     return true;

@@ -102,13 +102,15 @@ void HostMemory::await(std::span<const Flag> flags, const char* operation, Strea
   for (const Flag& flag : flags) await(flag, operation);
 }
 
-void HostMemory::await(const Flag& flag, const char* operation) const {
+void HostMemory::await(const Flag& flag, const char* operation) {
   const std::uint64_t epoch = ++*flag.count;
   const std::atomic_ref word(*flag.word);
+  if (word.load(std::memory_order_acquire) >= epoch) return;
+  const auto begun = std::chrono::steady_clock::now();
   nanoseconds waited{0};
   for (int turn = 0;; ++turn) {
     const std::uint64_t seen = word.load(std::memory_order_acquire);
-    if (seen >= epoch) return;
+    if (seen >= epoch) return use().wait(std::chrono::steady_clock::now() - begun);
     if (turn < kYields) {
       std::this_thread::yield();
       continue;

@@ -30,7 +30,7 @@ class HostMemory : public PeerMemory {
   void sum(float* to, std::span<const float* const> terms, std::int64_t count, Stream stream) override;
 
  private:
-  void await(const Flag& flag, const char* operation) const;
+  void await(const Flag& flag, const char* operation);
 
   std::shared_ptr<const Job> job_;
   int rank_;

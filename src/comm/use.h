@@ -1,5 +1,6 @@
 #pragma once
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 
 namespace xdit::comm {
@@ -14,14 +15,18 @@ class Use {
     while (peak < now && !peak_.compare_exchange_weak(peak, now)) continue;
   }
   void give_back(std::uint64_t bytes) { taken_ -= bytes; }
+  void wait(std::chrono::nanoseconds time) { waited_ns_ += static_cast<std::uint64_t>(time.count()); }
 
   [[nodiscard]] std::uint64_t bytes_sent() const { return sent_; }  ///< to other ranks, or read of theirs
   [[nodiscard]] std::uint64_t peak_device_bytes() const { return peak_; }  ///< of its blocks on a GPU
+  /// For signals of other ranks: of the host; waits on a device's stream are not known.
+  [[nodiscard]] double waited_s() const { return static_cast<double>(waited_ns_) / 1e9; }
 
  private:
   std::atomic<std::uint64_t> sent_{0};
   std::atomic<std::uint64_t> taken_{0};
   std::atomic<std::uint64_t> peak_{0};
+  std::atomic<std::uint64_t> waited_ns_{0};
 };
 
 }  // namespace xdit::comm

@@ -67,7 +67,8 @@ struct RunSpec {
   struct Output {
     std::string path = "out/{seed}.png";  ///< template
     bool metadata = true, overwrite = false;
-    std::string report, trace;  ///< files, or empty
+    std::string report, trace, preview_path;  ///< files, or empty; the last is a template
+    std::int64_t preview = 0;                 ///< evaluations from one to the next; 0: none
     friend bool operator==(const Output&, const Output&) = default;
   };
   struct Runtime {
@@ -78,7 +79,6 @@ struct RunSpec {
     std::string warm_up = "auto";                   ///< a forward behind the loading
     friend bool operator==(const Runtime&, const Runtime&) = default;
   };
-
   Model model;
   std::vector<std::string> prompts;
   std::optional<std::string> negative_prompt;  ///< unset: none, which some models tell from ""

@@ -36,6 +36,7 @@ void run_jobs(const std::vector<PlannedJob>& jobs, const Models& models, const s
               .umask = current_umask()};
     for (const config::Picture& picture : job.spec.listed)
       task.paths[picture.index] = paths.at(static_cast<std::size_t>(picture.index));
+    task.previews = preview_paths(job.spec, models.model, task.paths);
     output::Report report;
     ranks.make(task, models, job.plan, listener, stop, report);
   }

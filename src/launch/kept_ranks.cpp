@@ -38,7 +38,8 @@ std::string identity_of(const Task& task, const parallel::Plan& plan) {
 // Whoever makes it may stand in another folder.
 Task with_whole_paths(Task task) {
   task.last = false;
-  for (auto& [index, path] : task.paths) path = std::filesystem::absolute(path);
+  for (auto* paths : {&task.paths, &task.previews})
+    for (auto& [index, path] : *paths) path = std::filesystem::absolute(path);
   std::string& trace = task.spec.output.trace;
   if (!trace.empty()) trace = std::filesystem::absolute(trace).string();
   return task;

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <ctime>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "core/error.h"
@@ -13,6 +14,7 @@
 #include "launch/join.h"
 #include "launch/rank_process.h"
 #include "launch/stages.h"
+#include "launch/watch.h"
 #include "output/path_template.h"
 #include "weights/model_files.h"
 
@@ -38,6 +40,16 @@ std::string device_name(const parallel::Machine& machine, const config::RunSpec&
   return machine.gpus.at(static_cast<std::size_t>(device)).name;
 }
 
+// UUIDs of the plan's GPUs.
+std::vector<std::string> gpus_of(const parallel::Plan& plan, const parallel::Machine& machine,
+                                 const config::RunSpec& spec) {
+  std::set<std::string> gpus;
+  if (spec.runtime.device == config::Device::kCuda)
+    for (const parallel::RankPlan& rank : plan.ranks)
+      gpus.insert(machine.gpus.at(static_cast<std::size_t>(rank.device)).uuid);
+  return {gpus.begin(), gpus.end()};
+}
+
 // This process is the rank.
 void run_joined(const pipeline::RankJob& job, pipeline::Listener& listener, output::Report& report) {
   const std::unique_ptr<pipeline::Rank> rank = make_rank();
@@ -48,7 +60,7 @@ void run_joined(const pipeline::RankJob& job, pipeline::Listener& listener, outp
 }  // namespace
 
 Outcome run(const config::RunSpec& asked, const Models& models, Makers& makers, pipeline::Listener& listener,
-            const StopToken& stop, bool last) {
+            const StopToken& stop, const Manner& manner) {
   Outcome outcome;
   const models::Model& model = models.model;
   const double started_s = now_s();
@@ -77,6 +89,7 @@ Outcome run(const config::RunSpec& asked, const Models& models, Makers& makers, 
 
   std::map<std::int64_t, std::filesystem::path> paths;
   for (std::size_t i = 0; i < pictures.size(); ++i) paths[pictures[i].index] = outcome.paths[i];
+  const std::map<std::int64_t, std::filesystem::path> previews = preview_paths(spec, model, paths);
   if (place) {
     std::optional<pipeline::Meeting> meeting;
     if (outcome.plan.exchanges()) meeting = meeting_place(&std::getenv);
@@ -90,18 +103,24 @@ Outcome run(const config::RunSpec& asked, const Models& models, Makers& makers, 
                 .stop = stop,
                 .peers = nullptr,
                 .meeting = meeting,
+                .previews = previews,
                 .started_s = started_s},
                first_rank == 0 ? listener : static_cast<pipeline::Listener&>(quiet), report);
   } else {
+    const bool watched = manner.watched || !spec.output.report.empty();
+    Watch watch(listener, watched ? gpus_of(outcome.plan, machine, spec) : std::vector<std::string>{},
+                started_s);
     makers.make({.spec = spec,
                  .machine = machine,
                  .paths = std::move(paths),
+                 .previews = previews,
                  .model_hash = report.model_hash,
                  .weights = weights_text(spec, models, report.model_hash),
-                 .last = last,
+                 .last = manner.last,
                  .started_s = started_s,
                  .umask = current_umask()},
-                models, outcome.plan, listener, stop, report);
+                models, outcome.plan, watch, stop, report);
+    report.readings = watch.readings();
   }
   for (output::RankUse& use : report.ranks) {
     const std::int64_t device = outcome.plan.ranks.at(static_cast<std::size_t>(use.rank)).device;

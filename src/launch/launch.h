@@ -25,11 +25,16 @@ struct Outcome {
   std::vector<std::filesystem::path> paths;  ///< of the pictures, in the run's order
 };
 
+/// How a run is made, besides what it is.
+struct Manner {
+  bool last = true;      ///< the ranks need not stay
+  bool watched = false;  ///< GPUs are read while it runs, as they are where a report is written
+};
+
 /// Checks the output paths, plans, has the pictures made and writes the report, if asked. Under torchrun,
-/// srun or mpirun this process is a rank itself. Throws Error; no partial file is left. `last`: the ranks
-/// need not stay.
+/// srun or mpirun this process is a rank itself. Throws Error; no partial file is left.
 [[nodiscard]] Outcome run(const config::RunSpec& spec, const Models& models, Makers& makers,
-                          pipeline::Listener& listener, const StopToken& stop, bool last = true);
+                          pipeline::Listener& listener, const StopToken& stop, const Manner& manner = {});
 
 /// Pictures of one shape, which a RunSpec lists, and who makes them.
 struct PlannedJob {

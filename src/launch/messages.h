@@ -15,7 +15,7 @@ namespace xdit::output {
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Phase, name, start_s, end_s, rank, picture, step)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RankUse, rank, device, device_id, held_s, peak_device_bytes,
-                                   peak_host_bytes, bytes_read, bytes_sent)
+                                   peak_host_bytes, bytes_read, bytes_sent, waited_s, host_bound_s)
 
 }  // namespace xdit::output
 

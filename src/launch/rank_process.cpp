@@ -167,6 +167,7 @@ class RankProcess {
                                 .stop = inbox_.stop(),
                                 .peers = birth_.peers[0],
                                 .last = !stay,
+                                .previews = task_.previews,
                                 .started_s = task_.started_s};
     for (const pipeline::RankJob& stage : stages_of(job, *models_, refiner_plan_, birth_.peers[1]))
       rank_->run(stage, teller_, report_);

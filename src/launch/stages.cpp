@@ -53,6 +53,7 @@ std::vector<pipeline::RankJob> stages_of(pipeline::RankJob job, const Models& mo
                       .stage = pipeline::Stage::kSecond,
                       .named = &job.model,
                       .last = job.last,
+                      .previews = job.previews,
                       .started_s = job.started_s});
   } else {
     stages.push_back(std::move(job));

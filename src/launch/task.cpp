@@ -3,12 +3,16 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
+#include <ctime>
 #include <nlohmann/json.hpp>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "config/values.h"
+#include "core/error.h"
+#include "output/path_template.h"
+#include "output/preview.h"
 #include "weights/model_stamp.h"
 
 namespace xdit::parallel {
@@ -48,6 +52,18 @@ auto raw_texts(Spec& spec) {
                     &spec.output.trace};
 }
 
+json json_of_paths(const std::map<std::int64_t, std::filesystem::path>& paths) {
+  json all = json::array();
+  for (const auto& [index, path] : paths) all.push_back({index, path.string()});
+  return all;
+}
+
+std::map<std::int64_t, std::filesystem::path> paths_of(const json& all) {
+  std::map<std::int64_t, std::filesystem::path> paths;
+  for (const json& path : all) paths.emplace(path.at(0).get<std::int64_t>(), path.at(1).get<std::string>());
+  return paths;
+}
+
 }  // namespace
 
 json json_of(const Task& task) {
@@ -55,13 +71,17 @@ json json_of(const Task& task) {
   for (const config::Key& key : config::keys()) settings[std::string(key.path)] = values_of(key, task.spec);
   json raw = json::array();
   for (const std::string* text : raw_texts(task.spec)) raw.push_back(*text);
-  json paths = json::array();
-  for (const auto& [index, path] : task.paths) paths.push_back({index, path.string()});
-  return {{"settings", std::move(settings)}, {"raw", std::move(raw)},
-          {"listed", task.spec.listed},      {"machine", task.machine},
-          {"paths", std::move(paths)},       {"model_hash", task.model_hash},
-          {"weights", task.weights},         {"last", task.last},
-          {"started_s", task.started_s},     {"umask", task.umask}};
+  return {{"settings", std::move(settings)},
+          {"raw", std::move(raw)},
+          {"listed", task.spec.listed},
+          {"machine", task.machine},
+          {"paths", json_of_paths(task.paths)},
+          {"previews", json_of_paths(task.previews)},
+          {"model_hash", task.model_hash},
+          {"weights", task.weights},
+          {"last", task.last},
+          {"started_s", task.started_s},
+          {"umask", task.umask}};
 }
 
 Task task_of(const json& message) {
@@ -82,8 +102,8 @@ Task task_of(const json& message) {
   const json& raw = message.at("raw");
   for (std::size_t i = 0; std::string * text : raw_texts(task.spec)) *text = raw.at(i++).get<std::string>();
   task.spec.listed = message.at("listed").get<std::vector<config::Picture>>();
-  for (const json& path : message.at("paths"))
-    task.paths.emplace(path.at(0).get<std::int64_t>(), path.at(1).get<std::string>());
+  task.paths = paths_of(message.at("paths"));
+  task.previews = paths_of(message.at("previews"));
   return task;
 }
 
@@ -93,6 +113,32 @@ std::string weights_text(const config::RunSpec& spec, const Models& models, cons
   return fmt::format("{}{}{} {} {} {}", weights::model_stamp(models.model.files), refiner, model_hash,
                      flag_name(spec.model.dtype), static_cast<int>(spec.model.load_format),
                      static_cast<int>(spec.runtime.device));
+}
+
+std::map<std::int64_t, std::filesystem::path> preview_paths(
+    const config::RunSpec& spec, const models::Model& model,
+    const std::map<std::int64_t, std::filesystem::path>& paths) {
+  std::map<std::int64_t, std::filesystem::path> previews;
+  if (spec.output.preview == 0) return previews;
+  const auto refuse = [](const std::string& what, const std::string& where, const std::string& fix) {
+    throw Error(ExitCode::kUsage, what, where, fix);
+  };
+  if (!output::projection_of(model.family, model.shape.latent_channels))
+    refuse(fmt::format("no projection of {}'s latents of {} channels to colours is known", model.family,
+                       model.shape.latent_channels),
+           "--preview", "--preview 0");
+  const std::string date = output::local_date(std::time(nullptr));
+  for (const config::Picture& picture : config::pictures(spec)) {
+    const std::filesystem::path& path = paths.at(picture.index);
+    std::filesystem::path preview = path;
+    preview.replace_extension(".preview.png");
+    if (!spec.output.preview_path.empty())
+      preview = output::output_paths(spec.output.preview_path, {&picture, 1}, date, true).front();
+    if (preview == path)
+      refuse("previews and pictures want one file", "--preview-path", "--preview-path live.png");
+    previews.emplace(picture.index, std::move(preview));
+  }
+  return previews;
 }
 
 mode_t current_umask() {

@@ -25,7 +25,8 @@ struct Models {
 struct Task {
   config::RunSpec spec{};
   parallel::Machine machine{};
-  std::map<std::int64_t, std::filesystem::path> paths{};  ///< by the index of the picture
+  std::map<std::int64_t, std::filesystem::path> paths{};     ///< by the index of the picture
+  std::map<std::int64_t, std::filesystem::path> previews{};  ///< likewise; none unless asked for
   std::string model_hash{};
   std::string weights{};  ///< weights_text's: ranks open the model again when it is another's
   bool last = true;       ///< the ranks end with it
@@ -39,6 +40,12 @@ struct Task {
 /// What the bytes of loaded weights follow from, plan aside: files and what they become.
 [[nodiscard]] std::string weights_text(const config::RunSpec& spec, const Models& models,
                                        const std::string& model_hash);
+
+/// Where previews of these pictures go, which may share a file; none unless they are asked for. Error(kUsage)
+/// for latents without a projection (output/preview.h).
+[[nodiscard]] std::map<std::int64_t, std::filesystem::path> preview_paths(
+    const config::RunSpec& spec, const models::Model& model,
+    const std::map<std::int64_t, std::filesystem::path>& paths);
 
 /// This process's.
 [[nodiscard]] mode_t current_umask();

@@ -8,6 +8,8 @@
 
 #include "core/file.h"
 #include "core/json.h"
+#include "output/held_back.h"
+#include "output/stretches.h"
 
 namespace xdit::output {
 namespace {
@@ -28,28 +30,32 @@ Ordered phase_json(const Phase& phase) {
 }
 
 Ordered rank_json(const RankUse& use) {
-  return {{"rank", use.rank},
-          {"device", use.device},
-          {"device_id", use.device_id},
-          {"held_s", to_microsecond(use.held_s)},
-          {"peak_device_bytes", use.peak_device_bytes},
-          {"peak_host_bytes", use.peak_host_bytes},
-          {"bytes_read", use.bytes_read},
-          {"bytes_sent", use.bytes_sent}};
+  Ordered json{{"rank", use.rank},
+               {"device", use.device},
+               {"device_id", use.device_id},
+               {"held_s", to_microsecond(use.held_s)},
+               {"peak_device_bytes", use.peak_device_bytes},
+               {"peak_host_bytes", use.peak_host_bytes},
+               {"bytes_read", use.bytes_read},
+               {"bytes_sent", use.bytes_sent}};
+  if (use.waited_s >= 0) json["waited_s"] = to_microsecond(use.waited_s);
+  if (use.host_bound_s >= 0) json["host_bound_s"] = to_microsecond(use.host_bound_s);
+  return json;
 }
 
-using Stretch = std::pair<double, double>;  // from and to
+Ordered finding_json(const Finding& finding) {
+  return {{"what", finding.what},
+          {"seconds", to_microsecond(finding.seconds)},
+          {"of", to_microsecond(finding.of)},
+          {"mend", finding.mend}};
+}
 
-// Seconds that at least one stretch covers.
-double covered(std::vector<Stretch> stretches) {
-  std::sort(stretches.begin(), stretches.end());
-  double sum = 0;
-  double end = 0;
-  for (const auto& [from, to] : stretches) {
-    sum += std::max(0.0, to - std::max(from, end));
-    end = std::max(end, to);
-  }
-  return to_microsecond(sum);
+Ordered reading_json(const Reading& reading) {
+  return {{"at_s", to_microsecond(reading.at_s)},
+          {"device_id", reading.device_id},
+          {"clock_mhz", reading.clock_mhz},
+          {"power_w", reading.power_w},
+          {"slowed", reading.slowed}};
 }
 
 // Stretches of the phases of these names, by rank.
@@ -67,7 +73,7 @@ double slowest(const Json& phases, const std::vector<std::string>& names) {
   double longest = 0;
   for (const auto& [rank, stretches] : stretches_of(phases, names))
     longest = std::max(longest, covered(stretches));
-  return longest;
+  return to_microsecond(longest);
 }
 
 double slowest_step(const Json& phases) {
@@ -101,6 +107,14 @@ std::map<std::string, double> seconds_by_phase(const Report& report) {
   return seconds;
 }
 
+std::vector<std::pair<std::string, double>> seconds_in_order(const Report& report) {
+  std::map<std::string, double> seconds = seconds_by_phase(report);
+  std::vector<std::pair<std::string, double>> ordered;
+  for (const Phase& phase : report.phases)
+    if (const auto found = seconds.extract(phase.name)) ordered.emplace_back(found.key(), found.mapped());
+  return ordered;
+}
+
 std::string to_json(const Report& report) {
   Ordered json{{"version", report.version},
                {"model", report.model},
@@ -110,6 +124,8 @@ std::string to_json(const Report& report) {
   json["seconds"] = Ordered::object();
   for (const auto& [name, seconds] : seconds_by_phase(report))
     json["seconds"][name] = to_microsecond(seconds);
+  json["held_back"] = Ordered::array();
+  for (const Finding& finding : held_back(report)) json["held_back"].push_back(finding_json(finding));
   json["grid"] = report.grid;
   json["settings"] = report.settings;
   json["pictures"] = Ordered::array();
@@ -118,6 +134,8 @@ std::string to_json(const Report& report) {
   for (const RankUse& use : report.ranks) json["ranks"].push_back(rank_json(use));
   json["phases"] = Ordered::array();
   for (const Phase& phase : report.phases) json["phases"].push_back(phase_json(phase));
+  json["readings"] = Ordered::array();
+  for (const Reading& reading : report.readings) json["readings"].push_back(reading_json(reading));
   return json.dump(2, ' ', false, Ordered::error_handler_t::replace) + "\n";
 }
 

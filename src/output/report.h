@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/error.h"
@@ -22,13 +23,24 @@ struct Phase {
 /// What a rank used.
 struct RankUse {
   std::int64_t rank = 0;
-  std::string device;     ///< "NVIDIA H100 80GB HBM3" or "cpu"
-  std::string device_id;  ///< the GPU's UUID; empty: not a GPU
-  double held_s = 0;      ///< seconds for which the device was held
+  std::string device;       ///< "NVIDIA H100 80GB HBM3" or "cpu"
+  std::string device_id{};  ///< the GPU's UUID; empty: not a GPU
+  double held_s = 0;        ///< seconds for which the device was held
   std::uint64_t peak_device_bytes = 0;
   std::uint64_t peak_host_bytes = 0;
   std::uint64_t bytes_read = 0;  ///< from files
   std::uint64_t bytes_sent = 0;  ///< to other ranks, and of their weights read
+  double waited_s = -1;          ///< in steps, for other ranks; -1: not measured
+  double host_bound_s = -1;      ///< of steps that ended as soon as they were queued; -1: nothing is queued
+};
+
+/// What a GPU showed at a moment of the run.
+struct Reading {
+  double at_s = 0;
+  std::string device_id{};
+  double clock_mhz = 0;  ///< of its multiprocessors
+  double power_w = 0;
+  std::string slowed{};  ///< what held the clock down: "power", "heat", both, or nothing
 };
 
 /// A run, measured: --report.
@@ -41,6 +53,7 @@ struct Report {
   std::vector<std::filesystem::path> pictures;
   std::vector<Phase> phases;
   std::vector<RankUse> ranks;
+  std::vector<Reading> readings;
   double wall_s = 0;
 };
 
@@ -50,6 +63,8 @@ struct Report {
 
 /// Seconds by phase name: the sum over a rank's phases of that name, of the rank where it is largest.
 [[nodiscard]] std::map<std::string, double> seconds_by_phase(const Report& report);
+/// The same in the order of the run.
+[[nodiscard]] std::vector<std::pair<std::string, double>> seconds_in_order(const Report& report);
 
 /// Indented JSON.
 [[nodiscard]] std::string to_json(const Report& report);

@@ -14,7 +14,8 @@ namespace xdit::pipeline {
 struct Marks::Moments {
   bool on_gpu = false;
   std::deque<at::cuda::CUDAEvent> events;
-  std::vector<double> seconds;  // of each mark on the CPU; on a GPU of the first, waited for
+  std::vector<double> added;
+  double first_s = 0;  // when a GPU was at the first
 };
 
 Marks::Marks(c10::Device device) : moments_(std::make_unique<Moments>()) {
@@ -23,20 +24,26 @@ Marks::Marks(c10::Device device) : moments_(std::make_unique<Moments>()) {
 Marks::~Marks() = default;
 
 std::size_t Marks::count() const {
-  return moments_->on_gpu ? moments_->events.size() : moments_->seconds.size();
+  return moments_->added.size();
+}
+
+double Marks::added_s(std::size_t mark) const {
+  return moments_->added.at(mark);
+}
+
+bool Marks::queued() const {
+  return moments_->on_gpu;
 }
 
 void Marks::add() {
   Moments& m = *moments_;
-  if (!m.on_gpu) {
-    m.seconds.push_back(now_s());
-    return;
-  }
+  m.added.push_back(now_s());
+  if (!m.on_gpu) return;
   m.events.emplace_back(cudaEventDefault);  // with timing
   m.events.back().record();
   if (m.events.size() == 1) {  // ties the device's clock to ours
     m.events.front().synchronize();
-    m.seconds.push_back(now_s());
+    m.first_s = now_s();
   }
 }
 
@@ -46,9 +53,9 @@ void Marks::wait(std::size_t mark) {
 
 double Marks::at_s(std::size_t mark) {
   Moments& m = *moments_;
-  if (!m.on_gpu) return m.seconds.at(mark);
+  if (!m.on_gpu) return m.added.at(mark);
   wait(mark);
-  return m.seconds.front() + static_cast<double>(m.events.front().elapsed_time(m.events.at(mark))) / 1000;
+  return m.first_s + static_cast<double>(m.events.front().elapsed_time(m.events.at(mark))) / 1000;
 }
 
 std::uint64_t peak_device_bytes(c10::Device device) {

@@ -24,6 +24,8 @@ class Marks {
   /// When the device was there, on now_s's clock; waits for it.
   [[nodiscard]] double at_s(std::size_t mark);
   [[nodiscard]] std::size_t count() const;
+  [[nodiscard]] double added_s(std::size_t mark) const;  ///< when it was added, on now_s's clock
+  [[nodiscard]] bool queued() const;                     ///< work is queued, and not done when a call returns
 
  private:
   struct Moments;

@@ -60,6 +60,7 @@ struct RankJob {
   Stage stage = Stage::kWhole;             ///< a first one is followed by the second of the same pictures
   const models::Model* named = nullptr;    ///< whom pictures are said to be of; null: `model`
   bool last = true;                        ///< no job of this model follows that finds its weights here
+  std::map<std::int64_t, std::filesystem::path> previews{};  ///< by index; none unless they are asked for
   double started_s = 0;  ///< steady_clock's seconds at which the run began: time 0 of the report
 };
 

@@ -11,20 +11,10 @@
 
 #include "core/error.h"
 #include "parallel/load.h"
-#include "parallel/loop.h"
 #include "parallel/plan_weights.h"
-#include "parallel/replayed_denoiser.h"
 #include "pipeline/marks.h"
-#include "pipeline/picture.h"
-#include "pipeline/write_picture.h"
 
 namespace xdit::pipeline {
-namespace {
-
-constexpr std::size_t kPreparedPrompts = 8;  // at once; 60 MB each for FLUX.1 in 28 steps
-
-}  // namespace
-
 RankRun::RankRun(const RankJob& job, Listener& listener, output::Report& report, Resident& resident,
                  Handoff& handoff)
     : job_(job),
@@ -37,6 +27,7 @@ RankRun::RankRun(const RankJob& job, Listener& listener, output::Report& report,
                   ? at::Device(at::kCPU)
                   : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(plan_.device))),
       dtype_(parallel::torch_type(job.spec.model.dtype)),
+      drawn_(parallel::torch_type(job.spec.sampling.rng_dtype.value_or(job.spec.model.dtype))),
       guided_(job.spec.sampling.cfg_scale > 1),
       trace_(job.stage == Stage::kSecond ? std::move(handoff.trace) : Trace(!job.spec.output.trace.empty())),
       vae_(models::read_vae_config(job.model.files.components.at("vae").config, "vae/config.json")),
@@ -60,7 +51,8 @@ RankRun::RankRun(const RankJob& job, Listener& listener, output::Report& report,
                                          .shift = job.spec.sampling.shift},
                                         job.model.files.scheduler_config)),
       evaluations_(evaluations_of(job.stage, *sampler_, job.spec.sampling.refiner_start,
-                                  job.model.files.scheduler_config)) {
+                                  job.model.files.scheduler_config)),
+      preview_(job.spec.output.preview, job.model, *sampler_) {
   for (const parallel::Range& band : plan_.image_tokens) image_.push_back({band.first, band.count});
   for (const config::Picture& picture : pictures_) prompts_.insert({picture.prompt});
   if (guided_) prompts_.insert(negative_of(job.spec));
@@ -108,15 +100,16 @@ void RankRun::run() {
     trace_.write(job_.spec.output.trace, job_.spec.output.overwrite);
   const comm::Use* const exchanged = spread_.use();
   const std::uint64_t buffers = exchanged != nullptr ? exchanged->peak_device_bytes() : 0;
-  report_.ranks.push_back(
-      {.rank = job_.rank,
-       .device = {},
-       .device_id = {},
-       .held_s = now_s() - job_.started_s,
-       .peak_device_bytes = (holds ? peak_device_bytes(device_) : 0) + buffers,
-       .peak_host_bytes = peak_host_bytes(),
-       .bytes_read = loader_.bytes_read(),
-       .bytes_sent = exchanged != nullptr ? exchanged->bytes_sent() - warm_up_bytes_ : 0});
+  report_.ranks.push_back({.rank = job_.rank,
+                           .device = {},
+                           .device_id = {},
+                           .held_s = now_s() - job_.started_s,
+                           .peak_device_bytes = (holds ? peak_device_bytes(device_) : 0) + buffers,
+                           .peak_host_bytes = peak_host_bytes(),
+                           .bytes_read = loader_.bytes_read(),
+                           .bytes_sent = exchanged != nullptr ? exchanged->bytes_sent() - warm_up_bytes_ : 0,
+                           .waited_s = waited_s_,
+                           .host_bound_s = host_bound_s_});
 }
 
 void RankRun::settle() {
@@ -240,155 +233,6 @@ at::Tensor RankRun::mine(const at::Tensor& all) const {
   std::vector<at::Tensor> parts;
   for (const models::TokenRange& range : image_) parts.push_back(all.narrow(0, range.first, range.count));
   return at::cat(parts);
-}
-
-void RankRun::make_pictures(const Networks& networks) {
-  const auto network = make_denoiser(networks);
-  const auto replayed =
-      job_.plan.replays ? std::make_unique<parallel::ReplayedDenoiser>(*network, spread_.use()) : nullptr;
-  models::Denoiser& denoiser = replayed ? *replayed : *network;
-  PreparedPrompts prepared(job_, denoiser, loop_shape());
-  std::optional<models::VaeDecoder> decoder;
-  if (networks.vae) decoder.emplace(vae_, *networks.vae);
-  if (embeddings_.size() <= kPreparedPrompts) {
-    for (const auto& [prompt, embedding] : embeddings_) prepared.prepare(prompt, embedding);
-    if (job_.last) denoiser.prepared_all();
-  }
-
-  std::future<output::Phase> writing;  // of the picture before, on a thread of its own
-  const auto collect = [&] {
-    if (!writing.valid()) return;
-    report_.phases.push_back(writing.get());
-    listener_.picture(report_.phases.back().picture);
-  };
-  const auto make = [&](std::int64_t i) {
-    const config::Picture& picture = pictures_.at(static_cast<std::size_t>(plan_.pictures.first + i));
-    job_.stop.check();
-    if (embeddings_.size() > kPreparedPrompts) prepared.clear();
-    const at::Tensor latents = denoise(denoiser, prepared, picture);
-    if (i + 1 == plan_.pictures.count) prepared.clear();  // the decoder may want their memory
-    if (!decoder || plan_.latent_rows.count == 0) return;
-    const at::Tensor decoded = decode_timed(*decoder, latents, picture.index);
-    if (!plan_.decodes) return;
-    const at::Tensor image = finished(decoded, picture.index);
-    if (!image.defined()) return;
-    trace_.add("image", image);
-    collect();
-    writing = std::async(std::launch::async, [this, &picture, image] {
-      const double start = now_s();
-      write_picture(job_, picture, image);
-      return phase("write", start, now_s(), picture.index);
-    });
-  };
-  try {
-    for (std::int64_t i = 0; i < plan_.pictures.count; ++i) make(i);
-  } catch (...) {
-    collect();  // the one before is whole
-    throw;
-  }
-  collect();
-}
-
-at::Tensor RankRun::denoise(models::Denoiser& denoiser, PreparedPrompts& prepared,
-                            const config::Picture& picture) {
-  const config::RunSpec& spec = job_.spec;
-  const std::int64_t rows = latents_of(spec.image.height);
-  const std::int64_t columns = latents_of(spec.image.width);
-  const bool begins = job_.stage != Stage::kSecond;
-  if (begins) {
-    PictureNoise fresh(picture.seed, job_.model.shape.latent_channels, rows, columns);
-    handoff_.pictures.insert_or_assign(picture.index,
-                                       Handoff::Picture{.latents = {}, .noise = std::move(fresh)});
-  }
-  Handoff::Picture& handed = handoff_.pictures.at(picture.index);
-  const at::ScalarType drawn_type = parallel::torch_type(spec.sampling.rng_dtype.value_or(spec.model.dtype));
-  const at::Tensor first =
-      begins ? denoiser.pack(handed.noise.draw(drawn_type)).to(device_, dtype_) : handed.latents;
-  const parallel::Start start{.latents = begins ? sampler_->begin(mine(first)) : mine(first),
-                              .first = evaluations_.first,
-                              .end = evaluations_.first + evaluations_.count,
-                              .draw = [&](schedulers::Draw draw) {
-                                const at::ScalarType type =
-                                    draw == schedulers::Draw::kFloat32 ? at::kFloat : drawn_type;
-                                return mine(denoiser.pack(handed.noise.draw(type))).to(device_);
-                              }};
-  const Prompt prompt{picture.prompt};
-  const Prompt negative = negative_of(spec);
-  const auto branch = [&](const Prompt& of) -> const models::Branch& {
-    return prepared.prepare(of, embeddings_.at(of));
-  };
-  const parallel::Guidance of = guidance(prepared, branch(prompt), guided_ ? &branch(negative) : nullptr);
-  trace_prompt(prompt);
-  if (guided_) trace_prompt(negative);
-  const auto shown = [&](const at::Tensor& packed) { return denoiser.as_diffusers(packed, rows, columns); };
-  if (begins) trace_.add("noise", shown(first));
-
-  listener_.begin("denoise", evaluations_.count);
-  Marks marks(device_);
-  marks.add();
-  const at::Tensor latents = spread_.loop().run(
-      denoiser, *sampler_, spread_.guide(), of, start, [&](std::int64_t step, const at::Tensor& now) {
-        job_.stop.check();
-        marks.add();
-        if (trace_.enabled() && now.defined())
-          trace_.add("latents." + std::to_string(evaluations_.first + step), shown(spread_.all_tokens(now)));
-        // One step ahead of the device at most: progress
-        // stays true and a stop takes effect.
-        marks.wait(marks.count() - 2);
-        spread_.check();
-        listener_.advance(step - 1);
-      });
-  for (std::size_t i = 1; i < marks.count(); ++i)
-    report_.phases.push_back(phase("step", marks.at_s(i - 1), marks.at_s(i), picture.index,
-                                   evaluations_.first + static_cast<std::int64_t>(i)));
-  listener_.advance(evaluations_.count);
-  listener_.finish();
-  const at::Tensor all = spread_.all_tokens(latents);
-  if (job_.stage == Stage::kFirst)
-    handed.latents = all;
-  else
-    handoff_.pictures.erase(picture.index);
-  return denoiser.unpack(all, rows, columns);
-}
-
-at::Tensor RankRun::decode(const models::VaeDecoder& decoder, const at::Tensor& latents) {
-  const at::Tensor slab = latents.narrow(1, plan_.latent_rows.first, plan_.latent_rows.count).unsqueeze(0);
-  return spread_.whole_picture(decoder.decode_scaled(slab, spread_.spatial()).squeeze(0));
-}
-
-at::Tensor RankRun::decode_timed(const models::VaeDecoder& decoder, const at::Tensor& latents,
-                                 std::int64_t picture) {
-  const double start = now_s();
-  listener_.begin("decode", 0);
-  at::Tensor decoded = decode(decoder, latents);
-  Marks marks(device_);
-  marks.add();
-  marks.wait(0);
-  spread_.check();
-  report_.phases.push_back(phase("decode", start, marks.at_s(0), picture));
-  listener_.finish();
-  return decoded;
-}
-
-at::Tensor RankRun::finished(const at::Tensor& decoded, std::int64_t picture) {
-  try {
-    return finished_picture(decoded);
-  } catch (const Error& error) {
-    if (job_.spec.listed.empty()) throw;
-    listener_.failed(picture, error);
-    return {};
-  }
-}
-
-void RankRun::trace_prompt(const Prompt& prompt) {
-  if (!trace_.enabled() || !plan_.decodes) return;
-  const std::string stage = job_.stage == Stage::kSecond ? "refiner_" : "";
-  const std::string prefix = stage + (prompt.negative ? "negative_" : "");
-  const models::PromptEmbedding& embedding = embeddings_.at(prompt);
-  trace_.add(prefix + "prompt_embeds", embedding.tokens);
-  if (embedding.pooled.defined()) trace_.add(prefix + "pooled_prompt_embeds", embedding.pooled);
-  for (std::size_t i = 0; i < job_.model.text_encoders.size() && !prompt.negative; ++i)
-    trace_.add(stage + job_.model.text_encoders[i].ids, ids_.at(prompt)[i]);
 }
 
 }  // namespace xdit::pipeline

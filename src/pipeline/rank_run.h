@@ -18,6 +18,7 @@
 #include "pipeline/arrivals.h"
 #include "pipeline/handoff.h"
 #include "pipeline/prepared_prompts.h"
+#include "pipeline/preview.h"
 #include "pipeline/prompts.h"
 #include "pipeline/rank.h"
 #include "pipeline/resident.h"
@@ -74,7 +75,8 @@ class RankRun {
   Handoff& handoff_;
   at::Device device_;
   at::ScalarType dtype_;
-  bool guided_;  ///< classifier-free guidance
+  at::ScalarType drawn_;  ///< that noise is drawn in
+  bool guided_;           ///< classifier-free guidance
   Trace trace_;
   models::VaeConfig vae_;
   parallel::Spread spread_;
@@ -86,7 +88,10 @@ class RankRun {
   std::unique_ptr<schedulers::Sampler> sampler_;
   parallel::Range evaluations_;            ///< of the sampler's, in this job
   std::vector<models::TokenRange> image_;  ///< tokens that this rank denoises
-  std::uint64_t warm_up_bytes_ = 0;        ///< sent to other ranks in vain
+  Preview preview_;
+  double prepared_from_s_ = 0;                ///< when the work for the next picture's steps began
+  double waited_s_ = -1, host_bound_s_ = -1;  ///< as output::RankUse's
+  std::uint64_t warm_up_bytes_ = 0;           ///< sent to other ranks in vain
 };
 
 }  // namespace xdit::pipeline

@@ -66,6 +66,8 @@ const std::map<std::string, Sample, std::less<>>& samples() {
       {"output.overwrite", {"true", "false"}},
       {"output.report", {"r.json", "s.json"}},
       {"output.trace", {"t.safetensors", "u.safetensors"}},
+      {"output.preview", {"4", "0"}},
+      {"output.preview_path", {"live.png", "{seed}.preview.png"}},
       {"runtime.device", {"cpu", "cuda"}},
       {"runtime.transport", {"host", "peer"}},
       {"runtime.timeout", {"5s", "0.25s"}},

@@ -98,7 +98,13 @@ TEST_CASE("to_yaml reads back as the same RunSpec") {
   spec.parallel.gpus = "1,";
   spec.parallel.ulysses = 2;
   spec.parallel.allow = Allow::kApproximate;
-  spec.output = {.path = "%03d.png", .metadata = false, .overwrite = true, .report = "r", .trace = "t"};
+  spec.output = {.path = "%03d.png",
+                 .metadata = false,
+                 .overwrite = true,
+                 .report = "r",
+                 .trace = "t",
+                 .preview_path = "p.png",
+                 .preview = 3};
   spec.runtime = {
       .device = Device::kCpu, .transport = Transport::kHost, .timeout_s = 0.0015, .deterministic = false};
   CHECK(round_trip(spec) == spec);

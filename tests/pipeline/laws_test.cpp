@@ -5,6 +5,7 @@
 #include "core/file.h"
 #include "output/metadata.h"
 #include "pipeline/handoff.h"
+#include "pipeline/preview.h"
 #include "tests/catch.h"
 #include "tests/pipeline/run.h"
 #include "tests/scratch.h"
@@ -109,6 +110,29 @@ TEST_CASE("an empty negative prompt is encoded, and none is zeros where the mode
     CHECK(at::equal(empty.at(negative), empty.at(name)));
     CHECK(at::equal(none.at(negative), at::zeros_like(none.at(name))));
     CHECK(none.at(name).abs().sum().item<float>() > 0);
+  }
+}
+
+TEST_CASE("a preview shows the picture that latents lead to, whatever their sampler's noise levels") {
+  const auto root = std::filesystem::path(XDIT_TEST_DATA);
+  const models::Model sd = models::open((root / "sd/tiny-sd15").string(), {}, {}, false);
+  const at::Tensor picture = at::randn({4, 3, 5}), noise = at::randn({4, 3, 5});
+  for (const auto& [model, name] :
+       {std::pair<const models::Model*, const char*>{&tiny_dev(), "flow-match-euler"},
+        {&sd, "euler"},
+        {&sd, "ddim"},
+        {&sd, "dpm++-2m"}}) {
+    CAPTURE(name);
+    const auto sampler = schedulers::make_sampler({.name = name, .steps = 5, .image_tokens = 15},
+                                                  model->files.scheduler_config);
+    const pipeline::Preview preview(2, *model, *sampler);
+    CHECK((!preview.due(1) && preview.due(2) && !preview.due(std::ssize(sampler->timesteps()))));
+    for (std::int64_t i = 0; i + 1 < std::ssize(sampler->timesteps()); ++i) {
+      const at::Tensor before = sampler->begin(noise, picture, i);
+      const at::Tensor after = sampler->begin(noise, picture, i + 1);
+      CHECK(at::allclose(preview.towards(i, before, after), picture, 1e-3, 1e-3));
+      CHECK(at::allclose(preview.towards(i, {}, after) * 0, at::zeros_like(picture)));  // finite
+    }
   }
 }
 

@@ -1,0 +1,196 @@
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <future>
+#include <optional>
+#include <utility>
+
+#include "core/error.h"
+#include "parallel/loop.h"
+#include "parallel/replayed_denoiser.h"
+#include "pipeline/marks.h"
+#include "pipeline/picture.h"
+#include "pipeline/rank_run.h"
+#include "pipeline/write_picture.h"
+
+namespace xdit::pipeline {
+namespace {
+
+constexpr std::size_t kPreparedPrompts = 8;  // at once; 60 MB each for FLUX.1 in 28 steps
+
+// Of a step: a device that is done with it so soon after the host has queued it has waited for the host.
+constexpr double kAtOnce = 0.1;
+
+}  // namespace
+
+void RankRun::make_pictures(const Networks& networks) {
+  const double begun_s = now_s();
+  const auto network = make_denoiser(networks);
+  const auto replayed =
+      job_.plan.replays ? std::make_unique<parallel::ReplayedDenoiser>(*network, spread_.use()) : nullptr;
+  models::Denoiser& denoiser = replayed ? *replayed : *network;
+  PreparedPrompts prepared(job_, denoiser, loop_shape());
+  std::optional<models::VaeDecoder> decoder;
+  if (networks.vae) decoder.emplace(vae_, *networks.vae);
+  if (embeddings_.size() <= kPreparedPrompts) {
+    for (const auto& [prompt, embedding] : embeddings_) prepared.prepare(prompt, embedding);
+    if (job_.last) denoiser.prepared_all();
+  }
+
+  prepared_from_s_ = begun_s;
+  std::future<output::Phase> writing;  // of the picture before, on a thread of its own
+  const auto collect = [&] {
+    if (!writing.valid()) return;
+    report_.phases.push_back(writing.get());
+    listener_.picture(report_.phases.back().picture);
+  };
+  const auto make = [&](std::int64_t i) {
+    const config::Picture& picture = pictures_.at(static_cast<std::size_t>(plan_.pictures.first + i));
+    job_.stop.check();
+    if (embeddings_.size() > kPreparedPrompts) prepared.clear();
+    const at::Tensor latents = denoise(denoiser, prepared, picture);
+    if (i + 1 == plan_.pictures.count) prepared.clear();  // the decoder may want their memory
+    if (!decoder || plan_.latent_rows.count == 0) return;
+    const at::Tensor decoded = decode_timed(*decoder, latents, picture.index);
+    if (!plan_.decodes) return;
+    const at::Tensor image = finished(decoded, picture.index);
+    if (!image.defined()) return;
+    trace_.add("image", image);
+    collect();
+    writing = std::async(std::launch::async, [this, &picture, image] {
+      const double start = now_s();
+      write_picture(job_, picture, image);
+      return phase("write", start, now_s(), picture.index);
+    });
+    prepared_from_s_ = now_s();
+  };
+  try {
+    for (std::int64_t i = 0; i < plan_.pictures.count; ++i) make(i);
+  } catch (...) {
+    collect();  // the one before is whole
+    throw;
+  }
+  collect();
+}
+
+at::Tensor RankRun::denoise(models::Denoiser& denoiser, PreparedPrompts& prepared,
+                            const config::Picture& picture) {
+  const config::RunSpec& spec = job_.spec;
+  const std::int64_t rows = latents_of(spec.image.height);
+  const std::int64_t columns = latents_of(spec.image.width);
+  const bool begins = job_.stage != Stage::kSecond;
+  if (begins) {
+    PictureNoise fresh(picture.seed, job_.model.shape.latent_channels, rows, columns);
+    handoff_.pictures.insert_or_assign(picture.index,
+                                       Handoff::Picture{.latents = {}, .noise = std::move(fresh)});
+  }
+  Handoff::Picture& handed = handoff_.pictures.at(picture.index);
+  const at::Tensor first =
+      begins ? denoiser.pack(handed.noise.draw(drawn_)).to(device_, dtype_) : handed.latents;
+  const parallel::Start start{.latents = begins ? sampler_->begin(mine(first)) : mine(first),
+                              .first = evaluations_.first,
+                              .end = evaluations_.first + evaluations_.count,
+                              .draw = [&](schedulers::Draw draw) {
+                                const at::ScalarType type =
+                                    draw == schedulers::Draw::kFloat32 ? at::kFloat : drawn_;
+                                return mine(denoiser.pack(handed.noise.draw(type))).to(device_);
+                              }};
+  const Prompt prompt{picture.prompt};
+  const Prompt negative = negative_of(spec);
+  const auto branch = [&](const Prompt& of) -> const models::Branch& {
+    return prepared.prepare(of, embeddings_.at(of));
+  };
+  const parallel::Guidance of = guidance(prepared, branch(prompt), guided_ ? &branch(negative) : nullptr);
+  trace_prompt(prompt);
+  if (guided_) trace_prompt(negative);
+  const auto shown = [&](const at::Tensor& packed) { return denoiser.as_diffusers(packed, rows, columns); };
+  if (begins) trace_.add("noise", shown(first));
+
+  listener_.begin("denoise", evaluations_.count);
+  Marks marks(device_);
+  marks.add();
+  report_.phases.push_back(phase("prepare", prepared_from_s_, marks.at_s(0), picture.index));
+  const auto waited = [&] { return spread_.use() != nullptr ? spread_.use()->waited_s() : 0; };
+  const double waited_before_s = waited();
+  at::Tensor before = preview_.enabled() ? start.latents : at::Tensor();
+  const at::Tensor latents = spread_.loop().run(
+      denoiser, *sampler_, spread_.guide(), of, start, [&](std::int64_t step, const at::Tensor& now) {
+        job_.stop.check();
+        marks.add();
+        if (trace_.enabled() && now.defined())
+          trace_.add("latents." + std::to_string(evaluations_.first + step), shown(spread_.all_tokens(now)));
+        if (const std::int64_t made = evaluations_.first + step; now.defined() && preview_.due(made)) {
+          const at::Tensor all = spread_.all_tokens(preview_.towards(made - 1, before, now));
+          if (plan_.decodes)
+            preview_.write(denoiser.unpack(all, rows, columns), job_.previews.at(picture.index));
+        }
+        if (preview_.enabled()) before = now;
+        // One step ahead of the device at most: progress
+        // stays true and a stop takes effect.
+        marks.wait(marks.count() - 2);
+        spread_.check();
+        listener_.advance(step - 1);
+      });
+  if (marks.queued())
+    host_bound_s_ = std::max(host_bound_s_, 0.0);
+  else
+    waited_s_ = std::max(waited_s_, 0.0) + waited() - waited_before_s;
+  for (std::size_t i = 1; i < marks.count(); ++i) {
+    const double begin_s = marks.at_s(i - 1);
+    const double end_s = marks.at_s(i);
+    report_.phases.push_back(
+        phase("step", begin_s, end_s, picture.index, evaluations_.first + static_cast<std::int64_t>(i)));
+    if (marks.queued() && end_s - marks.added_s(i) < kAtOnce * (end_s - begin_s))
+      host_bound_s_ += end_s - begin_s;
+  }
+  listener_.advance(evaluations_.count);
+  listener_.finish();
+  const at::Tensor all = spread_.all_tokens(latents);
+  if (job_.stage == Stage::kFirst)
+    handed.latents = all;
+  else
+    handoff_.pictures.erase(picture.index);
+  return denoiser.unpack(all, rows, columns);
+}
+
+at::Tensor RankRun::decode(const models::VaeDecoder& decoder, const at::Tensor& latents) {
+  const at::Tensor slab = latents.narrow(1, plan_.latent_rows.first, plan_.latent_rows.count).unsqueeze(0);
+  return spread_.whole_picture(decoder.decode_scaled(slab, spread_.spatial()).squeeze(0));
+}
+
+at::Tensor RankRun::decode_timed(const models::VaeDecoder& decoder, const at::Tensor& latents,
+                                 std::int64_t picture) {
+  const double start = now_s();
+  listener_.begin("decode", 0);
+  at::Tensor decoded = decode(decoder, latents);
+  Marks marks(device_);
+  marks.add();
+  marks.wait(0);
+  spread_.check();
+  report_.phases.push_back(phase("decode", start, marks.at_s(0), picture));
+  listener_.finish();
+  return decoded;
+}
+
+at::Tensor RankRun::finished(const at::Tensor& decoded, std::int64_t picture) {
+  try {
+    return finished_picture(decoded);
+  } catch (const Error& error) {
+    if (job_.spec.listed.empty()) throw;
+    listener_.failed(picture, error);
+    return {};
+  }
+}
+
+void RankRun::trace_prompt(const Prompt& prompt) {
+  if (!trace_.enabled() || !plan_.decodes) return;
+  const std::string stage = job_.stage == Stage::kSecond ? "refiner_" : "";
+  const std::string prefix = stage + (prompt.negative ? "negative_" : "");
+  const models::PromptEmbedding& embedding = embeddings_.at(prompt);
+  trace_.add(prefix + "prompt_embeds", embedding.tokens);
+  if (embedding.pooled.defined()) trace_.add(prefix + "pooled_prompt_embeds", embedding.pooled);
+  for (std::size_t i = 0; i < job_.model.text_encoders.size() && !prompt.negative; ++i)
+    trace_.add(stage + job_.model.text_encoders[i].ids, ids_.at(prompt)[i]);
+}
+
+}  // namespace xdit::pipeline
