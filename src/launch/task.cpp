@@ -11,13 +11,6 @@
 #include "config/values.h"
 #include "weights/model_stamp.h"
 
-namespace xdit::parallel {
-
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Gpu, name, uuid, memory)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Machine, gpus, peer_access, host_memory, cores)
-
-}  // namespace xdit::parallel
-
 namespace xdit::config {
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Picture, index, prompt, seed)
