@@ -3,9 +3,9 @@
 namespace xdit::cli {
 
 std::vector<Command> commands() {
-  return {generate_command(), batch_command(),      sweep_command(),   worker_command(),
-          stop_command(),     plan_command(),       inspect_command(), list_command(),
-          verify_command(),   completion_command(), man_command()};
+  return {generate_command(), batch_command(),  sweep_command(),      worker_command(),
+          stop_command(),     plan_command(),   doctor_command(),     inspect_command(),
+          list_command(),     verify_command(), completion_command(), man_command()};
 }
 
 std::vector<Parser::Flag> flags_of(const Command& command) {

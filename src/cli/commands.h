@@ -33,6 +33,7 @@ Command worker_command();    ///< jobs on stdin, results on stdout, weights stay
 Command stop_command();
 Command plan_command();  ///< what generate would do, predicted for this machine or another
 Command completion_command();
+Command doctor_command();   ///< kDevice when no GPU can be used
 Command inspect_command();  ///< kModel for a model that lacks something
 Command list_command();
 Command man_command();

@@ -78,12 +78,14 @@ parallel::Gpu Nvml::gpu(std::size_t gpu) const {
 
 GpuState Nvml::state(std::size_t gpu) const {
   void* const device = devices_.at(gpu);
-  GpuState state{.pci_bus = number<PciInfo>("nvmlDeviceGetPciInfo_v3", device).bus_id.data(),
-                 .memory_free = number<Memory>("nvmlDeviceGetMemoryInfo", device).free,
-                 .power_limit_w = number<unsigned>("nvmlDeviceGetEnforcedPowerLimit", device) / 1e3,
-                 .busy_percent = number<Utilization>("nvmlDeviceGetUtilizationRates", device).gpu,
-                 .processes = {},
-                 .now = sample(gpu)};
+  GpuState state{
+      .pci_bus = number<PciInfo>("nvmlDeviceGetPciInfo_v3", device).bus_id.data(),
+      .memory_free = number<Memory>("nvmlDeviceGetMemoryInfo", device).free,
+      .power_limit_w = number<unsigned>("nvmlDeviceGetEnforcedPowerLimit", device) / 1e3,
+      .power_default_w = number<unsigned>("nvmlDeviceGetPowerManagementDefaultLimit", device) / 1e3,
+      .busy_percent = number<Utilization>("nvmlDeviceGetUtilizationRates", device).gpu,
+      .processes = {},
+      .now = sample(gpu)};
   unsigned mhz = 0;
   if (call("nvmlDeviceGetMaxClockInfo", device, kSmClock, &mhz)) state.sm_mhz_max = mhz;
   for (unsigned link = 0; link < kMostLinks; ++link) {

@@ -19,6 +19,7 @@ struct GpuSample {
 };
 inline constexpr std::uint64_t kThrottledByPower = 0x84;  ///< the power limit, or the supply's brake
 inline constexpr std::uint64_t kThrottledByHeat = 0x60;   ///< by the driver, or by the GPU itself
+inline constexpr std::uint64_t kPowerBrake = 0x80;        ///< of these, the supply's
 /// "power", "heat", "power and heat" or "".
 [[nodiscard]] std::string throttle_text(std::uint64_t throttle);
 
@@ -32,6 +33,7 @@ struct GpuState {
   std::uint64_t memory_free = 0;  ///< bytes
   std::int64_t sm_mhz_max = 0;
   double power_limit_w = 0;
+  double power_default_w = 0;     ///< the limit that it is made for
   std::int64_t busy_percent = 0;  ///< of the last second, about
   std::int64_t nvlinks = 0;       ///< that are up
   std::vector<GpuProcess> processes;

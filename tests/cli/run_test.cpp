@@ -334,6 +334,18 @@ TEST_CASE("plan predicts a run on a named machine, without a GPU") {
   CHECK(xdit_gen({"plan", "-m", data("flux/tiny-dev")}).code == 5);
 }
 
+TEST_CASE("doctor without a GPU: exit 5 and what to do, 0 where none is wanted") {
+  const Result result = xdit_gen({"doctor"});
+  CHECK(result.code == 5);
+  CHECK_THAT(result.out, ContainsSubstring("problem: no ") && ContainsSubstring("--device cpu"));
+  const Result json_text = xdit_gen({"doctor", "--json", "--device", "cpu", data("flux")});
+  CHECK(json_text.code == 0);
+  const json health = json::parse(json_text.out);
+  CHECK(health.at("machine").at("cores") > 0);
+  CHECK(health.at("dev_shm_bytes").is_number());
+  CHECK(xdit_gen({"doctor", "/nowhere"}).code == 2);
+}
+
 TEST_CASE("the demo model asks for what its card recommends") {
   const std::string demo = std::string(XDIT_SOURCE) + "/configs/demo";
   const std::vector<config::Layer> layers{config::read_model_settings(demo + "/xdit-gen.yaml")};
