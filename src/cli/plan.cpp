@@ -129,6 +129,8 @@ ExitCode plan(const Call& call) {
   const parallel::Machine machine = named.empty() ? launch::this_machine() : parallel::read_machine(named);
   const Prepared run = prepare(options, call.environment, [] { return std::uint64_t{0}; });
   const config::RunSpec& spec = run.resolved.spec;
+  if (machine.gpus.empty() && spec.runtime.device == config::Device::kCuda)
+    throw Error(ExitCode::kDevice, "no GPU to plan for", {}, "--machine h100x8, or --device cpu");
   const parallel::Plan plan = parallel::make_plan(spec, run.model, machine);
   const std::vector<Grid> grids = parallel::grids(plan, run.model, machine, spec);
   if (options.json) {

@@ -30,6 +30,7 @@ Health examine(const std::filesystem::path& disk, bool wants_gpus, const StopTok
   const Nvml nvml;
   Health health{.machine = this_machine(),
                 .driver = nvml.driver(),
+                .driver_fault = nvml.fault(),
                 .cuda = nvml.cuda_version(),
                 .gpus = {},
                 .tried = {},

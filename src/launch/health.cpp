@@ -27,6 +27,9 @@ class Findings {
   }
 
   void driver() {
+    if (!health_.driver_fault.empty())
+      return add("the NVIDIA driver does not answer: " + health_.driver_fault,
+                 "a reboot after an update of the driver; in a container, that of the host's driver", true);
     if (health_.driver.empty())
       return add("no NVIDIA driver", "install driver 580 or newer, or --device cpu", true);
     if (health_.cuda < kCuda)

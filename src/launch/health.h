@@ -17,6 +17,7 @@ namespace xdit::launch {
 struct Health {
   parallel::Machine machine;     ///< with the rates that were measured
   std::string driver;            ///< "580.65", or "": there is none
+  std::string driver_fault{};    ///< why it does not answer, or ""
   std::int64_t cuda = 0;         ///< that the driver serves: 13000
   std::size_t hidden = 0;        ///< GPUs that CUDA_VISIBLE_DEVICES hides
   std::vector<GpuState> gpus;    ///< by GPU of the machine, before they were tried

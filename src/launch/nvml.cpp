@@ -55,8 +55,11 @@ std::string Nvml::text(const char* function, A... arguments) const {
 
 Nvml::Nvml() : library_(::dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL), ::dlclose) {
   if (!library_) return;
-  usable_ = true;
-  usable_ = call("nvmlInit_v2");
+  const auto init = reinterpret_cast<int (*)()>(::dlsym(library_.get(), "nvmlInit_v2"));
+  const auto meaning = reinterpret_cast<const char* (*)(int)>(::dlsym(library_.get(), "nvmlErrorString"));
+  const int code = init == nullptr ? kSuccess : init();
+  usable_ = init != nullptr && code == kSuccess;
+  if (code != kSuccess && meaning != nullptr) fault_ = meaning(code);
   unsigned count = 0;
   call("nvmlDeviceGetCount_v2", &count);
   for (unsigned i = 0; i < count; ++i) {

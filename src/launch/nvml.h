@@ -60,9 +60,10 @@ class Nvml {
   [[nodiscard]] GpuState state(std::size_t gpu) const;
   [[nodiscard]] GpuSample sample(std::size_t gpu) const;  ///< well below a millisecond
   [[nodiscard]] GpuPair pair(std::size_t a, std::size_t b) const;
-  [[nodiscard]] std::size_t find(std::string_view uuid) const;  ///< size() when there is none
-  [[nodiscard]] std::string driver() const;                     ///< "570.86.15", or ""
-  [[nodiscard]] std::int64_t cuda_version() const;              ///< that the driver serves: 12080, or 0
+  [[nodiscard]] std::size_t find(std::string_view uuid) const;       ///< size() when there is none
+  [[nodiscard]] const std::string& fault() const { return fault_; }  ///< why it does not answer, or ""
+  [[nodiscard]] std::string driver() const;                          ///< "570.86.15", or ""
+  [[nodiscard]] std::int64_t cuda_version() const;                   ///< that the driver serves: 12080, or 0
 
  private:
   template <class... A>
@@ -74,6 +75,7 @@ class Nvml {
 
   std::unique_ptr<void, int (*)(void*)> library_;
   bool usable_ = false;
+  std::string fault_;
   std::vector<void*> devices_;
 };
 

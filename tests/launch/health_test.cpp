@@ -75,6 +75,8 @@ TEST_CASE("each problem is found alone, with its mend") {
     health.machine.links[i][j] = health.machine.links[j][i] = link;
   };
   const std::vector<Case> cases{
+      {[](Health& h) { h.driver_fault = "Driver/library version mismatch"; }, "version mismatch", "reboot",
+       true},
       {[](Health& h) { h.cuda = 12040; }, "serves CUDA 12.4", "580", true},
       {[](Health& h) { h.probe_fault = "cannot load", h.probe_fix = "scripts/build"; }, "cannot load",
        "scripts/build", true},
