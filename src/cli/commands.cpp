@@ -3,8 +3,8 @@
 namespace xdit::cli {
 
 std::vector<Command> commands() {
-  return {generate_command(), batch_command(),      sweep_command(),   bench_command(),
-          worker_command(),   stop_command(),       inspect_command(), list_command(),
+  return {generate_command(), batch_command(),      sweep_command(),  bench_command(),   worker_command(),
+          stop_command(),     plan_command(),       doctor_command(), inspect_command(), list_command(),
           verify_command(),   completion_command(), man_command()};
 }
 

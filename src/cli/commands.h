@@ -32,7 +32,9 @@ Command batch_command();     ///< pictures of a file of prompts; kPartial when s
 Command sweep_command();     ///< a run a point of a profile; kPartial when some failed or pictures differ
 Command worker_command();    ///< jobs on stdin, results on stdout, weights stay
 Command stop_command();
+Command plan_command();  ///< what generate would do, predicted for this machine or another
 Command completion_command();
+Command doctor_command();   ///< kDevice when no GPU can be used
 Command inspect_command();  ///< kModel for a model that lacks something
 Command list_command();
 Command man_command();

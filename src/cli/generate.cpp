@@ -11,13 +11,13 @@
 #include "cli/console.h"
 #include "cli/generate_options.h"
 #include "cli/layers.h"
+#include "cli/plan.h"
 #include "config/values.h"
 #include "core/error.h"
 #include "launch/join.h"
 #include "launch/kept_ranks.h"
 #include "launch/launch.h"
 #include "output/path_template.h"
-#include "parallel/plan.h"
 
 namespace xdit::cli {
 namespace {
@@ -50,14 +50,9 @@ std::string as_json(const config::RunSpec& spec, const Paths& paths) {
 void dry_run(const GenerateOptions& options, const Prepared& run, const Paths& paths) {
   const config::RunSpec& spec = run.resolved.spec;
   print(options.json ? as_json(spec, paths) : config::to_yaml(spec));
-  const parallel::Machine machine = launch::this_machine();
-  const std::string plan =
-      parallel::to_text(parallel::make_plan(spec, run.model, machine), run.model, machine, spec);
+  const std::string plan = plan_text(run, launch::this_machine());
   if (options.json) return;
   print(as_comment(plan));
-  if (run.refiner)
-    print(as_comment("refiner\n" + parallel::to_text(parallel::make_plan(spec, *run.refiner, machine),
-                                                     *run.refiner, machine, spec)));
   for (const std::filesystem::path& path : paths) print(as_comment(path.string()));
 }
 

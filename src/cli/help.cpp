@@ -44,7 +44,7 @@ std::string short_help() {
 
 usage: xdit-gen [generate] -m MODEL -p PROMPT [flags]
        xdit-gen batch prompts.jsonl -m MODEL -o "out/{index}.png" [--resume]
-       xdit-gen sweep run.yaml | worker | stop | inspect FILE | verify A B | ...
+       xdit-gen plan | doctor | sweep run.yaml | worker | inspect FILE | ...
 
   -m, --model PATH     diffusers folder, .safetensors file, or owner/name
   -p, --prompt TEXT    what to draw; repeat it for several, - reads stdin

@@ -125,7 +125,7 @@ std::string page() {
   text += ".SH EXAMPLES\n.EX\n";
   for (const char* example :
        {R"(xdit-gen -m models/FLUX.1-dev -p "a lighthouse" -s 1-4 -o "dawn/{seed}.png")",
-        "xdit-gen --profile run.yaml --gpus all --dry-run",
+        "xdit-gen plan --profile run.yaml --machine h100x8",
         R"(xdit-gen batch prompts.jsonl -m models/FLUX.1-dev -o "out/{index}.png")",
         "xdit-gen sweep run.yaml --format csv"})
     text += roff(example) + "\n";

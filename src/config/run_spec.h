@@ -53,7 +53,7 @@ struct RunSpec {
     friend bool operator==(const Sampling&, const Sampling&) = default;
   };
   struct Parallel {
-    std::string gpus = "1";                      ///< "all", a count, or a list of device numbers with a comma
+    std::string gpus = "1";                      ///< "all", a count, or a list: numbers with a comma, UUIDs
     using Degree = std::optional<std::int64_t>;  ///< unset ("auto"): the Plan chooses
     Degree data{}, cfg{}, pipefusion{}, ulysses{}, ring{}, gather{}, tensor{};
     Degree vae{};                        ///< row slabs of the decoder

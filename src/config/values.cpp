@@ -63,17 +63,22 @@ T read_in_range(const Key& key, const Setting& setting) {
   return *value;
 }
 
-// "all", a count, or a list with a comma.
+// "all", a count, a list with a comma, or UUIDs.
 bool is_device_list(std::string_view text) {
   if (text == "all") return true;
   const auto number = [](std::string_view item, int lowest) {
     const std::optional<int> value = parse<int>(item);
     return value && *value >= lowest && *value <= 1024;
   };
-  if (text.find(',') == std::string_view::npos) return number(text, 1);
+  const auto uuid = [](std::string_view item) {
+    return item.starts_with("GPU-") && item.size() > 4 &&
+           item.find_first_not_of("0123456789abcdef-", 4) == std::string_view::npos;
+  };
+  if (text.find(',') == std::string_view::npos) return number(text, 1) || uuid(text);
   if (text.ends_with(',')) text.remove_suffix(1);
   const std::vector<std::string> items = split(text, ',');
-  return std::all_of(items.begin(), items.end(), [&](const std::string& item) { return number(item, 0); });
+  return std::all_of(items.begin(), items.end(),
+                     [&](const std::string& item) { return number(item, 0) || uuid(item); });
 }
 
 }  // namespace

@@ -81,7 +81,7 @@ pipeline::Meeting meeting_place(const std::function<const char*(const char*)>& v
 config::RunSpec joined_spec(config::RunSpec spec, const Place& place, std::size_t visible) {
   std::string& gpus = spec.parallel.gpus;
   const std::string count = std::to_string(place.ranks);
-  if (gpus.find(',') != std::string::npos) {
+  if (gpus.find(',') != std::string::npos || gpus.starts_with("GPU-")) {
     // "0,1" and "0,1," are both two devices.
     const auto commas = std::count(gpus.begin(), gpus.end(), ',');
     if (commas + (gpus.ends_with(',') ? 0 : 1) == place.ranks) return spec;

@@ -12,12 +12,22 @@
 namespace xdit::launch {
 namespace {
 
-// No pair of GPUs is said to have no way to each other's memory.
-bool peer_access(const Nvml& nvml) {
-  for (std::size_t i = 0; i < nvml.size(); ++i)
-    for (std::size_t j = 0; j < i; ++j)
-      if (!nvml.pair(i, j).access) return false;
-  return true;
+parallel::Link link_of(const GpuPair& pair) {
+  if (!pair.access) return parallel::Link::kNone;
+  if (pair.nvlink) return parallel::Link::kNvlink;
+  return pair.socket ? parallel::Link::kNear : parallel::Link::kFar;
+}
+
+void find_links(const Nvml& nvml, parallel::Machine& machine) {
+  std::vector<std::size_t> numbers;
+  for (const parallel::Gpu& gpu : machine.gpus) numbers.push_back(nvml.find(gpu.uuid));
+  for (const std::size_t from : numbers) {
+    std::vector<parallel::Link>& row = machine.links.emplace_back();
+    for (const std::size_t to : numbers) {
+      row.push_back(from == to ? parallel::Link::kNvlink : link_of(nvml.pair(from, to)));
+      machine.peer_access = machine.peer_access && row.back() != parallel::Link::kNone;
+    }
+  }
 }
 
 // CUDA_VISIBLE_DEVICES: numbers or (beginnings of) UUIDs; the first one that names no GPU ends the list.
@@ -49,8 +59,8 @@ parallel::Machine this_machine() {
   parallel::Machine machine;
   const Nvml nvml;
   for (std::size_t i = 0; i < nvml.size(); ++i) machine.gpus.push_back(nvml.gpu(i));
-  machine.peer_access = launch::peer_access(nvml);
   if (const char* names = std::getenv("CUDA_VISIBLE_DEVICES")) machine.gpus = visible(machine.gpus, names);
+  find_links(nvml, machine);
   machine.host_memory = static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) *
                         static_cast<std::uint64_t>(::sysconf(_SC_PAGE_SIZE));
   machine.cores = std::max(1U, std::thread::hardware_concurrency());

@@ -55,8 +55,11 @@ std::string Nvml::text(const char* function, A... arguments) const {
 
 Nvml::Nvml() : library_(::dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL), ::dlclose) {
   if (!library_) return;
-  usable_ = true;
-  usable_ = call("nvmlInit_v2");
+  const auto init = reinterpret_cast<int (*)()>(::dlsym(library_.get(), "nvmlInit_v2"));
+  const auto meaning = reinterpret_cast<const char* (*)(int)>(::dlsym(library_.get(), "nvmlErrorString"));
+  const int code = init == nullptr ? kSuccess : init();
+  usable_ = init != nullptr && code == kSuccess;
+  if (code != kSuccess && meaning != nullptr) fault_ = meaning(code);
   unsigned count = 0;
   call("nvmlDeviceGetCount_v2", &count);
   for (unsigned i = 0; i < count; ++i) {
@@ -78,12 +81,14 @@ parallel::Gpu Nvml::gpu(std::size_t gpu) const {
 
 GpuState Nvml::state(std::size_t gpu) const {
   void* const device = devices_.at(gpu);
-  GpuState state{.pci_bus = number<PciInfo>("nvmlDeviceGetPciInfo_v3", device).bus_id.data(),
-                 .memory_free = number<Memory>("nvmlDeviceGetMemoryInfo", device).free,
-                 .power_limit_w = number<unsigned>("nvmlDeviceGetEnforcedPowerLimit", device) / 1e3,
-                 .busy_percent = number<Utilization>("nvmlDeviceGetUtilizationRates", device).gpu,
-                 .processes = {},
-                 .now = sample(gpu)};
+  GpuState state{
+      .pci_bus = number<PciInfo>("nvmlDeviceGetPciInfo_v3", device).bus_id.data(),
+      .memory_free = number<Memory>("nvmlDeviceGetMemoryInfo", device).free,
+      .power_limit_w = number<unsigned>("nvmlDeviceGetEnforcedPowerLimit", device) / 1e3,
+      .power_default_w = number<unsigned>("nvmlDeviceGetPowerManagementDefaultLimit", device) / 1e3,
+      .busy_percent = number<Utilization>("nvmlDeviceGetUtilizationRates", device).gpu,
+      .processes = {},
+      .now = sample(gpu)};
   unsigned mhz = 0;
   if (call("nvmlDeviceGetMaxClockInfo", device, kSmClock, &mhz)) state.sm_mhz_max = mhz;
   for (unsigned link = 0; link < kMostLinks; ++link) {

@@ -19,6 +19,7 @@ struct GpuSample {
 };
 inline constexpr std::uint64_t kThrottledByPower = 0x84;  ///< the power limit, or the supply's brake
 inline constexpr std::uint64_t kThrottledByHeat = 0x60;   ///< by the driver, or by the GPU itself
+inline constexpr std::uint64_t kPowerBrake = 0x80;        ///< of these, the supply's
 /// "power", "heat", "power and heat" or "".
 [[nodiscard]] std::string throttle_text(std::uint64_t throttle);
 
@@ -32,6 +33,7 @@ struct GpuState {
   std::uint64_t memory_free = 0;  ///< bytes
   std::int64_t sm_mhz_max = 0;
   double power_limit_w = 0;
+  double power_default_w = 0;     ///< the limit that it is made for
   std::int64_t busy_percent = 0;  ///< of the last second, about
   std::int64_t nvlinks = 0;       ///< that are up
   std::vector<GpuProcess> processes;
@@ -58,9 +60,10 @@ class Nvml {
   [[nodiscard]] GpuState state(std::size_t gpu) const;
   [[nodiscard]] GpuSample sample(std::size_t gpu) const;  ///< well below a millisecond
   [[nodiscard]] GpuPair pair(std::size_t a, std::size_t b) const;
-  [[nodiscard]] std::size_t find(std::string_view uuid) const;  ///< size() when there is none
-  [[nodiscard]] std::string driver() const;                     ///< "570.86.15", or ""
-  [[nodiscard]] std::int64_t cuda_version() const;              ///< that the driver serves: 12080, or 0
+  [[nodiscard]] std::size_t find(std::string_view uuid) const;       ///< size() when there is none
+  [[nodiscard]] const std::string& fault() const { return fault_; }  ///< why it does not answer, or ""
+  [[nodiscard]] std::string driver() const;                          ///< "570.86.15", or ""
+  [[nodiscard]] std::int64_t cuda_version() const;                   ///< that the driver serves: 12080, or 0
 
  private:
   template <class... A>
@@ -72,6 +75,7 @@ class Nvml {
 
   std::unique_ptr<void, int (*)(void*)> library_;
   bool usable_ = false;
+  std::string fault_;
   std::vector<void*> devices_;
 };
 

@@ -41,19 +41,6 @@ void* open_library(const std::string& path) {
   return library;
 }
 
-// Opened here and not linked: LibTorch takes half a second to load, and only a rank needs it. Never closed,
-// since LibTorch cannot be unloaded.
-pipeline::MakeRank* open_rank_library() {
-  // What is loaded already serves the rank library, whatever its RUNPATH says.
-  if (const char* folder = std::getenv("XDIT_LIBTORCH"); folder != nullptr && *folder != '\0')
-    for (const char* name : {"libtorch_cuda.so", "libtorch.so"})
-      static_cast<void>(open_library(fmt::format("{}/torch/lib/{}", folder, name)));
-  void* library = open_library(kRankLibrary);  // by the executable's RUNPATH
-  void* entry = ::dlsym(library, pipeline::kMakeRankSymbol);
-  XDIT_ASSERT(entry != nullptr);
-  return reinterpret_cast<pipeline::MakeRank*>(entry);
-}
-
 // What the launcher sends. One thread listens as long as the process lives, and tells that it does.
 class Inbox {
  public:
@@ -214,8 +201,23 @@ class RankProcess {
 
 }  // namespace
 
+// Opened here and not linked: LibTorch takes half a second to load, and only a rank needs it. Never closed,
+// since LibTorch cannot be unloaded.
+void* rank_entry(const char* name) {
+  ::setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID", 1);  // CUDA numbers GPUs as NVML does, and so as the plan
+  // What is loaded already serves the rank library, whatever its RUNPATH says.
+  if (const char* folder = std::getenv("XDIT_LIBTORCH"); folder != nullptr && *folder != '\0')
+    for (const char* torch : {"libtorch_cuda.so", "libtorch.so"})
+      static_cast<void>(open_library(fmt::format("{}/torch/lib/{}", folder, torch)));
+  void* library = open_library(kRankLibrary);  // by the executable's RUNPATH
+  void* entry = ::dlsym(library, name);
+  XDIT_ASSERT(entry != nullptr);
+  return entry;
+}
+
 std::unique_ptr<pipeline::Rank> make_rank() {
-  return std::unique_ptr<pipeline::Rank>(open_rank_library()());
+  auto* const make = reinterpret_cast<pipeline::MakeRank*>(rank_entry(pipeline::kMakeRankSymbol));
+  return std::unique_ptr<pipeline::Rank>(make());
 }
 
 void rank_main(const Birth& birth, Channel channel, pid_t launcher) {

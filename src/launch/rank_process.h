@@ -14,7 +14,9 @@
 
 namespace xdit::launch {
 
-/// Opens the rank library in this process, which then is a rank. Throws Error.
+/// An entry of the rank library, which this process opens. Throws Error.
+[[nodiscard]] void* rank_entry(const char* name);
+/// This process is a rank then. Throws Error.
 [[nodiscard]] std::unique_ptr<pipeline::Rank> make_rank();
 
 /// What a rank's process is born with.

@@ -15,13 +15,6 @@
 #include "output/preview.h"
 #include "weights/model_stamp.h"
 
-namespace xdit::parallel {
-
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Gpu, name, uuid, memory)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Machine, gpus, peer_access, host_memory, cores)
-
-}  // namespace xdit::parallel
-
 namespace xdit::config {
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Picture, index, prompt, seed)

@@ -14,22 +14,37 @@
 namespace xdit::parallel {
 namespace {
 
-// Device numbers of "all", a count, or a list with a comma.
-std::vector<std::int64_t> devices_of(const std::string& gpus, std::int64_t available, bool on_cpu) {
+std::int64_t device_named(const std::string& name, const Machine& machine) {
+  if (!name.starts_with("GPU-")) return std::stoll(name);
+  const auto found = std::find_if(machine.gpus.begin(), machine.gpus.end(),
+                                  [&](const Gpu& gpu) { return gpu.uuid.starts_with(name); });
+  if (found == machine.gpus.end())
+    throw Error(ExitCode::kDevice, fmt::format("no {} among the GPUs that this machine shows", name),
+                "--gpus", "xdit-gen list devices");
+  return found - machine.gpus.begin();
+}
+
+// Device numbers of "all" or a count, neighbours first, or of a list as it stands.
+std::vector<std::int64_t> devices_of(const std::string& gpus, const Machine& machine, bool on_cpu) {
+  const bool listed = gpus.find(',') != std::string::npos || gpus.starts_with("GPU-");
   std::vector<std::int64_t> devices;
-  if (gpus == "all") {
-    devices.resize(on_cpu ? 1 : std::max<std::int64_t>(available, 1));
-    std::iota(devices.begin(), devices.end(), 0);
-  } else if (gpus.find(',') == std::string::npos) {
-    devices.resize(static_cast<std::size_t>(std::stoll(gpus)));
-    std::iota(devices.begin(), devices.end(), 0);
-  } else {
+  if (listed) {
     for (std::size_t at = 0; at < gpus.size();) {
       const std::size_t comma = std::min(gpus.find(',', at), gpus.size());
-      devices.push_back(std::stoll(gpus.substr(at, comma - at)));
+      devices.push_back(device_named(gpus.substr(at, comma - at), machine));
       at = comma + 1;
     }
+    return devices;
   }
+  const std::size_t available = machine.gpus.size();
+  const std::size_t count =
+      gpus == "all" ? (on_cpu ? 1 : std::max<std::size_t>(available, 1)) : std::stoull(gpus);
+  if (!on_cpu && count <= available) devices = by_topology(machine);
+  if (devices.empty()) {
+    devices.resize(count);
+    std::iota(devices.begin(), devices.end(), 0);
+  }
+  devices.resize(count);
   return devices;
 }
 
@@ -37,7 +52,7 @@ void require_devices(const std::vector<std::int64_t>& devices, const Machine& ma
   if (machine.gpus.empty())
     throw Error(ExitCode::kDevice,
                 "no GPU: the NVIDIA driver is missing or CUDA_VISIBLE_DEVICES hides every GPU", {},
-                "--device cpu, or nvidia-smi to see what the driver sees");
+                "--device cpu, or xdit-gen doctor");
   const auto count = static_cast<std::int64_t>(machine.gpus.size());
   for (const std::int64_t device : devices)
     if (device >= count)
@@ -184,8 +199,7 @@ Plan make_plan(const config::RunSpec& spec, const models::Model& model, const Ma
           fmt::format("{} {}", flag, std::max(multiple, (pixels + multiple / 2) / multiple * multiple)));
 
   const bool on_cpu = spec.runtime.device == config::Device::kCpu;
-  const std::vector<std::int64_t> devices =
-      devices_of(spec.parallel.gpus, static_cast<std::int64_t>(machine.gpus.size()), on_cpu);
+  const std::vector<std::int64_t> devices = devices_of(spec.parallel.gpus, machine, on_cpu);
   if (!on_cpu) require_devices(devices, machine);
 
   Plan plan;

@@ -7,23 +7,12 @@
 #include "comm/rows.h"
 #include "config/run_spec.h"
 #include "models/registry.h"
+#include "parallel/plan_machine.h"
 #include "parallel/plan_mesh.h"
 
 /// Who holds and does what: computed from the run, the model's tables and the machine before any GPU or
 /// weight is touched. Plain data.
 namespace xdit::parallel {
-
-struct Gpu {
-  std::string name;          ///< "NVIDIA H100 80GB HBM3"
-  std::string uuid;          ///< "GPU-..."
-  std::uint64_t memory = 0;  ///< bytes
-};
-struct Machine {
-  std::vector<Gpu> gpus;          ///< those that CUDA would show, in its order
-  bool peer_access = true;        ///< GPUs reach each other's memory
-  std::uint64_t host_memory = 0;  ///< bytes
-  std::int64_t cores = 1;
-};
 
 using comm::Range;
 

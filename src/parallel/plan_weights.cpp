@@ -163,7 +163,10 @@ void predict_memory(const Plan& plan, RankPlan& rank, const config::RunSpec& spe
   if (plan.displaced && image > 0) activations += displaced_bytes(plan, spec, model);
   const std::uint64_t pixels = static_cast<std::uint64_t>(spec.image.width) *
                                static_cast<std::uint64_t>(rank.latent_rows.count * model.shape.latent_scale);
-  const std::uint64_t decoding = pixels * 256 * element * 4;
+  const models::Network& decoder =
+      first_network(model, [](const models::Network& n) { return n.role == Role::kDecoder; });
+  const std::uint64_t decoding =
+      pixels * 256 * static_cast<std::uint64_t>(size_of(decoder.dtype(spec.model.dtype))) * 4;
   std::uint64_t encoders = 0;
   std::uint64_t denoising = 0;
   for (const auto& [name, bytes] : rank.networks)

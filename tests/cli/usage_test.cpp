@@ -39,7 +39,7 @@ TEST_CASE("the help of generate names every flag") {
     CAPTURE(key.path);
     CHECK_THAT(help.out, ContainsSubstring(key.flag.empty() ? std::string(key.path) : std::string(key.flag)));
   }
-  for (const char* command : {"batch", "bench", "worker", "stop", "list"}) {
+  for (const char* command : {"batch", "bench", "worker", "stop", "plan", "doctor", "list"}) {
     const Result short_one = xdit_gen({command, "--help"});
     CAPTURE(command);
     CHECK(short_one.code == 0);

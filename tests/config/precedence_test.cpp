@@ -47,7 +47,7 @@ const std::map<std::string, Sample, std::less<>>& samples() {
       {"sampling.seed", {"5", "1-4,9"}},
       {"sampling.rng_dtype", {"fp32", "bf16"}},
       {"sampling.max_sequence_length", {"32", "256"}},
-      {"parallel.gpus", {"all", "0,1"}},
+      {"parallel.gpus", {"GPU-0a,1", "0,1"}},
       {"parallel.data", {"2", "8"}},
       {"parallel.cfg", {"1", "2"}},
       {"parallel.pipefusion", {"2", "8"}},

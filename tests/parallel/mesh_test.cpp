@@ -132,7 +132,6 @@ TEST_CASE("rows are displaced where they are asked to be and are spread, and it 
   const Machine machine{.gpus = {}, .host_memory = std::uint64_t{1} << 40U, .cores = 1};
   config::RunSpec spec = spec_of(1, 5);
   spec.image = {.width = 1024, .height = 1024, .count = 1};
-  spec.model.dtype = DType::kF16;
   spec.parallel.gpus = "4";  // two branches of two ranks
   const Plan exact = make_plan(spec, model, machine);
   CHECK_FALSE(exact.displaced);
@@ -142,7 +141,7 @@ TEST_CASE("rows are displaced where they are asked to be and are spread, and it 
   CHECK(displaced.warmup == 4);
   CHECK(displaced.mesh == exact.mesh);
   CHECK_THAT(to_text(displaced, model, machine, spec), ContainsSubstring("after 4 steps"));
-  // Twice: 10 layers of 64 x 64 tokens of 640 channels, 60 of 32 x 32 of 1280, K and V in float16; edges and
+  // Twice: 10 layers of 64 x 64 tokens of 640 channels, 60 of 32 x 32 of 1280, K and V in bfloat16; edges and
   // statistics are small beside them.
   const std::uint64_t keys = std::uint64_t{2} * 2 * 2 * 4096 * 640 * (10 + 60 / 2);
   const std::uint64_t more = displaced.ranks[3].peak_memory - exact.ranks[3].peak_memory;

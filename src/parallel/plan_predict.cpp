@@ -1,0 +1,148 @@
+#include "parallel/plan_predict.h"
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+
+#include "parallel/plan_weights.h"
+#include "parallel/plan_work.h"
+
+namespace xdit::parallel {
+namespace {
+
+// Seconds on an H100 and its host that no rate tells.
+constexpr double kStart = 0.5;             // a process with LibTorch and CUDA
+constexpr double kMeet = 0.4;              // ranks find each other
+constexpr double kFirstKernels = 0.1;      // the driver loads what is called for the first time
+constexpr double kConvolutionPlan = 5e-3;  // cuDNN's for one shape, and the one for a single row
+constexpr double kCapture = 0.2;           // of a forward as a CUDA graph
+constexpr double kLaunch = 2e-6;           // between two kernels
+constexpr double kExchange = 1.5e-5;       // signals and their kernels
+constexpr double kReaders = 2;             // ranks that together read as fast as the host can
+constexpr double kWriteMegapixel = 0.1;
+
+struct Predictor {
+  const Plan& plan;
+  const models::Model& model;
+  const config::RunSpec& spec;
+  Rates rates;
+
+  [[nodiscard]] double seconds(const Work& work, DType dtype) const {
+    const auto size = static_cast<double>(size_of(dtype));
+    const bool whole = dtype == DType::kF32;
+    const double operations = whole ? (work.product + work.attention + work.convolution) / rates.float32
+                                    : work.product / rates.product + work.attention / rates.attention +
+                                          work.convolution / rates.convolution;
+    return operations + (work.elements + work.weights) * size / rates.memory + work.launches * kLaunch;
+  }
+  [[nodiscard]] double branches() const { return spec.sampling.cfg_scale > 1 && plan.mesh.cfg == 1 ? 2 : 1; }
+  [[nodiscard]] double between_ranks() const {
+    return plan.transport == config::Transport::kPeer ? rates.peer : rates.host / 2;  // down and up again
+  }
+  // Ranks on one device take turns.
+  [[nodiscard]] double turns(const RankPlan& rank) const {
+    return static_cast<double>(std::count_if(
+        plan.ranks.begin(), plan.ranks.end(),
+        [&](const RankPlan& other) { return other.device == rank.device && other.pictures.count > 0; }));
+  }
+  // Evaluations of the model in the run's steps.
+  [[nodiscard]] double evaluations() const {
+    constexpr std::array<std::string_view, 4> kTwice{"flow-match-heun", "heun", "dpm-2",
+                                                     "dpm++-2s-ancestral"};
+    const bool twice = std::find(kTwice.begin(), kTwice.end(), spec.sampling.scheduler) != kTwice.end();
+    const auto steps = static_cast<double>(spec.sampling.steps);
+    return twice ? 2 * steps - 1 : steps;
+  }
+
+  // A step in which stages, if there are several, wait for the longest band.
+  [[nodiscard]] double step(const RankPlan& rank) const {
+    double all = 0;
+    double longest = 0;
+    for (const Range& band : rank.image_tokens) {
+      const double band_s = branches() * seconds(denoiser_work(plan, rank, model, band), spec.model.dtype);
+      all += band_s;
+      longest = std::max(longest, band_s);
+    }
+    const double compute = std::max(all, longest * static_cast<double>(plan.mesh.pipefusion)) * turns(rank);
+    const Traffic traffic = denoiser_traffic(plan, rank, model);
+    const double arrive =
+        branches() * (bytes(traffic.elements) / between_ranks() + traffic.exchanges * kExchange);
+    const double ahead = branches() * bytes(traffic.ahead) / between_ranks();
+    return plan.displaced ? std::max(compute, arrive + ahead) : std::max(compute, ahead) + arrive;
+  }
+  [[nodiscard]] double bytes(double elements) const {
+    return elements * static_cast<double>(size_of(spec.model.dtype));
+  }
+  // Whole pictures go through the stages one after the other.
+  [[nodiscard]] double warmup(double step_s) const {
+    return plan.mesh.pipefusion > 1 ? static_cast<double>(plan.warmup * (plan.mesh.pipefusion - 1)) * step_s
+                                    : 0;
+  }
+  [[nodiscard]] double first_step(const RankPlan& rank) const {
+    const Work work = denoiser_work(plan, rank, model, rank.image_tokens.front());
+    return kFirstKernels + work.shapes * kConvolutionPlan + (plan.replays ? branches() * kCapture : 0);
+  }
+
+  [[nodiscard]] double decode(const RankPlan& rank) const {
+    const auto pictures = static_cast<double>(rank.pictures.count);
+    const auto network = std::find_if(model.networks.begin(), model.networks.end(),
+                                      [](const auto& n) { return n.role == models::Role::kDecoder; });
+    const DType dtype = network->dtype(spec.model.dtype);
+    const Work work = decoder_work(plan, rank, model);
+    return pictures * turns(rank) * seconds(work, dtype) +
+           (dtype == DType::kF32 ? 0 : work.shapes * kConvolutionPlan);
+  }
+
+  // Of the slowest rank; together they read no faster than the host.
+  [[nodiscard]] double load() const {
+    double most = 0;
+    double all = 0;
+    for (const RankPlan& rank : plan.ranks) {
+      double read = 0;
+      double others = 0;
+      for (const auto& [name, held] : rank.networks) {
+        const auto file = static_cast<double>(held.file);
+        read += file;
+        if (file > 0) others += std::max(0.0, static_cast<double>(held.memory) - file);
+      }
+      all += read;
+      most = std::max(most, read / rates.read + (plan.exchanges() ? others / between_ranks() : 0));
+    }
+    return std::max(most, all / (kReaders * rates.read));
+  }
+  [[nodiscard]] double prompts() const {
+    const double negative = spec.sampling.cfg_scale > 1 ? 1 : 0;
+    return static_cast<double>(spec.prompts.size()) + negative;
+  }
+};
+
+}  // namespace
+
+std::optional<Prediction> predict(const Plan& plan, const models::Model& model, const Machine& machine,
+                                  const config::RunSpec& spec) {
+  const std::optional<Rates> rates = rates_of(machine);
+  if (!rates || spec.runtime.device == config::Device::kCpu) return std::nullopt;
+  const Predictor of{plan, model, spec, *rates};
+  Prediction prediction{.start_s = kStart + (plan.exchanges() ? kMeet : 0),
+                        .load_s = of.load(),
+                        .encode_s = of.prompts() * of.seconds(encoder_work(spec, model), spec.model.dtype),
+                        .exchanged = {}};
+  for (const RankPlan& rank : plan.ranks) {
+    const Traffic traffic = denoiser_traffic(plan, rank, model);
+    const bool works = rank.pictures.count > 0;
+    prediction.exchanged.push_back(
+        static_cast<std::uint64_t>(works ? of.branches() * of.bytes(traffic.elements + traffic.ahead) : 0));
+    if (!works) continue;
+    const auto pictures = static_cast<double>(rank.pictures.count);
+    const double step = of.step(rank);
+    prediction.step_s = std::max(prediction.step_s, step);
+    prediction.denoise_s = std::max(
+        prediction.denoise_s, pictures * (of.evaluations() * step + of.warmup(step)) + of.first_step(rank));
+    prediction.decode_s = std::max(prediction.decode_s, of.decode(rank));
+    const double pixels = static_cast<double>(spec.image.width * spec.image.height) * 1e-6;
+    prediction.write_s = std::max(prediction.write_s, pictures * pixels * kWriteMegapixel);
+  }
+  return prediction;
+}
+
+}  // namespace xdit::parallel

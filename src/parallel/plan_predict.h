@@ -1,0 +1,47 @@
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "parallel/plan.h"
+
+/// How long a plan takes: operations over rates, bytes over bandwidths.
+namespace xdit::parallel {
+
+/// Seconds from Enter to the last picture, of the slowest rank.
+struct Prediction {
+  double start_s = 0;  ///< processes and libraries
+  double load_s = 0;   ///< of files in the page cache; none for drawn weights
+  double encode_s = 0;
+  double denoise_s = 0;  ///< of all the rank's pictures, the first step's preparations included
+  double decode_s = 0;
+  double write_s = 0;
+  double step_s = 0;                     ///< of one picture
+  std::vector<std::uint64_t> exchanged;  ///< bytes that a rank gets from others in a step, by rank
+  [[nodiscard]] double total_s() const {
+    return start_s + load_s + encode_s + denoise_s + decode_s + write_s;
+  }
+};
+
+/// Nothing for CPU ranks and for a machine without rates.
+[[nodiscard]] std::optional<Prediction> predict(const Plan& plan, const models::Model& model,
+                                                const Machine& machine, const config::RunSpec& spec);
+
+/// A grid that a run could have.
+struct Grid {
+  Mesh mesh;
+  std::int64_t shard = 1;
+  config::Allow grade = config::Allow::kExact;
+  std::uint64_t peak_memory = 0;  ///< of the rank that needs most; 0: it does not fit
+  std::optional<Prediction> prediction;
+  std::string why_not;  ///< why it was not chosen; "" for the plan's own
+};
+/// The plan's own, then the others of as many ranks that the asked degrees allow: exact ones, fastest first,
+/// others, and those that cannot be.
+[[nodiscard]] std::vector<Grid> grids(const Plan& chosen, const models::Model& model, const Machine& machine,
+                                      const config::RunSpec& spec);
+/// "ulysses 2 x tensor 4, sharded over 2"; "one rank".
+[[nodiscard]] std::string name_of(const Grid& grid);
+
+}  // namespace xdit::parallel

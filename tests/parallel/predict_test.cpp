@@ -1,0 +1,180 @@
+#include "parallel/plan_predict.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "parallel/plan_work.h"
+#include "tests/catch.h"
+
+namespace xdit::parallel {
+namespace {
+
+const models::Model& flux() {
+  static const models::Model model = models::open("FLUX.1-dev", {}, {}, true);
+  return model;
+}
+const models::Model& sdxl() {
+  static const models::Model model = models::open("stable-diffusion-xl-base-1.0", {}, {}, true);
+  return model;
+}
+
+config::RunSpec run_of(const models::Model& model, std::int64_t pixels, std::int64_t steps,
+                       DType dtype = DType::kBF16) {
+  config::RunSpec spec;
+  spec.prompts = {"x"};
+  spec.sampling.seeds = {0};
+  spec.parallel.gpus = "all";
+  spec.image.width = spec.image.height = pixels;
+  spec.sampling.steps = steps;
+  spec.sampling.cfg_scale = model.guidance_is_cfg ? 5 : 1;
+  spec.model.dtype = dtype;
+  return spec;
+}
+
+Prediction predicted(const models::Model& model, const config::RunSpec& spec, const std::string& machine) {
+  const Machine on = read_machine(machine);
+  return predict(make_plan(spec, model, on), model, on, spec).value();
+}
+
+void check_within(double predicted, double measured, double share) {
+  CAPTURE(predicted, measured);
+  CHECK(std::abs(predicted - measured) <= share * measured);
+}
+
+}  // namespace
+
+TEST_CASE("the operations of a forward are those that the models are known to take") {
+  const auto forward = [](const models::Model& model) {
+    const Machine machine = read_machine("h100x1");
+    const Plan plan = make_plan(run_of(model, 1024, 1), model, machine);
+    return denoiser_work(plan, plan.ranks[0], model, plan.ranks[0].image_tokens[0]);
+  };
+  // FLUX.1 at 1024 x 1024: 24 width^2 operations a token and block, 4 T^2 width a block.
+  const double tokens = 4608;
+  const double width = 3072;
+  const double fill = 24 * width * width * kFillRows * (2 * 19 + 38);  // of 19 blocks two streams
+  check_within(forward(flux()).product - fill, 24 * width * width * tokens * 57, 1e-9);
+  check_within(forward(flux()).attention, 4 * tokens * tokens * width * 57, 1e-9);
+  CHECK(forward(sdxl()).shapes == 18);
+  check_within(forward(sdxl()).convolution, 1.556e12, 0.001);
+}
+
+// Denoising loops and decoders measured on an H100 80GB HBM3 (700 W), 2026-11-25: README.
+TEST_CASE("predictions are within 15 % of what was measured on one H100") {
+  constexpr double kShare = 0.15;
+  const auto denoise = [](const models::Model& model, std::int64_t pixels, std::int64_t steps, DType dtype) {
+    return predicted(model, run_of(model, pixels, steps, dtype), "h100x1").denoise_s;
+  };
+  check_within(denoise(flux(), 1024, 28, DType::kBF16), 3.55, kShare);
+  check_within(denoise(flux(), 2048, 28, DType::kBF16), 19.0, kShare);
+  check_within(denoise(sdxl(), 1024, 20, DType::kF16), 1.44, kShare);
+  check_within(denoise(sdxl(), 1024, 50, DType::kF16), 2.41, kShare);
+  check_within(denoise(sdxl(), 1024, 20, DType::kBF16), 1.34, kShare);
+  check_within(denoise(sdxl(), 1024, 50, DType::kBF16), 2.59, kShare);
+  check_within(predicted(sdxl(), run_of(sdxl(), 1024, 20), "h100x1").step_s, 0.037, kShare);
+  check_within(predicted(flux(), run_of(flux(), 1024, 28), "h100x1").decode_s, 0.09, kShare);
+  check_within(predicted(sdxl(), run_of(sdxl(), 1024, 20, DType::kF16), "h100x1").decode_s, 0.395, kShare);
+  // Peaks of memory, GB.
+  const auto peak = [](const models::Model& model, DType dtype) {
+    return static_cast<double>(make_plan(run_of(model, 1024, 20, dtype), model, read_machine("h100x1"))
+                                   .ranks[0]
+                                   .peak_memory) /
+           1e9;
+  };
+  check_within(peak(flux(), DType::kBF16), 33.9, kShare);
+  check_within(peak(sdxl(), DType::kBF16), 10.6, kShare);
+  check_within(peak(sdxl(), DType::kF16), 13.5, kShare);
+}
+
+TEST_CASE("ranks get what docs of the modes say they exchange") {
+  // Of FLUX.1 at 1024 x 1024 a step, in MB: Ulysses; gather; tensor; pipefusion.
+  const auto exchanged = [](const std::string& machine, auto degree) {
+    config::RunSpec spec = run_of(flux(), 1024, 28);
+    spec.parallel.*degree = static_cast<std::int64_t>(read_machine(machine).gpus.size());
+    return static_cast<double>(predicted(flux(), spec, machine).exchanged.front()) / 1e6;
+  };
+  using P = config::RunSpec::Parallel;
+  check_within(exchanged("h100x2", &P::ulysses), 1614, 0.001);
+  check_within(exchanged("h100x4", &P::ulysses), 1210, 0.001);
+  check_within(exchanged("h100x8", &P::ulysses), 706, 0.001);
+  check_within(exchanged("h100x2", &P::gather), 1614, 0.001);
+  check_within(exchanged("h100x8", &P::gather), 2824, 0.001);
+  check_within(exchanged("h100x8", &P::ring), 2824, 0.001);
+  check_within(exchanged("h100x2", &P::tensor), 3228, 0.001);
+  check_within(exchanged("h100x8", &P::tensor), 5648, 0.001);
+  check_within(exchanged("h100x2", &P::pipefusion), 28.3, 0.001);
+}
+
+TEST_CASE("more GPUs take less memory and time, more work takes more of it") {
+  for (const models::Model* model : {&flux(), &sdxl()}) {
+    const config::RunSpec spec = run_of(*model, 1024, 20);
+    double before_s = 1e9;
+    std::uint64_t before = ~std::uint64_t{0};
+    for (const char* machine : {"h100x1", "h100x2", "h100x4", "h100x8"}) {
+      const Plan plan = make_plan(spec, *model, read_machine(machine));
+      const double now_s = predicted(*model, spec, machine).denoise_s;
+      CHECK(now_s < before_s);
+      CHECK(plan.ranks[0].peak_memory < before);
+      before_s = now_s;
+      before = plan.ranks[0].peak_memory;
+    }
+    CHECK(predicted(*model, run_of(*model, 1024, 40), "h100x1").denoise_s >
+          1.5 * predicted(*model, spec, "h100x1").denoise_s);
+    CHECK(predicted(*model, run_of(*model, 2048, 20), "h100x1").step_s >
+          4 * predicted(*model, spec, "h100x1").step_s);
+    CHECK(predicted(*model, run_of(*model, 1024, 20, DType::kF32), "h100x1").step_s >
+          2 * predicted(*model, spec, "h100x1").step_s);
+    CHECK(predicted(*model, spec, "a100x1").step_s > 2 * predicted(*model, spec, "h100x1").step_s);
+    CHECK(predicted(*model, spec, "h200x1").step_s < predicted(*model, spec, "h100x1").step_s);
+    config::RunSpec heun = spec;
+    heun.sampling.scheduler = "heun";
+    CHECK(predicted(*model, heun, "h100x1").denoise_s > 1.5 * predicted(*model, spec, "h100x1").denoise_s);
+    config::RunSpec two = spec;
+    two.parallel.gpus = "0,0";  // they take turns
+    CHECK(predicted(*model, two, "h100x1").step_s > 0.9 * predicted(*model, spec, "h100x1").step_s);
+  }
+}
+
+TEST_CASE("no prediction for CPU ranks and unknown GPUs, until they were measured") {
+  config::RunSpec spec = run_of(flux(), 1024, 28);
+  Machine machine = read_machine("h100x1");
+  machine.gpus[0].name = "NVIDIA Z9";
+  CHECK_FALSE(predict(make_plan(spec, flux(), machine), flux(), machine, spec));
+  machine.measured.product = 3.75e14;  // half an H100
+  machine.measured.memory = 3.35e12;
+  const double slow = predict(make_plan(spec, flux(), machine), flux(), machine, spec)->step_s;
+  check_within(slow, 2 * predicted(flux(), spec, "h100x1").step_s, 0.1);
+  spec.runtime.device = config::Device::kCpu;
+  machine.host_memory = std::uint64_t{1} << 40U;
+  CHECK_FALSE(predict(make_plan(spec, flux(), machine), flux(), machine, spec));
+}
+
+TEST_CASE("the chosen grid is compared with every other, which says why it lost") {
+  for (const auto& [model, gpus] : {std::pair{&flux(), "h100x2"}, {&flux(), "h100x8"}, {&sdxl(), "h100x8"}}) {
+    const Machine machine = read_machine(gpus);
+    const config::RunSpec spec = run_of(*model, 1024, 28);
+    const Plan plan = make_plan(spec, *model, machine);
+    const std::vector<Grid> all = grids(plan, *model, machine, spec);
+    CHECK(all.front().mesh == plan.mesh);
+    CHECK(all.front().why_not.empty());
+    for (std::size_t i = 1; i < all.size(); ++i) {
+      CAPTURE(name_of(all[i]));
+      CHECK_FALSE(all[i].why_not.empty());
+      CHECK(all[i].mesh.size() == plan.mesh.size());
+      // The automatic choice is the fastest exact one.
+      if (all[i].peak_memory > 0 && all[i].grade == config::Allow::kExact)
+        CHECK(all[i].prediction->denoise_s > 0.97 * all.front().prediction->denoise_s);
+    }
+    const auto has = [&](const std::string& name) {
+      return std::any_of(all.begin(), all.end(), [&](const Grid& grid) { return name_of(grid) == name; });
+    };
+    if (model == &flux()) CHECK(has(gpus == std::string("h100x2") ? "tensor 2" : "gather 2 x ulysses 4"));
+  }
+  config::RunSpec asked = run_of(flux(), 1024, 28);
+  asked.parallel.tensor = 2;
+  const Machine machine = read_machine("h100x4");
+  for (const Grid& grid : grids(make_plan(asked, flux(), machine), flux(), machine, asked))
+    CHECK(grid.mesh.tensor == 2);
+}
+
+}  // namespace xdit::parallel
