@@ -135,6 +135,8 @@ def main() -> None:
     config = uvicorn.Config(application(api, metrics), host=asked.host, port=asked.port, log_level=asked.log_level)
     try:
         Server(config, worker).run()
+    except KeyboardInterrupt:  # uvicorn raises the signal again when all is done
+        sys.exit(130)
     finally:
         worker.kill()
 

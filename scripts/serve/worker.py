@@ -90,9 +90,9 @@ class Worker:
 
     def stop(self) -> None:
         """The picture in hand is finished, requests that wait are turned away."""
-        self._stopping = True
-        if self._process and self._process.returncode is None:
+        if not self._stopping and self._process and self._process.returncode is None:
             self._process.terminate()
+        self._stopping = True
 
     def kill(self) -> None:
         self._stopping = True
