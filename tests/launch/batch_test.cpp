@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <cstdlib>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -12,6 +13,7 @@
 #include <thread>
 
 #include "tests/catch.h"
+#include "tests/launch/processes.h"
 #include "tests/launch/small_run.h"
 
 namespace xdit::cli {
@@ -137,7 +139,7 @@ TEST_CASE("prompts on stdin, -p for lines without one, and what a batch refuses"
 }
 
 TEST_CASE("a batch killed at any moment goes on: nothing lost, nothing made twice, drawn seeds the same") {
-  constexpr int kKills = 20;
+  const int most_kills = std::getenv("XDIT_TEST_FULL") != nullptr ? 50 : 20;
   constexpr int kPictures = 24;
   std::string lines;
   for (int i = 0; i < kPictures; ++i) lines += "prompt " + std::to_string(i % 5) + "\n";
@@ -148,7 +150,7 @@ TEST_CASE("a batch killed at any moment goes on: nothing lost, nothing made twic
   const auto whole = std::chrono::duration_cast<milliseconds>(std::chrono::steady_clock::now() - begun);
   std::uniform_int_distribution<int> wait_ms(0, static_cast<int>(whole.count()));
   int kills = 0;
-  while (kills < kKills) {
+  while (kills < most_kills) {
     const Folder folder;
     const fs::path output = folder.path / "out";
     const std::vector<std::string> command = kill_arguments(folder.write("p.txt", lines), output);
@@ -157,7 +159,7 @@ TEST_CASE("a batch killed at any moment goes on: nothing lost, nothing made twic
       const int nothing = ::open("/dev/null", O_RDWR | O_CLOEXEC);
       const pid_t process = start(command, {kOneThread}, nothing, nothing, STDERR_FILENO);
       ::close(nothing);
-      if (kills < kKills) {
+      if (kills < most_kills) {
         std::this_thread::sleep_for(milliseconds(wait_ms(random)));
         ::kill(process, SIGKILL);
       }
@@ -175,7 +177,52 @@ TEST_CASE("a batch killed at any moment goes on: nothing lost, nothing made twic
     REQUIRE(made.size() == kPictures);
     for (const auto& [path, when] : made) CHECK(fs::last_write_time(path) == when);
   }
-  CHECK(kills >= kKills);
+  CHECK(kills >= most_kills);
+}
+
+TEST_CASE("a rank that dies is replaced as often as --retry says, after 1 s, then 2 s") {
+  const Folder folder;
+  const std::string file = folder.write("p.jsonl", kLines);
+  // Kills rank 1 `kills` times, each time as soon as `output` holds more than so many pictures.
+  const auto run = [&](const fs::path& output, const std::vector<std::string>& more, int kills,
+                       int pictures) {
+    std::vector<std::string> all = arguments(file, output, {"--gpus", "2", "--data", "2", "--steps", "20"});
+    all.insert(all.end(), more.begin(), more.end());
+    const fs::path log = output.string() + ".log";
+    const int nothing = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+    const int error = ::open(log.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    const pid_t process = start(all, {kOneThread}, nothing, nothing, error);
+    ::close(nothing);
+    ::close(error);
+    std::set<pid_t> killed;
+    while (static_cast<int>(killed.size()) < kills && !test::is_gone(process)) {
+      std::this_thread::sleep_for(milliseconds(5));
+      if (static_cast<int>(recorded(output).size()) < pictures) continue;
+      for (const pid_t child : test::children_of(process))
+        if (test::proc(child, "comm") == "xdit-rank-1\n" && killed.insert(child).second)
+          ::kill(child, SIGKILL);
+    }
+    const int code = wait_for(process);
+    return std::pair(code, contents(log));
+  };
+
+  const auto [code, log] = run(folder.path / "out", {"--retry", "1"}, 1, 1);
+  INFO(log);
+  CHECK(code == 0);
+  CHECK_THAT(log, ContainsSubstring("rank 1 died") && ContainsSubstring("again in 1 s"));
+  const std::multiset<std::string> paths = recorded(folder.path / "out");
+  CHECK(paths.size() == 6);
+  CHECK(std::set<std::string>(paths.begin(), paths.end()).size() == 6);
+
+  const auto begun = std::chrono::steady_clock::now();
+  const auto [failed, why] = run(folder.path / "never", {"--retry", "2"}, 3, 0);
+  INFO(why);
+  CHECK(failed == 7);
+  CHECK_THAT(why, ContainsSubstring("again in 1 s") && ContainsSubstring("again in 2 s"));
+  CHECK(std::chrono::steady_clock::now() - begun >= std::chrono::seconds(3));
+  CHECK(recorded(folder.path / "never").empty());
+
+  CHECK(run(folder.path / "once", {}, 1, 0).first == 7);  // without --retry
 }
 
 }  // namespace xdit::cli
