@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <sys/mount.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -223,6 +224,43 @@ TEST_CASE("a rank that dies is replaced as often as --retry says, after 1 s, the
   CHECK(recorded(folder.path / "never").empty());
 
   CHECK(run(folder.path / "once", {}, 1, 0).first == 7);  // without --retry
+}
+
+TEST_CASE("a batch on a full disk: exit 8, nothing half-written; with room again it goes on") {
+  const Folder folder;
+  const std::string file = folder.write("p.jsonl", kLines);
+  const fs::path whole = folder.path / "whole";
+  REQUIRE(xdit_gen(arguments(file, whole), kAlone).code == 0);
+  const fs::path output = folder.path / "out";
+  fs::create_directory(output);
+  if (::mount("tmpfs", output.c_str(), "tmpfs", 0, "size=24k") != 0) {
+    WARN("no right to mount a tmpfs: not tested");
+    return;
+  }
+  const Result full = xdit_gen(arguments(file, output), kAlone);
+  std::size_t kept = 0;
+  bool same = true;
+  for (const fs::directory_entry& made : fs::directory_iterator(output))
+    if (made.path().filename() != "batch.jsonl") {
+      ++kept;
+      same = same && contents(made.path()) == contents(whole / made.path().filename());
+    }
+  const bool remounted = ::mount("tmpfs", output.c_str(), "tmpfs", MS_REMOUNT, "size=1m") == 0;
+  const Result rest = xdit_gen(arguments(file, output, {"--resume"}), kAlone);
+  for (int i = 0; i < 6; ++i) {
+    const std::string name = std::to_string(i) + ".png";
+    same = same && fs::exists(output / name) && contents(output / name) == contents(whole / name);
+  }
+  const std::size_t paths = recorded(output).size();
+  ::umount2(output.c_str(), MNT_DETACH);
+  INFO(full.err << rest.err);
+  CHECK(full.code == 8);
+  CHECK_THAT(full.err, ContainsSubstring("No space left"));
+  CHECK((kept > 0 && kept < 6));
+  CHECK(same);
+  CHECK(remounted);
+  CHECK(rest.code == 0);
+  CHECK(paths == 6);
 }
 
 }  // namespace xdit::cli
