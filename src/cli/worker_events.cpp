@@ -15,6 +15,7 @@ void WorkerEvents::say(const char* event, const ordered_json& more) const {
 
 void WorkerEvents::add(const output::Report& report) {
   wall_s_ += report.wall_s;
+  gpu_s_ += output::gpu_seconds(report);
   for (const auto& [phase, seconds] : output::seconds_by_phase(report)) seconds_[phase] += seconds;
 }
 
@@ -51,7 +52,7 @@ ordered_json WorkerEvents::result() const {
 
 void WorkerEvents::done() {
   ordered_json more = result();
-  more.update({{"seconds", wall_s_}, {"phases", seconds_}});
+  more.update({{"seconds", wall_s_}, {"gpu_seconds", gpu_s_}, {"phases", seconds_}});
   say("done", more);
 }
 

@@ -44,6 +44,7 @@ class WorkerEvents final : public pipeline::Listener {
   Pictures made_;
   std::map<std::string, double> seconds_;  // by phase
   double wall_s_ = 0;
+  double gpu_s_ = 0;
   std::optional<Error> failure_;
   std::string phase_;
   std::int64_t steps_ = 0;

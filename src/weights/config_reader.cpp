@@ -11,6 +11,7 @@ namespace xdit::weights {
 namespace {
 
 constexpr std::int64_t kLargestSize = std::int64_t{1} << 24U;
+constexpr std::int64_t kLargestCount = 1024;  // ten times a published one; a list of parameters stays small
 
 bool is_size(const nlohmann::json& value) {
   return value.is_number_integer() && value >= 1 && value <= kLargestSize;
@@ -29,11 +30,21 @@ void ConfigReader::refuse(const char* key, const std::string& expected) const {
   throw Error(ExitCode::kModel, fmt::format("{}: expected {}, found {}", key, expected, found), where_);
 }
 
-std::int64_t ConfigReader::size(const char* key, std::optional<std::int64_t> otherwise) const {
+std::int64_t ConfigReader::at_most(std::int64_t limit, const char* key,
+                                   std::optional<std::int64_t> otherwise) const {
   const nlohmann::json* value = find(key);
   if (value == nullptr && otherwise) return *otherwise;
-  if (value == nullptr || !is_size(*value)) refuse(key, fmt::format("an integer 1..{}", kLargestSize));
+  if (value == nullptr || !is_size(*value) || *value > limit)
+    refuse(key, fmt::format("an integer 1..{}", limit));
   return value->get<std::int64_t>();
+}
+
+std::int64_t ConfigReader::size(const char* key, std::optional<std::int64_t> otherwise) const {
+  return at_most(kLargestSize, key, otherwise);
+}
+
+std::int64_t ConfigReader::count(const char* key, std::optional<std::int64_t> otherwise) const {
+  return at_most(kLargestCount, key, otherwise);
 }
 
 std::vector<std::int64_t> ConfigReader::sizes(const char* key,

@@ -14,8 +14,10 @@ class ConfigReader {
   /// `where`: "transformer/config.json"; `config` outlives the reader.
   ConfigReader(const nlohmann::json& config, std::string where) : config_(config), where_(std::move(where)) {}
 
-  /// A size or count, 1 .. 2^24.
+  /// A size, 1 .. 2^24.
   [[nodiscard]] std::int64_t size(const char* key, std::optional<std::int64_t> otherwise = {}) const;
+  /// How many parts of a kind, each with tensors of its own: 1 .. 1024.
+  [[nodiscard]] std::int64_t count(const char* key, std::optional<std::int64_t> otherwise = {}) const;
   [[nodiscard]] std::vector<std::int64_t> sizes(
       const char* key, std::optional<std::vector<std::int64_t>> otherwise = {}) const;
   /// Any integer; JSON's null is `otherwise`, too.
@@ -29,6 +31,8 @@ class ConfigReader {
 
  private:
   [[nodiscard]] const nlohmann::json* find(const char* key) const;  ///< null when absent or JSON's null
+  [[nodiscard]] std::int64_t at_most(std::int64_t limit, const char* key,
+                                     std::optional<std::int64_t> otherwise) const;
 
   const nlohmann::json& config_;
   std::string where_;

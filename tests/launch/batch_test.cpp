@@ -1,9 +1,11 @@
 #include <fcntl.h>
+#include <sys/mount.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <cstdlib>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -12,6 +14,7 @@
 #include <thread>
 
 #include "tests/catch.h"
+#include "tests/launch/processes.h"
 #include "tests/launch/small_run.h"
 
 namespace xdit::cli {
@@ -137,7 +140,7 @@ TEST_CASE("prompts on stdin, -p for lines without one, and what a batch refuses"
 }
 
 TEST_CASE("a batch killed at any moment goes on: nothing lost, nothing made twice, drawn seeds the same") {
-  constexpr int kKills = 20;
+  const int most_kills = std::getenv("XDIT_TEST_FULL") != nullptr ? 50 : 20;
   constexpr int kPictures = 24;
   std::string lines;
   for (int i = 0; i < kPictures; ++i) lines += "prompt " + std::to_string(i % 5) + "\n";
@@ -148,7 +151,7 @@ TEST_CASE("a batch killed at any moment goes on: nothing lost, nothing made twic
   const auto whole = std::chrono::duration_cast<milliseconds>(std::chrono::steady_clock::now() - begun);
   std::uniform_int_distribution<int> wait_ms(0, static_cast<int>(whole.count()));
   int kills = 0;
-  while (kills < kKills) {
+  while (kills < most_kills) {
     const Folder folder;
     const fs::path output = folder.path / "out";
     const std::vector<std::string> command = kill_arguments(folder.write("p.txt", lines), output);
@@ -157,7 +160,7 @@ TEST_CASE("a batch killed at any moment goes on: nothing lost, nothing made twic
       const int nothing = ::open("/dev/null", O_RDWR | O_CLOEXEC);
       const pid_t process = start(command, {kOneThread}, nothing, nothing, STDERR_FILENO);
       ::close(nothing);
-      if (kills < kKills) {
+      if (kills < most_kills) {
         std::this_thread::sleep_for(milliseconds(wait_ms(random)));
         ::kill(process, SIGKILL);
       }
@@ -175,7 +178,89 @@ TEST_CASE("a batch killed at any moment goes on: nothing lost, nothing made twic
     REQUIRE(made.size() == kPictures);
     for (const auto& [path, when] : made) CHECK(fs::last_write_time(path) == when);
   }
-  CHECK(kills >= kKills);
+  CHECK(kills >= most_kills);
+}
+
+TEST_CASE("a rank that dies is replaced as often as --retry says, after 1 s, then 2 s") {
+  const Folder folder;
+  const std::string file = folder.write("p.jsonl", kLines);
+  // Kills rank 1 `kills` times, each time as soon as `output` holds more than so many pictures.
+  const auto run = [&](const fs::path& output, const std::vector<std::string>& more, int kills,
+                       int pictures) {
+    std::vector<std::string> all = arguments(file, output, {"--gpus", "2", "--data", "2", "--steps", "20"});
+    all.insert(all.end(), more.begin(), more.end());
+    const fs::path log = output.string() + ".log";
+    const int nothing = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+    const int error = ::open(log.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    const pid_t process = start(all, {kOneThread}, nothing, nothing, error);
+    ::close(nothing);
+    ::close(error);
+    std::set<pid_t> killed;
+    while (static_cast<int>(killed.size()) < kills && !test::is_gone(process)) {
+      std::this_thread::sleep_for(milliseconds(5));
+      if (static_cast<int>(recorded(output).size()) < pictures) continue;
+      for (const pid_t child : test::children_of(process))
+        if (test::proc(child, "comm") == "xdit-rank-1\n" && killed.insert(child).second)
+          ::kill(child, SIGKILL);
+    }
+    const int code = wait_for(process);
+    return std::pair(code, contents(log));
+  };
+
+  const auto [code, log] = run(folder.path / "out", {"--retry", "1"}, 1, 1);
+  INFO(log);
+  CHECK(code == 0);
+  CHECK_THAT(log, ContainsSubstring("rank 1 died") && ContainsSubstring("again in 1 s"));
+  const std::multiset<std::string> paths = recorded(folder.path / "out");
+  CHECK(paths.size() == 6);
+  CHECK(std::set<std::string>(paths.begin(), paths.end()).size() == 6);
+
+  const auto begun = std::chrono::steady_clock::now();
+  const auto [failed, why] = run(folder.path / "never", {"--retry", "2"}, 3, 0);
+  INFO(why);
+  CHECK(failed == 7);
+  CHECK_THAT(why, ContainsSubstring("again in 1 s") && ContainsSubstring("again in 2 s"));
+  CHECK(std::chrono::steady_clock::now() - begun >= std::chrono::seconds(3));
+  CHECK(recorded(folder.path / "never").empty());
+
+  CHECK(run(folder.path / "once", {}, 1, 0).first == 7);  // without --retry
+}
+
+TEST_CASE("a batch on a full disk: exit 8, nothing half-written; with room again it goes on") {
+  const Folder folder;
+  const std::string file = folder.write("p.jsonl", kLines);
+  const fs::path whole = folder.path / "whole";
+  REQUIRE(xdit_gen(arguments(file, whole), kAlone).code == 0);
+  const fs::path output = folder.path / "out";
+  fs::create_directory(output);
+  if (::mount("tmpfs", output.c_str(), "tmpfs", 0, "size=24k") != 0) {
+    WARN("no right to mount a tmpfs: not tested");
+    return;
+  }
+  const Result full = xdit_gen(arguments(file, output), kAlone);
+  std::size_t kept = 0;
+  bool same = true;
+  for (const fs::directory_entry& made : fs::directory_iterator(output))
+    if (made.path().filename() != "batch.jsonl") {
+      ++kept;
+      same = same && contents(made.path()) == contents(whole / made.path().filename());
+    }
+  const bool remounted = ::mount("tmpfs", output.c_str(), "tmpfs", MS_REMOUNT, "size=1m") == 0;
+  const Result rest = xdit_gen(arguments(file, output, {"--resume"}), kAlone);
+  for (int i = 0; i < 6; ++i) {
+    const std::string name = std::to_string(i) + ".png";
+    same = same && fs::exists(output / name) && contents(output / name) == contents(whole / name);
+  }
+  const std::size_t paths = recorded(output).size();
+  ::umount2(output.c_str(), MNT_DETACH);
+  INFO(full.err << rest.err);
+  CHECK(full.code == 8);
+  CHECK_THAT(full.err, ContainsSubstring("No space left"));
+  CHECK((kept > 0 && kept < 6));
+  CHECK(same);
+  CHECK(remounted);
+  CHECK(rest.code == 0);
+  CHECK(paths == 6);
 }
 
 }  // namespace xdit::cli

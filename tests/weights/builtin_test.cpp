@@ -1,9 +1,14 @@
 // Models without files have as many parameters as diffusers and transformers make of their published configs.
 #include <functional>
+#include <nlohmann/json.hpp>
 #include <numeric>
 
+#include "models/flux/tables.h"
 #include "models/registry.h"
+#include "models/vae/tables.h"
 #include "tests/catch.h"
+#include "text/tables/clip.h"
+#include "text/tables/t5.h"
 
 namespace xdit::models {
 namespace {
@@ -38,6 +43,29 @@ TEST_CASE("the published sizes are the defaults") {
   CHECK(height("sd15") == 512);
   CHECK(height("sd21") == 768);
   CHECK(height("FLUX.1-dev") == std::nullopt);
+}
+
+TEST_CASE("a config of a few bytes cannot ask for a list of parameters without bound") {
+  const auto clip = [](const nlohmann::json& config, const std::string& where) {
+    weights::Component component;
+    component.folder = where;
+    component.config = config;
+    return text::read_clip_config(component).layers;
+  };
+  const std::vector<std::pair<std::string, std::function<void(const nlohmann::json&)>>> readers{
+      {"num_layers", [](const auto& config) { (void)read_flux_config(config, "c"); }},
+      {"num_single_layers", [](const auto& config) { (void)read_flux_config(config, "c"); }},
+      {"num_layers", [](const auto& config) { (void)text::read_t5_config(config, "c"); }},
+      {"num_hidden_layers", [&](const auto& config) { (void)clip(config, "c"); }},
+      {"layers_per_block", [](const auto& config) { (void)read_vae_config(config, "c"); }},
+  };
+  for (const auto& [key, read] : readers) {
+    nlohmann::json config{{"block_out_channels", {32}}, {key, 1024}};
+    CAPTURE(key);
+    CHECK_NOTHROW(read(config));
+    config[key] = 1025;
+    CHECK_THROWS_WITH(read(config), ContainsSubstring(key + ": expected an integer 1..1024, found 1025"));
+  }
 }
 
 }  // namespace

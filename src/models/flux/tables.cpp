@@ -42,8 +42,8 @@ FluxConfig read_flux_config(const nlohmann::json& config, const std::string& whe
   FluxConfig flux;
   flux.in_channels = read.size("in_channels", flux.in_channels);
   flux.out_channels = read.size("out_channels", flux.in_channels);
-  flux.double_blocks = read.size("num_layers", flux.double_blocks);
-  flux.single_blocks = read.size("num_single_layers", flux.single_blocks);
+  flux.double_blocks = read.count("num_layers", flux.double_blocks);
+  flux.single_blocks = read.count("num_single_layers", flux.single_blocks);
   flux.heads = read.size("num_attention_heads", flux.heads);
   flux.head_dim = read.size("attention_head_dim", flux.head_dim);
   flux.text_width = read.size("joint_attention_dim", flux.text_width);

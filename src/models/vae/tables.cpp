@@ -37,7 +37,7 @@ VaeConfig read_vae_config(const nlohmann::json& config, const std::string& where
   const weights::ConfigReader read(config, where);
   VaeConfig vae;
   vae.channels = read.sizes("block_out_channels");
-  vae.resnets = read.size("layers_per_block", 1) + 1;
+  vae.resnets = read.count("layers_per_block", 1) + 1;
   vae.latent_channels = read.size("latent_channels", 4);
   vae.out_channels = read.size("out_channels", 3);
   vae.groups = read.size("norm_num_groups", 32);

@@ -13,7 +13,7 @@ ClipConfig read_clip_config(const weights::Component& component) {
   clip.vocabulary = read.size("vocab_size", clip.vocabulary);
   clip.width = read.size("hidden_size", clip.width);
   clip.mlp_width = read.size("intermediate_size", clip.mlp_width);
-  clip.layers = read.size("num_hidden_layers", clip.layers);
+  clip.layers = read.count("num_hidden_layers", clip.layers);
   clip.heads = read.size("num_attention_heads", clip.heads);
   clip.positions = read.size("max_position_embeddings", clip.positions);
   clip.eos_token_id = read.integer("eos_token_id", 49407);

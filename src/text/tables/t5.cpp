@@ -15,7 +15,7 @@ T5Config read_t5_config(const nlohmann::json& config, const std::string& where) 
   t5.head_dim = read.size("d_kv", t5.head_dim);
   t5.heads = read.size("num_heads", 8);
   t5.mlp_width = read.size("d_ff", 2048);
-  t5.layers = read.size("num_layers", 6);
+  t5.layers = read.count("num_layers", 6);
   t5.buckets = read.size("relative_attention_num_buckets", t5.buckets);
   t5.max_distance = read.size("relative_attention_max_distance", t5.max_distance);
   t5.eps = read.number("layer_norm_epsilon", t5.eps);
