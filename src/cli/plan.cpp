@@ -20,7 +20,7 @@ using parallel::Grid;
 using parallel::Prediction;
 using Json = nlohmann::ordered_json;
 
-constexpr std::size_t kShown = 12;  // grids
+constexpr std::size_t kShownGrids = 12;  // grids
 
 const char* grade_name(config::Allow grade) {
   if (grade == config::Allow::kExact) return "exact";
@@ -99,7 +99,7 @@ std::string grids_text(const std::vector<Grid>& grids) {
                                   {"step_gb", "GB a step"},
                                   {"why_not", "why not"}},
                       .rows = {}};
-  for (std::size_t i = 0; i < std::min(grids.size(), kShown); ++i) {
+  for (std::size_t i = 0; i < std::min(grids.size(), kShownGrids); ++i) {
     const Grid& grid = grids[i];
     std::vector<output::Cell> row(table.columns.size());
     row[0] = parallel::name_of(grid);
@@ -114,7 +114,7 @@ std::string grids_text(const std::vector<Grid>& grids) {
     table.rows.push_back(std::move(row));
   }
   std::string text = output::to_markdown(table);
-  if (grids.size() > kShown) text += fmt::format("{} more: --json\n", grids.size() - kShown);
+  if (grids.size() > kShownGrids) text += fmt::format("{} more: --json\n", grids.size() - kShownGrids);
   return text;
 }
 

@@ -11,7 +11,7 @@ namespace {
 
 using parallel::Link;
 
-constexpr std::int64_t kCuda = 13000;              // LibTorch's
+constexpr std::int64_t kNeededCuda = 13000;        // LibTorch's
 constexpr std::uint64_t kLittleShm = 256'000'000;  // NCCL's own share with eight ranks
 constexpr std::uint64_t kFewFiles = 1024;
 constexpr double kSlowDisk = 1e9;
@@ -32,9 +32,9 @@ class Findings {
                  "a reboot after an update of the driver; in a container, that of the host's driver", true);
     if (health_.driver.empty())
       return add("no NVIDIA driver", "install driver 580 or newer, or --device cpu", true);
-    if (health_.cuda < kCuda)
+    if (health_.cuda < kNeededCuda)
       add(fmt::format("driver {} serves CUDA {}.{}, and this build needs {}", health_.driver,
-                      health_.cuda / 1000, health_.cuda % 1000 / 10, kCuda / 1000),
+                      health_.cuda / 1000, health_.cuda % 1000 / 10, kNeededCuda / 1000),
           "driver 580 or newer", true);
     if (health_.gpus.empty())
       add("no GPU is visible",
