@@ -125,12 +125,12 @@ class ClipTokenizer final : public PieceTokenizer {
   }
 
   [[nodiscard]] std::string decode(std::span<const std::int64_t> ids) const override {
-    constexpr std::string_view kEndOfWord = "</w>";
+    constexpr std::string_view kWordEnd = "</w>";
     std::string bytes;
     for (const std::int64_t id : ids) bytes += Bpe::bytes_of(text_of(id));
     std::string text = valid_utf8(bytes);
-    for (std::size_t at = text.find(kEndOfWord); at != std::string::npos; at = text.find(kEndOfWord, at))
-      text.replace(at, kEndOfWord.size(), " ");
+    for (std::size_t at = text.find(kWordEnd); at != std::string::npos; at = text.find(kWordEnd, at))
+      text.replace(at, kWordEnd.size(), " ");
     const auto first = text.find_first_not_of(' ');
     return first == std::string::npos ? "" : text.substr(first, text.find_last_not_of(' ') + 1 - first);
   }
