@@ -15,7 +15,7 @@ constexpr double kStart = 0.5;             // a process with LibTorch and CUDA
 constexpr double kMeet = 0.4;              // ranks find each other
 constexpr double kFirstKernels = 0.1;      // the driver loads what is called for the first time
 constexpr double kConvolutionPlan = 5e-3;  // cuDNN's for one shape, and the one for a single row
-constexpr double kCapture = 0.2;           // of a forward as a CUDA graph
+constexpr double kCapture = 0.03;          // of a forward as a CUDA graph
 constexpr double kLaunch = 2e-6;           // between two kernels
 constexpr double kExchange = 1.5e-5;       // signals and their kernels
 constexpr double kReaders = 2;             // ranks that together read as fast as the host can
@@ -30,10 +30,21 @@ struct Predictor {
   [[nodiscard]] double seconds(const Work& work, DType dtype) const {
     const auto size = static_cast<double>(size_of(dtype));
     const bool whole = dtype == DType::kF32;
-    const double operations = whole ? (work.product + work.attention + work.convolution) / rates.float32
-                                    : work.product / rates.product + work.attention / rates.attention +
-                                          work.convolution / rates.convolution;
+    const double operations =
+        whole ? (work.product + work.filling + work.attention + work.convolution) / rates.float32
+              : (work.product + work.filling) / rates.product + work.attention / rates.attention +
+                    work.convolution / rates.convolution;
     return operations + (work.elements + work.weights) * size / rates.memory + work.launches * kLaunch;
+  }
+  // Branches are one batch: twice the work of as many launches.
+  [[nodiscard]] double forward(const Work& work) const {
+    if (branches() == 1) return seconds(work, spec.model.dtype);
+    Work both = branches() * work;
+    if (plan.joins_branches && model.shape.by_rows) {
+      both.filling = work.filling;
+      both.launches = work.launches;
+    }
+    return seconds(both, spec.model.dtype);
   }
   [[nodiscard]] double branches() const { return spec.sampling.cfg_scale > 1 && plan.mesh.cfg == 1 ? 2 : 1; }
   [[nodiscard]] double between_ranks() const {
@@ -59,7 +70,7 @@ struct Predictor {
     double all = 0;
     double longest = 0;
     for (const Range& band : rank.image_tokens) {
-      const double band_s = branches() * seconds(denoiser_work(plan, rank, model, band), spec.model.dtype);
+      const double band_s = forward(denoiser_work(plan, rank, model, band));
       all += band_s;
       longest = std::max(longest, band_s);
     }
@@ -80,7 +91,8 @@ struct Predictor {
   }
   [[nodiscard]] double first_step(const RankPlan& rank) const {
     const Work work = denoiser_work(plan, rank, model, rank.image_tokens.front());
-    return kFirstKernels + work.shapes * kConvolutionPlan + (plan.replays ? branches() * kCapture : 0);
+    const double graphs = plan.replays ? (plan.joins_branches ? 1 : branches()) * kCapture : 0;
+    return (plan.warms_up ? 0 : kFirstKernels + work.shapes * kConvolutionPlan) + graphs;
   }
 
   [[nodiscard]] double decode(const RankPlan& rank) const {

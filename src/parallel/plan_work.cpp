@@ -1,6 +1,7 @@
 #include "parallel/plan_work.h"
 
 #include <algorithm>
+#include <array>
 #include <functional>
 #include <numeric>
 #include <set>
@@ -19,13 +20,16 @@ namespace {
 constexpr double kClipTokens = 77;
 constexpr double kPasses = 6;  // over the tokens in a block: norms, rotations, gates
 
+constexpr std::array kParts{&Work::product,  &Work::filling, &Work::attention, &Work::convolution,
+                            &Work::elements, &Work::weights, &Work::launches};  // that add up
+
 double real(std::int64_t value) {
   return static_cast<double>(value);
 }
 
 // `rows` times a matrix with `weights` elements.
-double product(double weights, double rows) {
-  return rows > 0 ? 2 * weights * (rows + kFillRows) : 0;
+Work product(double weights, double rows) {
+  return rows > 0 ? Work{.product = 2 * weights * rows, .filling = 2 * weights * kFillRows} : Work{};
 }
 
 // Softmax costs the same for each pair of tokens, however wide their heads are: as much as the products of
@@ -48,12 +52,14 @@ Work flux_work(const Plan& plan, const RankPlan& rank, const models::FluxConfig&
   const double weights = (4 * width * width + 2 * width * real(config.mlp_width())) / parts;
   const double doubles = real(comm::overlap(rank.blocks, {0, config.double_blocks}).count);
   const double singles = real(rank.blocks.count) - doubles;
-  return {.product = doubles * (product(weights, text) + product(weights, image)) +
-                     singles * product(weights, text + image),
-          .attention =
-              (doubles + singles) * attention(text + image, all, width / parts, real(config.heads) / parts),
-          .elements = kPasses * (doubles + singles) * (text + image) * width,
-          .launches = 20 * doubles + 10 * singles};
+  Work work{.attention =
+                (doubles + singles) * attention(text + image, all, width / parts, real(config.heads) / parts),
+            .elements = kPasses * (doubles + singles) * (text + image) * width,
+            .launches = 20 * doubles + 10 * singles};
+  work += doubles * product(weights, text);
+  work += doubles * product(weights, image);
+  work += singles * product(weights, text + image);
+  return work;
 }
 
 // Networks of convolutions: what a layer at a size does to `share` of its rows.
@@ -69,7 +75,7 @@ struct Convolutional {
     work.launches += 1;
   }
   void multiply(double weights, double pixels) {
-    work.product += product(weights, share * pixels);
+    work += product(weights, share * pixels);
     work.weights += weights;
     work.launches += 1;
   }
@@ -162,7 +168,10 @@ Traffic flux_traffic(const Plan& plan, const RankPlan& rank, const models::Model
   const double heads = 4 * all / tokens * width / tensor * (ulysses - 1) / (ulysses * ulysses);
   const double keys = 2 * all * width / tensor / ulysses * (tokens - 1) / tokens;
   const double sums = 4 * all / (tokens * ulysses) * width * (tensor - 1) / tensor;
-  traffic.elements = blocks * (heads + keys + sums);
+  // In blocks of one stream all but attention's result travels while the MLP's product is computed.
+  const double singles = blocks - real(comm::overlap(rank.blocks, {0, flux_of(model).double_blocks}).count);
+  traffic.ahead = mesh.ring > 1 ? 0 : singles * (heads * 3 / 4 + keys);
+  traffic.elements = blocks * (heads + keys + sums) - traffic.ahead;
   traffic.exchanges =
       blocks * ((ulysses > 1 ? 2 : 0) + (tokens > 1 ? real(mesh.ring > 1 ? mesh.ring - 1 : 1) : 0) +
                 (tensor > 1 ? 4 : 0));
@@ -188,17 +197,13 @@ Traffic unet_traffic(const Plan& plan, const models::Model& model) {
 }  // namespace
 
 Work& Work::operator+=(const Work& other) {
-  for (double Work::*part : {&Work::product, &Work::attention, &Work::convolution, &Work::elements,
-                             &Work::weights, &Work::launches})
-    this->*part += other.*part;
+  for (double Work::*part : kParts) this->*part += other.*part;
   shapes = std::max(shapes, other.shapes);
   return *this;
 }
 
 Work operator*(double times, Work work) {
-  for (double Work::*part : {&Work::product, &Work::attention, &Work::convolution, &Work::elements,
-                             &Work::weights, &Work::launches})
-    work.*part *= times;
+  for (double Work::*part : kParts) work.*part *= times;
   return work;
 }
 
@@ -206,7 +211,7 @@ Work denoiser_work(const Plan& plan, const RankPlan& rank, const models::Model& 
   if (!model.shape.by_rows) return flux_work(plan, rank, flux_of(model), real(image.count));
   Work work = unet_work(unet_of(model), real(plan.image_tokens / plan.image_columns),
                         real(plan.image_columns), real(image.count) / real(plan.image_tokens));
-  work.weights = 0;  // those of linears are in kFillRows
+  work.weights = 0;  // those of linears are in what filling costs
   return work;
 }
 
@@ -232,7 +237,8 @@ Work encoder_work(const config::RunSpec& spec, const models::Model& model) {
           parameter.name.find("shared") == std::string::npos)
         weights += real(std::reduce(parameter.shape.begin(), parameter.shape.end(), std::int64_t{1},
                                     std::multiplies<>()));
-    work += {.product = product(weights, tokens), .launches = 400};
+    work += product(weights, tokens);
+    work.launches += 400;
   }
   return work;
 }
@@ -247,7 +253,7 @@ Traffic denoiser_traffic(const Plan& plan, const RankPlan& rank, const models::M
     const std::vector<std::int64_t> costs = block_costs(model);
     const auto first = costs.begin() + rank.blocks.first;
     const auto parts = real(std::ssize(rank.sharding));
-    traffic.ahead =
+    traffic.ahead +=
         real(std::reduce(first, first + rank.blocks.count)) / real(plan.mesh.tensor) * (parts - 1) / parts;
   }
   return traffic;

@@ -8,7 +8,8 @@
 namespace xdit::parallel {
 
 struct Work {
-  double product = 0;      ///< operations of linears, and those that filling the chip costs
+  double product = 0;      ///< operations of linears
+  double filling = 0;      ///< and those that filling the chip costs, once a launch
   double attention = 0;    ///< of attentions, as if their heads had 128 channels
   double convolution = 0;  ///< of 3x3 convolutions
   double elements = 0;     ///< that the passes between them read or write
@@ -35,7 +36,7 @@ inline constexpr double kFillRows = 600;
 struct Traffic {
   double elements = 0;
   double exchanges = 0;
-  double ahead = 0;  ///< elements of weights, which come while others are in use
+  double ahead = 0;  ///< elements that come while something else is computed
 };
 [[nodiscard]] Traffic denoiser_traffic(const Plan& plan, const RankPlan& rank, const models::Model& model);
 
