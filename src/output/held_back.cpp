@@ -70,10 +70,13 @@ class Findings {
     const std::vector<Stretch> start = stretches(report_, rank, {"start", "connect"});
     const std::vector<Stretch> work =
         start + stretches(report_, rank, {"text_encode", "prepare", "step", "decode", "write"});
+    const std::vector<Stretch> warm_up = stretches(report_, rank, {"warm_up"});
     const std::vector<Stretch> files = stretches(report_, rank, {"load", "load_encoders"});
     add("start", covered(start), report_.wall_s,
         "batch, worker or generate --keep: processes and weights that stay");
-    add("files", covered(work + files) - covered(work), report_.wall_s,
+    add("warm-up", covered(work + warm_up) - covered(work), report_.wall_s,
+        "batch, worker or generate --keep: kernels that are loaded once");
+    add("files", covered(work + warm_up + files) - covered(work + warm_up), report_.wall_s,
         "batch, worker or generate --keep: weights that stay; files in the page cache or on a faster disk");
     add("idle", report_.wall_s - covered(stretches(report_, rank, {})), report_.wall_s,
         "a rank that waits for another's phase or the launcher; compare its phases with the others'");

@@ -225,11 +225,11 @@ Plan make_plan(const config::RunSpec& spec, const models::Model& model, const Ma
   }
   place_ranks(plan, model, pictures);
   cut_slabs(plan, spec, spec.image.height / model.shape.latent_scale);
+  // Tokens already fill the device; rows that are spread have buffers for one picture.
+  plan.joins_branches = model.shape.by_rows && spec.sampling.cfg_scale > 1 && plan.mesh.cfg == 1 &&
+                        plan.mesh.token_ranks() == 1 && !plan.displaced;
   spread_weights(plan, spec, model, machine);
   plan.replays = !on_cpu && spec.runtime.cuda_graphs && can_replay(plan) && is_short(plan, model.shape);
-  // Rows that are spread have buffers for one picture.
-  plan.joins_branches =
-      spec.sampling.cfg_scale > 1 && plan.mesh.cfg == 1 && plan.mesh.token_ranks() == 1 && !plan.displaced;
   plan.warms_up = is_worth_warming(plan, spec, model.shape);
   return plan;
 }

@@ -40,7 +40,7 @@ struct Predictor {
   [[nodiscard]] double forward(const Work& work) const {
     if (branches() == 1) return seconds(work, spec.model.dtype);
     Work both = branches() * work;
-    if (plan.joins_branches && model.shape.by_rows) {
+    if (plan.joins_branches) {
       both.filling = work.filling;
       both.launches = work.launches;
     }

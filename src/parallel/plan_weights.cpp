@@ -153,7 +153,7 @@ void predict_memory(const Plan& plan, RankPlan& rank, const config::RunSpec& spe
   const auto width = static_cast<std::uint64_t>(model.shape.width);
   const auto tokens = static_cast<std::uint64_t>(rank.text_tokens.count + image);
   const auto all_tokens = static_cast<std::uint64_t>(plan.text_tokens + plan.image_tokens);
-  std::uint64_t activations = tokens * width * element * 24;
+  std::uint64_t activations = tokens * width * element * 24 * (plan.joins_branches ? 2 : 1);
   if (plan.mesh.pipefusion > 1) {  // K and V of every layer stay
     const auto parts = static_cast<std::uint64_t>(plan.mesh.ulysses * plan.mesh.tensor);
     const std::uint64_t branches = spec.sampling.cfg_scale > 1 && plan.mesh.cfg == 1 ? 2 : 1;

@@ -20,14 +20,16 @@ void Arrivals::start() {
       stop_.check();
       one.read();
     }
+    stretches_.emplace_back(start_s_, now_s());
   });
 }
 
 void Arrivals::wait() {
   if (!read_.valid()) return;
   read_.get();
+  const double read_s = now_s();
   for (const auto& one : expected_) one.exchange();
-  end_s_ = now_s();
+  stretches_.emplace_back(read_s, now_s());
 }
 
 }  // namespace xdit::pipeline

@@ -2,6 +2,7 @@
 #include <future>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/stop.h"
@@ -23,15 +24,15 @@ class Arrivals {
   /// at once can wait for ever, since much that a host asks for (memory, a kernel's first launch) waits for
   /// them.
   void wait();
-  [[nodiscard]] double start_s() const { return start_s_; }
-  [[nodiscard]] double end_s() const { return end_s_; }
+  /// Seconds on now_s's clock: of reading and, after it, of giving each other shares.
+  [[nodiscard]] const std::vector<std::pair<double, double>>& stretches() const { return stretches_; }
 
  private:
   parallel::NetworkLoader& loader_;
   const StopToken& stop_;
   std::vector<parallel::NetworkLoader::Arriving> expected_;  ///< without the weights
   double start_s_ = 0;
-  double end_s_ = 0;
+  std::vector<std::pair<double, double>> stretches_;
   std::future<void> read_;
 };
 

@@ -82,7 +82,8 @@ void RankRun::run() {
     if (!plan_.overlap_loading) networks = expect_networks(networks_here);
     listener_.begin("load", 0);
     networks_here.wait();
-    report_.phases.push_back(phase("load", networks_here.start_s(), networks_here.end_s()));
+    for (const auto& [begin, end] : networks_here.stretches())
+      report_.phases.push_back(phase("load", begin, end));
     listener_.finish();
   }
   if (!stayed) resident_.hold(std::move(networks), job_.plan);
@@ -175,7 +176,8 @@ void RankRun::encode_prompts(EncoderWeights encoders, Arrivals& arrivals) {
   listener_.begin("load", 0);
   arrivals.wait();
   listener_.finish();
-  report_.phases.push_back(phase("load_encoders", arrivals.start_s(), arrivals.end_s()));
+  for (const auto& [begin, end] : arrivals.stretches())
+    report_.phases.push_back(phase("load_encoders", begin, end));
 
   const double start = now_s();
   listener_.begin("text_encode", 0);

@@ -116,6 +116,10 @@ TEST_CASE("what held a run back: start, files, and time in no phase, the longest
   CHECK((findings[1].what == "idle" && near(findings[1].seconds, 1.5)));
   CHECK((findings[2].what == "start" && near(findings[2].seconds, 1)));
   for (const Finding& finding : findings) CHECK(!finding.mend.empty());
+  // Kernels that are loaded meanwhile would be waited for without files, too.
+  report.phases.push_back({"warm_up", 1, 2.5, 0, -1, -1});
+  CHECK(near(find(held_back(report), "files")->seconds, 0.5));
+  CHECK(near(find(held_back(report), "warm-up")->seconds, 1.5));
   // Files that are read while prompts are encoded hold nothing back.
   report.phases.push_back({"text_encode", 1, 3, 0, -1, -1});
   CHECK(find(held_back(report), "files") == nullptr);

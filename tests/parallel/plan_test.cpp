@@ -84,6 +84,25 @@ TEST_CASE("steps are replayed where launches are short and the whole step can be
   }));
 }
 
+TEST_CASE("a UNet's branches are joined where one rank computes both of whole pictures") {
+  const models::Model unet = models::open("stable-diffusion-xl-base-1.0", {}, {}, true);
+  const auto joins = [&](const models::Model& model, const auto& change) {
+    config::RunSpec spec = spec_on("2");
+    spec.sampling.cfg_scale = 5;
+    spec.sampling.seeds = {1, 2};
+    change(spec);
+    return make_plan(spec, model, machine_of(2, 80 * kGb)).joins_branches;
+  };
+  CHECK(joins(unet, [](config::RunSpec& spec) { spec.parallel.data = 2; }));
+  CHECK_FALSE(joins(unet, [](config::RunSpec& spec) { spec.parallel.cfg = 2; }));
+  CHECK_FALSE(joins(unet, [](config::RunSpec& spec) { spec.parallel.gather = 2; }));
+  CHECK_FALSE(joins(unet, [](config::RunSpec& spec) {
+    spec.parallel.data = 2;
+    spec.sampling.cfg_scale = 1;
+  }));
+  CHECK_FALSE(joins(flux_dev(), [](config::RunSpec& spec) { spec.parallel.data = 2; }));
+}
+
 TEST_CASE("a run is warmed up where that costs less than the first step wins") {
   const auto warms = [](const auto& change) {
     config::RunSpec spec = spec_on("2");
