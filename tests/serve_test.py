@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """serve_test.py XDIT_GEN: scripts/serve with a worker on the CPU, spoken to by the real clients of both APIs."""
 
+import asyncio
 import base64
 import os
 import signal
@@ -22,6 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts/serve"))
 from metrics import Metrics  # noqa: E402
 from prometheus_client import generate_latest  # noqa: E402
+from serve import model_name  # noqa: E402
+from worker import LONGEST_LINE, Worker  # noqa: E402
 
 TINY = ROOT / "tests/data/flux/tiny-dev"
 MODEL = f"-m {TINY} --device cpu --dtype fp32 --size 32x48 --steps 2".split()
@@ -58,7 +61,8 @@ class Front:
         return next((float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(sample + " ")), 0.0)
 
     def draw(self, prompt: str = "a fox", **more) -> openai.types.ImagesResponse:
-        extra = {name: more.pop(name) for name in ("seed", "steps", "output", "sampler") if name in more}
+        ours = ("seed", "steps", "output", "sampler", "scheduler", "cfg_scale")
+        extra = {name: more.pop(name) for name in ours if name in more}
         return self.openai.images.generate(prompt=prompt, extra_body=extra, **more)
 
     def draw_long(self, steps: int = LONG) -> tuple[threading.Thread, list]:
@@ -131,6 +135,8 @@ def check_openai(served: Front) -> None:
     refused(lambda: served.draw(steps=1000), openai.BadRequestError, "steps")
     refused(lambda: served.draw(size="30x48"), openai.BadRequestError, "30")  # by the worker
     refused(lambda: served.draw(output_format="webp"), openai.BadRequestError, "output_format")
+    refused(lambda: served.draw(cfg_scale="nan"), openai.BadRequestError, "cfg_scale")
+    refused(lambda: served.draw(scheduler="a" * 101), openai.BadRequestError, "scheduler")
     lone = requests.post(f"{served.base}/v1/images/generations", data=b'{"prompt": "\\ud800"}',
                          headers={"Content-Type": "application/json"}, timeout=60)  # fmt: skip
     assert lone.status_code == 400 and lone.json()["error"]["type"] == "invalid_request_error", lone.text
@@ -154,6 +160,15 @@ def check_a1111(served: Front) -> None:
             assert part in error.args[1] and error.args[0] in (400, 422), error
         else:
             raise AssertionError(f"not refused: {more}")
+
+    for more, part in (
+        ({"width": 32}, "width and height"),
+        ({"height": 1 << 30}, "width and height"),
+        ({"batch_size": 9, "n_iter": 2}, "pictures"),
+        ({"sampler_name": "\ud800"}, "Unicode"),
+    ):
+        answer = requests.post(f"{served.base}/sdapi/v1/txt2img", json=more, timeout=60)
+        assert answer.status_code == 400 and part in answer.json()["errors"], answer.text
 
     results: list = []
     thread = threading.Thread(target=lambda: results.append(client.txt2img(**asked | {"steps": LONG})))
@@ -266,7 +281,48 @@ def check_bad_model(program: Path) -> None:
         assert served.process.wait(timeout=10) == -signal.SIGTERM
 
 
+def check_foreign_lines(program: Path) -> None:
+    """Lines on stdout that are no events, too long, or of another job; a program that is away for a while."""
+    stale = '{"id": 99, "event": "done", "pictures": []}'
+    with tempfile.TemporaryDirectory() as folder:
+        chatty = Path(folder) / "chatty"
+        chatty.write_text(
+            f"""#!/bin/sh
+            if [ "$1" = worker ]; then
+              printf '%s\\n' 'a library says' 5 '{{"id": 1}}' '{stale}'
+              head -c {LONGEST_LINE + 9} /dev/zero | tr '\\0' x
+              echo
+            fi
+            exec '{program}' "$@"
+            """
+        )
+        chatty.chmod(0o700)
+        with front(chatty, "--log-level", "error") as served:
+            until(lambda: served.health() == "ready", "never ready")
+            assert base64.b64decode(served.draw(seed=1, response_format="b64_json").data[0].b64_json) == alone(program)
+            away = chatty.rename(chatty.with_name("away"))
+            os.kill(served.worker(), signal.SIGKILL)
+            until(lambda: "chatty" in served.get("/health").json().get("reason", ""), "started without a program")
+            assert served.health() == "dead"
+            away.rename(chatty)
+            until(lambda: served.health() == "ready", "not started again")
+
+
+async def stop_at_once(*command: str) -> None:
+    """A stop while the process starts, or, where there is none to start, before the next try."""
+    worker = Worker([*command], {}, 1, Metrics(0))
+    kept = asyncio.create_task(worker.keep())
+    await asyncio.sleep(0)
+    worker.stop()
+    await asyncio.wait_for(kept, 0.9)
+    assert worker.state == "dead"
+
+
 def main(program: Path) -> None:
+    for flags in (["-m", "a/b"], ["--model=a/b"], ["-m=a/b.safetensors"], ["--quiet", "--model", "a/b/"]):
+        assert model_name(flags) == "b", flags
+    for command in (["sleep", "600"], ["/absent/program"]):
+        asyncio.run(stop_at_once(*command))
     with front(program, "--queue", "1", "--log-level", "error") as served:
         until(lambda: served.health() == "ready", "never ready")
         for check in (check_openai, check_a1111, check_hostile, check_queue, check_death, check_metrics, check_end):
@@ -274,6 +330,7 @@ def main(program: Path) -> None:
             check(served)
             print(f"{check.__name__}: {time.monotonic() - begun:.1f} s", flush=True)
     check_bad_model(program)
+    check_foreign_lines(program)
     print("serve: works")
 
 

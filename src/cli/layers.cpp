@@ -14,14 +14,19 @@ namespace {
 
 constexpr const char* kModelSettings = "xdit-gen.yaml";
 
-// The sampler that the class of a scheduler_config.json names, or "".
+// The sampler that a scheduler_config.json names; "" where it names none. A class that no sampler here is
+// stays as it stands: an error, unless something asks for another one.
 std::string scheduler_of(const nlohmann::json& config) {
   const auto text = [&](const char* key) {
     const auto found = config.find(key);
     return found != config.end() && found->is_string() ? found->get<std::string>() : "";
   };
-  const std::string name(config::find_sampler(text("_class_name")).value_or(config::SpelledSampler{}).name);
-  return name == "dpm++-2m" && text("algorithm_type").starts_with("sde-") ? name + "-sde" : name;
+  const std::string type = text("_class_name"), algorithm = text("algorithm_type");
+  const std::optional<config::SpelledSampler> sampler = config::find_sampler(type);
+  if (!sampler) return type;
+  if (sampler->name != "dpm++-2m" || algorithm.empty() || algorithm == "dpmsolver++")
+    return std::string(sampler->name);
+  return algorithm == "sde-dpmsolver++" ? "dpm++-2m-sde" : type + " with " + algorithm;
 }
 
 // Where the guidance scale is that of classifier-free guidance, it has two names, and the model embeds none.
@@ -109,7 +114,9 @@ Prepared prepare(const GenerateOptions& options, const char* const* environment,
   models::Model model =
       models::open(asked.path, asked.base, asked.tokenizers, asked.load_format == config::LoadFormat::kDummy);
   std::optional<models::Model> refiner = open_refiner(asked, model);
-  const std::vector<config::Layer> defaults = model_defaults(model);
+  std::vector<config::Layer> defaults = model_defaults(model);
+  if (config::winner(layers, "sampling.scheduler") != nullptr)  // whatever the model's own is
+    std::erase_if(defaults.front(), [](const auto& setting) { return setting.key == "sampling.scheduler"; });
   layers.insert(layers.begin(), defaults.begin(), defaults.end());
   if (model.guidance_is_cfg) unify_guidance(layers);
   config::Resolved resolved = config::resolve(layers, draw_seed);

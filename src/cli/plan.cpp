@@ -78,9 +78,8 @@ std::string prediction_text(const Prediction& prediction, const parallel::Machin
   using output::three_digits;
   const auto [least, most] = std::minmax_element(prediction.exchanged.begin(), prediction.exchanged.end());
   return fmt::format(
-      "predicted seconds on {} x {}: start {}, load {}, encode {}, denoise {} ({} a step), decode {}, write "
-      "{}: "
-      "{} in all\n{}",
+      "predicted seconds on {} x {}: start {}, load {}, encode {}, denoise {} ({} a step), decode {}, "
+      "write {}: {} in all\n{}",
       prediction.exchanged.size(), machine.gpus.front().name, three_digits(prediction.start_s),
       three_digits(prediction.load_s), three_digits(prediction.encode_s), three_digits(prediction.denoise_s),
       three_digits(prediction.step_s), three_digits(prediction.decode_s), three_digits(prediction.write_s),
@@ -139,7 +138,9 @@ ExitCode plan(const Call& call) {
   }
   std::string text = plan_text(run, machine);
   if (const auto& prediction = grids.front().prediction)
-    text += "\n" + prediction_text(*prediction, machine);
+    text +=
+        "\n" + prediction_text(*prediction, machine) +
+        (run.refiner ? "all evaluations are taken for the base's: the refiner's are not predicted\n" : "");
   else if (spec.runtime.device == config::Device::kCuda)
     text += fmt::format(
         "\nno rates of {} are known: xdit-gen doctor --json > machine.json measures them, "

@@ -31,8 +31,8 @@ void WorkerEvents::advance(std::int64_t done) {
 
 void WorkerEvents::progress(std::int64_t step) const {
   ordered_json more{{"phase", phase_}};
-  if (steps_ > 0)
-    more.update({{"step", step}, {"steps", steps_}, {"made", made_.size()}, {"of", pictures_.size()}});
+  if (steps_ > 0) more.update({{"step", step}, {"steps", steps_}});
+  more.update({{"made", made_.size()}, {"of", pictures_.size()}});
   say("progress", more);
 }
 

@@ -113,11 +113,11 @@ void DeviceOperations::copy_beside(std::span<const Copy> copies, Stream stream) 
   for (const Copy& copy : copies) {
     const cuda::RowCopy rows = row_copy(copy);
     const auto bytes = static_cast<std::size_t>(rows.row_bytes);
-    const auto pitch = [&](std::int64_t stride) {
-      return rows.rows == 1 ? bytes : static_cast<std::size_t>(stride);
-    };
-    check_cuda(cudaMemcpy2DAsync(rows.to, pitch(rows.to_stride), rows.from, pitch(rows.from_stride), bytes,
-                                 static_cast<std::size_t>(rows.rows), cudaMemcpyDefault, stream),
+    check_cuda(rows.rows == 1
+                   ? cudaMemcpyAsync(rows.to, rows.from, bytes, cudaMemcpyDefault, stream)
+                   : cudaMemcpy2DAsync(rows.to, static_cast<std::size_t>(rows.to_stride), rows.from,
+                                       static_cast<std::size_t>(rows.from_stride), bytes,
+                                       static_cast<std::size_t>(rows.rows), cudaMemcpyDefault, stream),
                "copy to a peer");
   }
 }

@@ -47,7 +47,7 @@ class Findings {
       if (!health_.probe.faults[i].empty())
         add(fmt::format("GPU {} cannot be used: {}", i, health_.probe.faults[i]),
             "end what holds it, or --gpus with the others", health_.gpus.size() == 1);
-    if (health_.probe_fault.empty() && !health_.probe.host.empty() && health_.probe.cuda == 0)
+    if (health_.probe_fault.empty() && !health_.gpus.empty() && health_.probe.cuda == 0)
       add("this LibTorch has no CUDA", "a build with CUDA: scripts/build on a machine with a GPU", true);
   }
 

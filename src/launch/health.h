@@ -40,7 +40,7 @@ struct Problem {
 
 /// Looks and tries; `disk`: a file that is read, or a folder for a file that is gone afterwards. Throws what
 /// `stop` asks for.
-[[nodiscard]] Health examine(const std::filesystem::path& disk, bool try_gpus, const StopToken& stop);
+[[nodiscard]] Health examine(const std::filesystem::path& disk, bool wants_gpus, const StopToken& stop);
 
 /// Bytes a second of reading past the page cache; 0 where that cannot be.
 [[nodiscard]] double disk_rate(const std::filesystem::path& file_or_folder);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <ctime>
 #include <nlohmann/json.hpp>
 #include <string_view>
@@ -127,7 +128,11 @@ std::map<std::int64_t, std::filesystem::path> preview_paths(
     preview.replace_extension(".preview.png");
     if (!spec.output.preview_path.empty())
       preview = output::output_paths(spec.output.preview_path, {&picture, 1}, date, true).front();
-    if (preview == path)
+    const auto whole = [](const std::filesystem::path& of) {
+      return std::filesystem::absolute(of).lexically_normal();
+    };
+    if (std::any_of(paths.begin(), paths.end(),
+                    [&](const auto& of) { return whole(of.second) == whole(preview); }))
       refuse("previews and pictures want one file", "--preview-path", "--preview-path live.png");
     previews.emplace(picture.index, std::move(preview));
   }

@@ -21,6 +21,10 @@ std::int64_t device_named(const std::string& name, const Machine& machine) {
   if (found == machine.gpus.end())
     throw Error(ExitCode::kDevice, fmt::format("no {} among the GPUs that this machine shows", name),
                 "--gpus", "xdit-gen list devices");
+  if (std::any_of(std::next(found), machine.gpus.end(),
+                  [&](const Gpu& gpu) { return gpu.uuid.starts_with(name); }))
+    throw Error(ExitCode::kDevice, fmt::format("{} is the beginning of several GPUs' UUIDs", name), "--gpus",
+                found->uuid);
   return found - machine.gpus.begin();
 }
 

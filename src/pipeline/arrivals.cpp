@@ -30,6 +30,7 @@ void Arrivals::wait() {
   const double read_s = now_s();
   for (const auto& one : expected_) one.exchange();
   stretches_.emplace_back(read_s, now_s());
+  expected_.clear();  // what fills weights holds them
 }
 
 }  // namespace xdit::pipeline

@@ -111,7 +111,7 @@ class LoadingRank final : public Rank {
 }  // namespace
 }  // namespace xdit::pipeline
 
-// The rank library's one entry.
+// What ranks enter the library by; probe.cpp has doctor's entry.
 extern "C" __attribute__((visibility("default"))) xdit::pipeline::Rank* xdit_make_rank() {
   at::globalContext().setAllowTF32CuDNN(false);
   at::globalContext().setBenchmarkCuDNN(false);

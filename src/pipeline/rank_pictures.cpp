@@ -121,12 +121,10 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, PreparedPrompts& prepare
           trace_.add("latents." + std::to_string(evaluations_.first + step), shown(spread_.all_tokens(now)));
         if (const std::int64_t made = evaluations_.first + step; now.defined() && preview_.due(made)) {
           const at::Tensor all = spread_.all_tokens(preview_.towards(made - 1, before, now));
-          if (plan_.decodes)
-            preview_.write(denoiser.unpack(all, rows, columns), job_.previews.at(picture.index));
+          if (plan_.decodes) show(denoiser.unpack(all, rows, columns), job_.previews.at(picture.index));
         }
         if (preview_.enabled()) before = now;
-        // One step ahead of the device at most: progress
-        // stays true and a stop takes effect.
+        // One step ahead of the device at most: progress stays true and a stop takes effect.
         marks.wait(marks.count() - 2);
         spread_.check();
         listener_.advance(step - 1);
@@ -151,6 +149,16 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, PreparedPrompts& prepare
   else
     handoff_.pictures.erase(picture.index);
   return denoiser.unpack(all, rows, columns);
+}
+
+void RankRun::show(const at::Tensor& latents, const std::filesystem::path& path) {
+  if (std::exchange(previews_fail_, true)) return;
+  try {
+    preview_.write(latents, path);
+    previews_fail_ = false;
+  } catch (const Error& error) {
+    listener_.warn(std::string("no more previews: ") + error.what());
+  }
 }
 
 at::Tensor RankRun::decode(const models::VaeDecoder& decoder, const at::Tensor& latents) {

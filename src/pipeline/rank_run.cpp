@@ -74,7 +74,7 @@ void RankRun::run() {
   Arrivals encoders_here(loader_, job_.stop), networks_here(loader_, job_.stop);
   if (loads && plan_.overlap_loading) networks = expect_networks(networks_here);
   if (encodes) encoders = expect_encoders(encoders_here);
-  if (loads && job_.plan.warms_up) warm_up(encoders, networks);
+  if (!stayed && job_.plan.warms_up) warm_up(encoders, networks);
   if (encodes) encode_prompts(std::move(encoders), encoders_here);
   if (!plan_.encodes) listener_.begin("text_encode", 0);  // another rank's
   share_prompts();
@@ -147,6 +147,8 @@ void RankRun::warm_up(const EncoderWeights& encoders, const Networks& networks) 
   const double start = now_s();
   listener_.begin("load", 0);
   if (!encoders.empty()) static_cast<void>(encode(job_.model, encoders, {*ids_.begin()}, device_));
+  if (comm::Group* world = spread_.world())
+    static_cast<void>(world->share({}));  // devices do not wait for files
   if (plan_.pictures.count > 0) {
     const auto denoiser = make_denoiser(networks);
     PreparedPrompts prepared(job_, *denoiser, loop_shape());

@@ -45,7 +45,7 @@ class RankRun {
   [[nodiscard]] bool meets_new_prompts();  ///< which no job before had
   [[nodiscard]] EncoderWeights expect_encoders(Arrivals& arrivals);
   [[nodiscard]] Networks expect_networks(Arrivals& arrivals);
-  /// Runs once what the job will run, on weights that hold anything.
+  /// Runs once what the job will run, on weights that hold anything. Collective over all ranks.
   void warm_up(const EncoderWeights& encoders, const Networks& networks);
   void encode_prompts(EncoderWeights encoders, Arrivals& arrivals);
   void share_prompts();  ///< from the rank that encodes to all
@@ -57,6 +57,7 @@ class RankRun {
   [[nodiscard]] parallel::Guidance guidance(PreparedPrompts& prepared, const models::Branch& positive,
                                             const models::Branch* negative);
   [[nodiscard]] at::Tensor mine(const at::Tensor& all) const;  ///< of tokens of a picture, this rank's
+  void show(const at::Tensor& latents, const std::filesystem::path& path);  ///< a preview, while they can be
   /// The picture on the rank that writes it, from this rank's rows and the others'.
   [[nodiscard]] at::Tensor decode(const models::VaeDecoder& decoder, const at::Tensor& latents);
   [[nodiscard]] at::Tensor decode_timed(const models::VaeDecoder& decoder, const at::Tensor& latents,
@@ -89,6 +90,7 @@ class RankRun {
   parallel::Range evaluations_;            ///< of the sampler's, in this job
   std::vector<models::TokenRange> image_;  ///< tokens that this rank denoises
   Preview preview_;
+  bool previews_fail_ = false;
   double prepared_from_s_ = 0;                ///< when the work for the next picture's steps began
   double waited_s_ = -1, host_bound_s_ = -1;  ///< as output::RankUse's
   std::uint64_t warm_up_bytes_ = 0;           ///< sent to other ranks in vain

@@ -16,8 +16,6 @@ namespace xdit::pipeline {
 struct Networks {
   std::unique_ptr<nn::Weights> denoiser;
   std::unique_ptr<nn::Weights> vae;  ///< null where no pictures are made
-  double start_s = 0;
-  double end_s = 0;
 };
 
 /// Embeddings of prompts that later jobs may ask for again, in host memory.

@@ -124,6 +124,29 @@ TEST_CASE("flags reach their keys as they were typed") {
   CHECK(json::parse(result.out).at("pictures").size() == 16);
 }
 
+TEST_CASE("a model's own scheduler is taken by its class and algorithm, or named where no sampler is it") {
+  const Folder folder;
+  fs::copy(data("sd/tiny-sdxl"), folder.path / "model", fs::copy_options::recursive);
+  const std::string model = (folder.path / "model").string();
+  const auto with = [&](const std::string& type, const std::string& algorithm) {
+    const json config{{"_class_name", type}, {"algorithm_type", algorithm}};
+    std::ofstream(folder.path / "model/scheduler/scheduler_config.json") << config;
+    return dry_run({"-m", model, "-p", "a"});
+  };
+  const std::string multistep = "DPMSolverMultistepScheduler";
+  CHECK(value(with(multistep, "dpmsolver++"), "sampling.scheduler") == "dpm++-2m");
+  CHECK(value(with(multistep, "sde-dpmsolver++"), "sampling.scheduler") == "dpm++-2m-sde");
+  for (const auto& [type, algorithm] : {std::pair{multistep, std::string("dpmsolver")},
+                                        {multistep, "sde-dpmsolver"},
+                                        {"DPMSolverSinglestepScheduler", "dpmsolver++"}}) {
+    CAPTURE(type, algorithm);
+    const Result refused = with(type, algorithm);
+    CHECK(refused.code == 4);
+    CHECK_THAT(refused.err, ContainsSubstring("'" + type));
+    CHECK(value(dry_run({"-m", model, "-p", "a", "--scheduler", "euler"}), "sampling.scheduler") == "euler");
+  }
+}
+
 TEST_CASE("what --dry-run prints is a profile of the same run, drawn seed included") {
   const Folder folder;
   const Result first = dry_run({"-m", data("flux/tiny-dev"), "-p", "a: [b] # c"});

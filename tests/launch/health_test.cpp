@@ -81,7 +81,7 @@ TEST_CASE("each problem is found alone, with its mend") {
       {[](Health& h) { h.probe_fault = "cannot load", h.probe_fix = "scripts/build"; }, "cannot load",
        "scripts/build", true},
       {[](Health& h) { h.probe.faults[2] = "CUDA error: out of memory"; }, "GPU 2 cannot be used", "--gpus"},
-      {[](Health& h) { h.probe.cuda = 0; }, "no CUDA", "build", true},
+      {[](Health& h) { h.probe.cuda = 0, h.probe.host.clear(); }, "no CUDA", "build", true},
       {[](Health& h) {
          h.gpus[1].processes = {{77, 1}, {78, 1}}, h.gpus[1].memory_free = 40'000'000'000;
        },
