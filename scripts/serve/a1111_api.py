@@ -5,7 +5,7 @@ import json
 import time
 
 from fastapi import APIRouter, Request
-from front import Front
+from front import Front, Name, Number
 from png import texts
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
@@ -23,11 +23,11 @@ class Text2Image(BaseModel):
     width: int | None = Field(None, ge=1)
     height: int | None = Field(None, ge=1)
     steps: int | None = Field(None, ge=1)
-    cfg_scale: float | None = None
-    distilled_cfg_scale: float | None = None
-    sampler_name: str | None = None
-    sampler_index: str | None = None
-    scheduler: str | None = None
+    cfg_scale: Number = None
+    distilled_cfg_scale: Number = None
+    sampler_name: Name = None
+    sampler_index: Name = None
+    scheduler: Name = None
     seed: int | None = Field(-1, ge=-1, lt=2**63)
     batch_size: int | None = Field(1, ge=1)
     n_iter: int | None = Field(1, ge=1)

@@ -3,15 +3,19 @@
 import asyncio
 import contextlib
 from dataclasses import dataclass
+from typing import Annotated
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import Field
 from starlette.exceptions import HTTPException
 from worker import Busy, Down, Picture, Refused, Worker
 
 USERS_FAULT = (2, 3)  # exit codes of xdit-gen: usage, profile
 GONE = 499  # nobody reads it
+Name = Annotated[str | None, Field(max_length=100)]
+Number = Annotated[float | None, Field(allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -46,15 +50,18 @@ class Front:
         return job.result()
 
     def check(self, settings: dict) -> None:
-        for name in ("prompt", "negative_prompt"):
+        for name, text in settings.items():
             try:
-                (settings.get(name) or "").encode()
+                isinstance(text, str) and text.encode()
             except UnicodeEncodeError:
                 raise HTTPException(400, f"{name}: not Unicode text") from None
         limits = self.limits
         if settings["count"] > limits.pictures:
             raise HTTPException(400, f"at most {limits.pictures} pictures a request")
-        if (settings.get("width") or 1) * (settings.get("height") or 1) > limits.pixels:
+        width, height = settings["width"], settings["height"]
+        if (width is None) != (height is None):
+            raise HTTPException(400, "width and height: both or neither")
+        if width and width * height > limits.pixels:
             raise HTTPException(400, f"at most {limits.pixels} pixels a picture")
         if (settings.get("steps") or 1) > limits.steps:
             raise HTTPException(400, f"at most {limits.steps} steps")

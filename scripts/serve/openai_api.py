@@ -7,7 +7,7 @@ from collections import OrderedDict
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
-from front import Front
+from front import Front, Name, Number
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from worker import Down
@@ -28,9 +28,9 @@ class Generation(BaseModel):
     negative_prompt: str | None = Field(None, max_length=32_000)
     seed: int | None = Field(None, ge=0, lt=2**63)
     steps: int | None = Field(None, ge=1)
-    guidance: float | None = None
-    cfg_scale: float | None = None
-    scheduler: str | None = None
+    guidance: Number = None
+    cfg_scale: Number = None
+    scheduler: Name = None
 
 
 def settings_of(asked: Generation) -> dict:

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -67,7 +68,7 @@ class Server(uvicorn.Server):
         self.worker = worker
 
     def handle_exit(self, sig, frame) -> None:  # noqa: ANN001 (as uvicorn has it)
-        self.worker.stop()
+        asyncio.get_running_loop().call_soon_threadsafe(self.worker.stop)
         super().handle_exit(sig, frame)
 
 
@@ -99,9 +100,9 @@ def application(api: front.Front, metrics: Metrics) -> FastAPI:
 
 def model_name(flags: list[str]) -> str:
     """What clients call the model: the last part of -m's value."""
-    for flag, value in zip(flags, flags[1:]):
-        if flag in ("-m", "--model"):
-            return Path(value).name.removesuffix(".safetensors")
+    for word, following in zip(flags, [*flags[1:], ""]):
+        if found := re.fullmatch(r"(?:-m|--model$|--model=)(.*)", word):
+            return Path(found[1] or following).name.removesuffix(".safetensors")
     return "xdit-gen"
 
 

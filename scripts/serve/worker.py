@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import shutil
+import signal
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from metrics import Metrics
 
 LONGEST_LINE = 1 << 24
 LONGEST_PAUSE_S = 60
+EXIT_S = 5  # from the end of its stdout to a worker's exit
 log = logging.getLogger("uvicorn.error")
 
 
@@ -69,35 +71,31 @@ class Worker:
         self._ids = itertools.count(1)
         self._mean_s = 0.0  # of a job
         self._process: asyncio.subprocess.Process | None = None
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     async def keep(self) -> None:
         """Keeps a worker until stop(); what dies is started again, after 1 s, 2 s, 4 s, ... of pause."""
         pause_s = 1
-        while not self._stopping:
-            await self._start()
-            listening = asyncio.create_task(self._listen())
-            with contextlib.suppress(Down):
-                await self._warm()
-            if self.state == "ready":
-                pause_s = 1
-            await listening
-            code = await self._process.wait()
-            if not self._stopping:
-                log.error("worker: %s (exit %d); started again in %d s", self.fault, code, pause_s)
-                await asyncio.sleep(pause_s)
+        while not self._stopping.is_set():
+            try:
+                if await self._live():
+                    pause_s = 1
+            except OSError as error:
+                self._set("dead", str(error))
+            if not self._stopping.is_set():
+                log.error("worker: %s; started again in %d s", self.fault, pause_s)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     def stop(self) -> None:
         """The picture in hand is finished, requests that wait are turned away."""
-        if not self._stopping and self._process and self._process.returncode is None:
-            self._process.terminate()
-        self._stopping = True
+        if not self._stopping.is_set():
+            self._stopping.set()
+            self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        self._stopping = True
-        if self._process and self._process.returncode is None:
-            self._process.kill()
+        self._signal(signal.SIGKILL)
 
     async def make(self, settings: dict) -> tuple[list[Picture], bool]:
         """Pictures for a line of a batch, and whether they are all. Cancelled, it gives its turn back at once."""
@@ -122,8 +120,10 @@ class Worker:
             self._say({"cancel": self.job.id})
 
     def _check(self) -> None:
-        if self._stopping or self.state == "dead":
-            raise Down("shutting down" if self._stopping else "the worker is dead: /health tells why")
+        if self._stopping.is_set():
+            raise Down("shutting down")
+        if self.state == "dead":
+            raise Down("the worker is dead: /health tells why")
 
     def _wait(self, more: int) -> None:
         self._waiting += more
@@ -132,6 +132,22 @@ class Worker:
     def _set(self, state: str, fault: str = "") -> None:
         self.state, self.fault = state, fault
         self._metrics.ready.set(state == "ready")
+
+    def _signal(self, number: int) -> None:
+        if self._process and self._process.returncode is None:
+            self._process.send_signal(number)
+
+    async def _live(self) -> bool:
+        """A process from its start to its exit; whether it was ready."""
+        async with self._turn:
+            await self._start()
+            listening = asyncio.create_task(self._listen())
+            with contextlib.suppress(Down):
+                await self._warm()
+        ready = self.state == "ready"
+        await listening
+        await self._process.wait()
+        return ready
 
     async def _start(self) -> None:
         # A session of its own: Ctrl-C reaches the front alone, which ends the worker in good order.
@@ -144,33 +160,56 @@ class Worker:
         )
         self._metrics.starts.inc()
         self._set("loading")
+        if self._stopping.is_set():
+            self._signal(signal.SIGTERM)
 
     async def _warm(self) -> None:
-        async with self._turn:
-            try:
-                await self._work(self._warm_up)
-            except Refused as refused:
-                self.fault = f"{refused.where}: {refused}"
-                self._process.terminate()
-                return
-        self._set("ready")
+        try:
+            await self._work(self._warm_up)
+            if self.state == "loading":
+                self._set("ready")
+        except (Refused, OSError) as why:
+            self.fault = f"{why.where}: {why}" if isinstance(why, Refused) else str(why)
+            self._signal(signal.SIGTERM)
 
     async def _listen(self) -> None:
-        """Until the worker's stdout ends. Each event is of the job in hand, for it gets one at a time."""
-        while line := await self._process.stdout.readline():
-            event = json.loads(line)
-            if event["event"] == "warning":
-                log.warning("worker: %s", event["text"])
-            elif self.job and event["event"] == "progress":
-                self.job.progress = event
-            elif self.job and not self.job.ended.done():
-                self.job.ended.set_result(event)
-        self._set("dead", self.fault or "the worker died")
-        if self.job and not self.job.ended.done():
-            self.job.ended.set_exception(Down("shutting down" if self._stopping else "the worker died"))
+        """Until the worker's stdout ends, and the worker with it."""
+        try:
+            while line := await self._line():
+                try:
+                    self._hear(json.loads(line))
+                except (ValueError, LookupError, TypeError, RecursionError):
+                    log.warning("worker: not an event: %.200r", line)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._process.wait(), EXIT_S)
+        finally:
+            self._set("dead", self.fault or "the worker died")
+            if self.job and not self.job.ended.done():
+                self.job.ended.set_exception(Down("shutting down" if self._stopping.is_set() else "the worker died"))
+            self.kill()
+
+    async def _line(self) -> bytes:
+        """The next that is not too long; none at the end."""
+        while True:
+            try:
+                return await self._process.stdout.readline()
+            except ValueError as error:
+                log.warning("worker: %s", error)
+
+    def _hear(self, event: dict) -> None:
+        kind, job = event["event"], self.job
+        if kind == "warning":
+            log.warning("worker: %s", event["text"])
+        elif not job or event["id"] != job.id:  # of a job that was given up
+            return
+        elif kind == "progress":
+            job.progress = event
+        elif not job.ended.done():
+            job.ended.set_result(event)
 
     def _say(self, line: dict) -> None:
-        self._process.stdin.write(json.dumps(line).encode() + b"\n")
+        # What is no JSON, or longer than 2 MiB, would be answered without the job's id.
+        self._process.stdin.write(json.dumps(line, allow_nan=False).encode() + b"\n")
 
     async def _work(self, settings: dict) -> tuple[list[Picture], bool]:
         self._check()
@@ -183,7 +222,7 @@ class Worker:
             except asyncio.CancelledError:
                 self.interrupt()
                 with contextlib.suppress(Down):
-                    self._metrics.ended(await job.ended)
+                    self._metrics.ended(await asyncio.shield(job.ended))
                 raise
             self._metrics.ended(event)
             if event["event"] == "failed":
