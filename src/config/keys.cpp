@@ -125,9 +125,10 @@ constexpr std::array kKeys{
                                                      "what the refiner is told of the picture"),
     row<&R::sampling, &R::Sampling::negative_aesthetic_score>(
         "sampling.negative_aesthetic_score", "", kNumber, "0..10", "and beside the negative prompt"),
-    row<&R::parallel, &R::Parallel::gpus>("parallel.gpus", "--gpus", kDevices,
-                                          "all, a count, or a list with a comma (0,1 or 1,), also of UUIDs (GPU-...)",
-                                          "all, a count, or a list with a comma: 0,1 or UUIDs"),
+    row<&R::parallel, &R::Parallel::gpus>(
+        "parallel.gpus", "--gpus", kDevices,
+        "all, a count, or a list with a comma (0,1 or 1,), also of UUIDs (GPU-...)",
+        "all, a count, or a list with a comma: 0,1 or UUIDs"),
     row<&R::parallel, &R::Parallel::data>("parallel.data", "--data", kAutoInteger, kDegrees,
                                           "degree over pictures"),
     row<&R::parallel, &R::Parallel::cfg>("parallel.cfg", "--cfg-parallel", kAutoInteger, "1..2",
