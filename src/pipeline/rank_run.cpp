@@ -158,7 +158,7 @@ void RankRun::warm_up(const EncoderWeights& encoders, const Networks& networks) 
         at::zeros({job_.model.shape.latent_channels, latents_of(job_.spec.image.height),
                    latents_of(job_.spec.image.width)},
                   options());
-    const at::Tensor packed = mine(denoiser->pack(latents));
+    at::Tensor packed = mine(denoiser->pack(latents));
     static_cast<void>(spread_.all_tokens(spread_.loop().run(
         *denoiser, *sampler_, spread_.guide(), guidance(prepared, blank, guided_ ? &blank : nullptr),
         {.latents = packed,
