@@ -116,7 +116,7 @@ GenerateOptions read_generate_options(const Parser& flags, std::istream& input) 
 }
 
 std::string format_of(const Parser& flags, const std::string& known, const GenerateOptions& options) {
-  const std::string format = flags.last("--format");
+  std::string format = flags.last("--format");
   if (format.empty()) return options.json ? "json" : "md";
   const std::vector<std::string> all = config::split(known, '|');
   if (std::find(all.begin(), all.end(), format) == all.end())

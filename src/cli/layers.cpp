@@ -21,7 +21,8 @@ std::string scheduler_of(const nlohmann::json& config) {
     const auto found = config.find(key);
     return found != config.end() && found->is_string() ? found->get<std::string>() : "";
   };
-  const std::string type = text("_class_name"), algorithm = text("algorithm_type");
+  std::string type = text("_class_name");
+  const std::string algorithm = text("algorithm_type");
   const std::optional<config::SpelledSampler> sampler = config::find_sampler(type);
   if (!sampler) return type;
   if (sampler->name != "dpm++-2m" || algorithm.empty() || algorithm == "dpmsolver++")
