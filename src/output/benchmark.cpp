@@ -4,10 +4,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
+
+#include "output/stretches.h"
 
 namespace xdit::output {
 namespace {
@@ -26,25 +27,16 @@ double at_quantile(const std::vector<double>& sorted, double quantile) {
   return sorted[below] + (place - std::floor(place)) * (above - sorted[below]);
 }
 
-// Of the readings while steps ran.
 std::optional<Timed::Gpus> gpus_of(const Report& report) {
-  double begin = std::numeric_limits<double>::max();
-  double end = 0;
-  for (const Phase& phase : report.phases)
-    if (phase.name == "step") {
-      begin = std::min(begin, phase.start_s);
-      end = std::max(end, phase.end_s);
-    }
+  const std::vector<Reading> readings = readings_in_steps(report);
+  if (readings.empty()) return std::nullopt;
   Timed::Gpus sum;
-  double count = 0;
-  for (const Reading& reading : report.readings) {
-    if (reading.at_s < begin || reading.at_s > end) continue;
-    count += 1;
+  for (const Reading& reading : readings) {
     sum.clock_mhz += reading.clock_mhz;
     sum.power_w += reading.power_w;
     sum.slowed += reading.slowed.empty() ? 0 : 1;
   }
-  if (count == 0) return std::nullopt;
+  const auto count = static_cast<double>(readings.size());
   return Timed::Gpus{sum.clock_mhz / count, sum.power_w / count, sum.slowed / count};
 }
 

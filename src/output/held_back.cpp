@@ -108,25 +108,17 @@ class Findings {
   }
 
   void throttled() {
-    double begin = report_.wall_s;
-    double end = 0;
-    for (const Phase& phase : report_.phases)
-      if (phase.name == "step") {
-        begin = std::min(begin, phase.start_s);
-        end = std::max(end, phase.end_s);
-      }
+    const auto [begin, end] = span_of_steps(report_);
+    const std::vector<Reading> readings = readings_in_steps(report_);
     std::map<std::string, double> causes;
-    double count = 0;
     double slowed = 0;
-    for (const Reading& reading : report_.readings) {
-      if (reading.at_s < begin || reading.at_s > end) continue;
-      count += 1;
+    for (const Reading& reading : readings) {
       slowed += reading.slowed.empty() ? 0 : 1;
       causes[reading.slowed] += 1;
     }
     if (slowed == 0) return;
     const bool heat = causes["power"] < slowed / 2;
-    add("throttling", (end - begin) * slowed / count, end - begin,
+    add("throttling", (end - begin) * slowed / static_cast<double>(readings.size()), end - begin,
         heat ? "cooling: the GPU holds its clock down by heat"
              : "a higher power limit (nvidia-smi -pl), or fewer joules a picture: the GPU is at its limit");
   }

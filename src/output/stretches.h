@@ -3,6 +3,8 @@
 #include <utility>
 #include <vector>
 
+#include "output/report.h"
+
 namespace xdit::output {
 
 using Stretch = std::pair<double, double>;  ///< seconds from and to
@@ -17,6 +19,24 @@ using Stretch = std::pair<double, double>;  ///< seconds from and to
     end = std::max(end, to);
   }
   return sum;
+}
+
+/// From the first step's begin to the last one's end; empty, the end before the begin, without steps.
+[[nodiscard]] inline Stretch span_of_steps(const Report& report) {
+  Stretch span{report.wall_s, 0};
+  for (const Phase& phase : report.phases)
+    if (phase.name == "step")
+      span = {std::min(span.first, phase.start_s), std::max(span.second, phase.end_s)};
+  return span;
+}
+
+/// Of GPUs while steps ran.
+[[nodiscard]] inline std::vector<Reading> readings_in_steps(const Report& report) {
+  const auto [begin, end] = span_of_steps(report);
+  std::vector<Reading> readings;
+  for (const Reading& reading : report.readings)
+    if (reading.at_s >= begin && reading.at_s <= end) readings.push_back(reading);
+  return readings;
 }
 
 }  // namespace xdit::output

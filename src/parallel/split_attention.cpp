@@ -14,9 +14,9 @@ SplitAttention::SplitAttention(comm::Group& group, const TokenSplit& split, std:
     : heads_(group, split, heads, head_dim, options),
       all_tokens_(split.all_tokens()),
       kept_(kept),
+      others_(group.everyone()),
       beside_(options.device(), /*urgent=*/true) {
-  for (int peer = 0; peer < group.size(); ++peer)
-    if (peer != group.rank()) others_.push_back(peer);
+  std::erase(others_, group.rank());
   const std::int64_t rows = 2 * all_tokens_ + (heads_.swaps() ? heads_.queries() : 0);
   const std::int64_t buffers = std::max<std::int64_t>(1, kept.layers.count * kept.branches);
   for (std::int64_t i = 0; i < buffers; ++i) {

@@ -50,12 +50,11 @@ class UnetDenoiser final : public Denoiser {
     const std::int64_t rows = input.size(0) / prepared.columns;
     const at::Tensor predictions =
         unet_.forward(unpack(input, rows, prepared.columns), prepared.conditioning, spatial_);
-    if (predictions.size(0) == 1) return pack(predictions[0]);
-    return predictions.flatten(2).transpose(1, 2).contiguous();
+    return pack(predictions.size(0) == 1 ? predictions[0] : predictions);
   }
 
   at::Tensor pack(const at::Tensor& latents) const override {
-    return latents.flatten(1).transpose(0, 1).contiguous();
+    return latents.flatten(-2).transpose(-1, -2).contiguous();  // of several pictures, too
   }
 
   at::Tensor unpack(const at::Tensor& packed, std::int64_t rows, std::int64_t columns) const override {
