@@ -1,5 +1,6 @@
 #pragma once
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
 #include <string_view>
@@ -17,5 +18,9 @@ using Json = nlohmann::json;
 /// Reads and parses a file of at most `limit` bytes.
 [[nodiscard]] Json read_json(const std::filesystem::path& path, ExitCode code,
                              std::size_t limit = 64U << 20U);
+
+/// The integer in `json`, within std::int64_t; throws Json::exception for any other value, a number with a
+/// fraction or an exponent among them (which Json::get would convert, whatever its size).
+[[nodiscard]] std::int64_t integer_of(const Json& json);
 
 }  // namespace xdit

@@ -106,9 +106,11 @@ struct FieldReader {
     to = value.get<std::string>();
   }
   void read(const std::string& name, const Json& value, std::int64_t& to) const {
-    if (!value.is_number_integer() || (value.is_number_unsigned() && value.get<std::uint64_t>() > INT64_MAX))
+    try {
+      to = integer_of(value);
+    } catch (const Json::exception&) {
       refuse(name, "an integer");
-    to = value.get<std::int64_t>();
+    }
   }
   void read(const std::string& name, const Json& value, std::uint64_t& to) const {
     if (!value.is_number_unsigned()) refuse(name, "an integer of at least 0");

@@ -64,7 +64,7 @@ std::map<std::int64_t, std::vector<Stretch>> stretches_of(const Json& phases,
   std::map<std::int64_t, std::vector<Stretch>> by_rank;
   for (const Json& phase : phases)
     if (std::find(names.begin(), names.end(), phase.at("name").get<std::string>()) != names.end())
-      by_rank[phase.at("rank").get<std::int64_t>()].emplace_back(phase.at("start_s").get<double>(),
+      by_rank[integer_of(phase.at("rank"))].emplace_back(phase.at("start_s").get<double>(),
                                                                  phase.at("end_s").get<double>());
   return by_rank;
 }
@@ -84,9 +84,9 @@ double slowest_step(const Json& phases) {
 }
 
 std::uint64_t most(const Json& ranks, const char* name) {
-  std::uint64_t bytes = 0;
-  for (const Json& rank : ranks) bytes = std::max(bytes, rank.at(name).get<std::uint64_t>());
-  return bytes;
+  std::int64_t bytes = 0;
+  for (const Json& rank : ranks) bytes = std::max(bytes, integer_of(rank.at(name)));
+  return static_cast<std::uint64_t>(bytes);
 }
 
 }  // namespace

@@ -20,7 +20,6 @@ NLOHMANN_JSON_SERIALIZE_ENUM(Link, {{Link::kNone, "none"},
                                     {Link::kFar, "sockets"},
                                     {Link::kNear, "socket"},
                                     {Link::kNvlink, "nvlink"}})
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Gpu, name, uuid, memory)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Rates, product, attention, convolution, float32, memory, peer, host, read)
 
 namespace {
@@ -78,7 +77,7 @@ std::optional<Machine> named_machine(std::string_view text) {
 void check(const Machine& machine, const std::string& where) {
   const std::size_t gpus = machine.gpus.size();
   const auto wide = [&](const std::vector<Link>& row) { return row.size() == gpus; };
-  const auto has_memory = [](const Gpu& gpu) { return gpu.memory > 0; };
+  const auto has_memory = [](const Gpu& gpu) { return gpu.memory > 0 && gpu.memory <= INT64_MAX; };
   if (gpus > kMostGpus || !std::all_of(machine.gpus.begin(), machine.gpus.end(), has_memory) ||
       (!machine.links.empty() && machine.links.size() != gpus) ||
       !std::all_of(machine.links.begin(), machine.links.end(), wide) || machine.cores < 1)
@@ -108,6 +107,16 @@ std::vector<std::vector<std::int64_t>> islands(const Machine& machine, std::vect
 
 }  // namespace
 
+void to_json(nlohmann::json& json, const Gpu& gpu) {
+  json = {{"name", gpu.name}, {"uuid", gpu.uuid}, {"memory", gpu.memory}};
+}
+
+void from_json(const nlohmann::json& json, Gpu& gpu) {
+  json.at("name").get_to(gpu.name);
+  json.at("uuid").get_to(gpu.uuid);
+  gpu.memory = static_cast<std::uint64_t>(integer_of(json.at("memory")));
+}
+
 void to_json(nlohmann::json& json, const Machine& machine) {
   json = {{"gpus", machine.gpus},
           {"peer_access", machine.peer_access},
@@ -120,8 +129,8 @@ void to_json(nlohmann::json& json, const Machine& machine) {
 void from_json(const nlohmann::json& json, Machine& machine) {
   json.at("gpus").get_to(machine.gpus);
   json.at("peer_access").get_to(machine.peer_access);
-  json.at("host_memory").get_to(machine.host_memory);
-  json.at("cores").get_to(machine.cores);
+  machine.host_memory = static_cast<std::uint64_t>(integer_of(json.at("host_memory")));
+  machine.cores = integer_of(json.at("cores"));
   json.at("links").get_to(machine.links);
   json.at("measured").get_to(machine.measured);
 }

@@ -38,6 +38,8 @@ struct Machine {
   Rates measured{};                        ///< on this machine
 };
 
+void to_json(nlohmann::json& json, const Gpu& gpu);
+void from_json(const nlohmann::json& json, Gpu& gpu);
 void to_json(nlohmann::json& json, const Machine& machine);
 void from_json(const nlohmann::json& json, Machine& machine);
 

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/json.h"
 
 namespace xdit::schedulers {
 namespace {
@@ -44,7 +45,11 @@ class DiffusionReader {
   // A null is an absent setting.
   template <class T>
   void read(const char* key, T& to) const {
-    if (has(key)) to = config_.at(key).get<T>();
+    if (!has(key)) return;
+    if constexpr (std::is_same_v<T, std::int64_t>)
+      to = integer_of(config_.at(key));
+    else
+      to = config_.at(key).get<T>();
   }
   template <class T, std::size_t N>
   void read(const char* key, const Names<T, N>& names, T& to) const {

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/json.h"
 
 namespace xdit::schedulers {
 namespace {
@@ -38,6 +39,10 @@ void end_schedule(FlowMatchSchedule& schedule, const FlowMatchConfig& config) {
   schedule.sigmas.push_back(0);
 }
 
+void read_integer(const nlohmann::json& config, const char* key, std::int64_t& to) {
+  if (config.contains(key)) to = integer_of(config.at(key));
+}
+
 }  // namespace
 
 FlowMatchConfig read_flow_match_config(const nlohmann::json& config, const std::string& where) {
@@ -45,11 +50,11 @@ FlowMatchConfig read_flow_match_config(const nlohmann::json& config, const std::
   try {
     flow.shift = config.value("shift", flow.shift);
     flow.dynamic_shift = config.value("use_dynamic_shifting", flow.dynamic_shift);
-    flow.base_tokens = config.value("base_image_seq_len", flow.base_tokens);
-    flow.max_tokens = config.value("max_image_seq_len", flow.max_tokens);
+    read_integer(config, "base_image_seq_len", flow.base_tokens);
+    read_integer(config, "max_image_seq_len", flow.max_tokens);
     flow.base_shift = config.value("base_shift", flow.base_shift);
     flow.max_shift = config.value("max_shift", flow.max_shift);
-    flow.training_steps = config.value("num_train_timesteps", flow.training_steps);
+    read_integer(config, "num_train_timesteps", flow.training_steps);
     for (const char* key : kUnsupportedSwitches)
       if (is_on(config, key))
         throw Error(ExitCode::kModel, fmt::format("{}: expected false, found true", key), where);

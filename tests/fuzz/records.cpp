@@ -1,7 +1,8 @@
 // What files of ours hold when they come back: a picture's record (also replayed), a run's report, a
-// manifest.
+// manifest, a machine.
 #include "output/manifest.h"
 #include "output/report.h"
+#include "parallel/plan_machine.h"
 #include "tests/fuzz/fuzz.h"
 
 using namespace xdit;  // NOLINT: a program of one function
@@ -19,6 +20,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   });
   file.set(text);
   fuzz::attempt([] { static_cast<void>(output::read_measured(file.path(), ExitCode::kUsage)); });
+  fuzz::attempt([] { static_cast<void>(parallel::read_machine(file.path())); });
   fuzz::attempt([] { const output::Manifest manifest(file.path(), {.seed = 1, .date = "d"}, true, false); });
   return 0;
 }
