@@ -20,6 +20,11 @@ cudaError_t layer_norm(Type type, const void* x, std::int64_t x_stride, const vo
 cudaError_t gated_gelu(Type type, const void* x, std::int64_t x_stride, void* y, std::int64_t rows,
                        std::int64_t width, cudaStream_t stream);
 
+/// values * scales = x in e4m3: x [rows, width] at x_stride, values [rows, width] packed, a byte each, scales
+/// [rows]. A row's scale takes its largest magnitude to 448.
+cudaError_t quantise_rows(Type type, const void* x, std::int64_t x_stride, void* values, float* scales,
+                          std::int64_t rows, std::int64_t width, cudaStream_t stream);
+
 /// x += gate y, saturating in float16: x [rows, width] at x_stride, y [rows, width] at y_stride, gate
 /// [width].
 cudaError_t add_gated(Type type, void* x, std::int64_t x_stride, const void* gate, const void* y,

@@ -40,12 +40,6 @@ __global__ void __launch_bounds__(1024)
   }
 }
 
-// Threads for a row of `width` in vectors of `n`: enough, in whole warps.
-int threads_for(std::int64_t width, int n) {
-  const std::int64_t vectors = (width + n - 1) / n;
-  return static_cast<int>(vectors >= 512 ? 512 : (vectors + 31) / 32 * 32);
-}
-
 }  // namespace
 
 cudaError_t layer_norm(Type type, const void* x, std::int64_t x_stride, const void* shift, const void* scale,

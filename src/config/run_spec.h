@@ -11,6 +11,7 @@
 namespace xdit::config {
 
 enum class LoadFormat : std::uint8_t { kAuto, kDummy };
+enum class Quantize : std::uint8_t { kNone, kFp8 };
 enum class Allow : std::uint8_t { kExact, kRounding, kApproximate };
 enum class Patch : std::uint8_t { kExact, kDisplaced };
 enum class Device : std::uint8_t { kCuda, kCpu };
@@ -26,6 +27,7 @@ struct RunSpec {
     std::string refiner;     ///< as path: what finishes SDXL's pictures; empty: the model itself
     DType dtype = DType::kBF16;
     LoadFormat load_format = LoadFormat::kAuto;
+    Quantize quantize = Quantize::kNone;  ///< the linears of the denoiser's blocks
     friend bool operator==(const Model&, const Model&) = default;
   };
   struct Image {
@@ -35,12 +37,9 @@ struct RunSpec {
   };
   struct Sampling {
     std::string scheduler = "flow-match-euler";
-    std::string sigmas = "default";
-    std::string timestep_spacing = "auto";
-    std::string prediction = "auto";
+    std::string sigmas = "default", timestep_spacing = "auto", prediction = "auto";
     std::int64_t steps = 28;
-    double guidance = 3.5;
-    double cfg_scale = 1.0;
+    double guidance = 3.5, cfg_scale = 1.0;
     std::optional<double> guidance_rescale{};  ///< 0..1 (Lin et al. 2023, section 3.4); unset: 0
     std::optional<double> shift;               ///< fixed time shift; unset: the model's
     std::vector<std::uint64_t> seeds{};        ///< at least one; a drawn seed (-1) is already a number here

@@ -104,9 +104,9 @@ Task task_of(const json& message) {
 std::string weights_text(const config::RunSpec& spec, const Models& models, const std::string& model_hash) {
   const std::string refiner =
       models.refiner != nullptr ? weights::model_stamp(models.refiner->files) : std::string();
-  return fmt::format("{}{}{} {} {} {}", weights::model_stamp(models.model.files), refiner, model_hash,
-                     flag_name(spec.model.dtype), static_cast<int>(spec.model.load_format),
-                     static_cast<int>(spec.runtime.device));
+  return fmt::format("{}{}{} {} {} {} {}", weights::model_stamp(models.model.files), refiner, model_hash,
+                     flag_name(spec.model.dtype), static_cast<int>(spec.model.quantize),
+                     static_cast<int>(spec.model.load_format), static_cast<int>(spec.runtime.device));
 }
 
 std::map<std::int64_t, std::filesystem::path> preview_paths(

@@ -55,6 +55,14 @@ at::Tensor gated_gelu(const at::Tensor& x) {
   return y;
 }
 
+void quantise_rows(const at::Tensor& x, const Rows& rows) {
+  XDIT_ASSERT(x.dim() == 2 && x.stride(1) == 1 && rows.values.sizes() == x.sizes());
+  XDIT_ASSERT(rows.values.is_contiguous() && rows.scales.is_contiguous());
+  C10_CUDA_CHECK(cuda::quantise_rows(type_of(x), x.const_data_ptr(), x.stride(0),
+                                     rows.values.mutable_data_ptr(), rows.scales.mutable_data_ptr<float>(),
+                                     x.size(0), x.size(1), stream_of(x)));
+}
+
 void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y) {
   XDIT_ASSERT(x.dim() == 2 && x.stride(1) == 1 && y.sizes() == x.sizes() && y.stride(1) == 1);
   XDIT_ASSERT(gate.is_contiguous() && gate.scalar_type() == x.scalar_type() &&

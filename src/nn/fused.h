@@ -3,6 +3,7 @@
 
 #include "nn/attention.h"
 #include "nn/group_norm.h"
+#include "nn/quantise.h"
 
 /// The CUDA kernels of nn/ops.h and nn/group_norm.h and the products of nn/linear.h. A build without CUDA has
 /// fused_without_cuda.cpp in place of fused.cpp and gemm.cpp.
@@ -15,12 +16,14 @@ namespace xdit::nn::fused {
 void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y);
 void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,
                      const at::Tensor& q, const at::Tensor& k, double eps);
-/// gelu_tanh or nothing of x W^T + b, x [..., in], in `result`: the dtype of x, or float32 without bias and
-/// gelu. A row's bits do not depend on the other rows.
-[[nodiscard]] at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                                bool gelu_tanh, at::ScalarType result);
-/// The same, bit for bit, of x [T, in] into `out` [T, out], whose rows may be strided.
-void linear_into(const at::Tensor& out, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+void quantise_rows(const at::Tensor& x, const Rows& rows);
+/// gelu_tanh or nothing of x W^T + b, x [T, in], W [out, in], both quantised or neither, in `result`: the
+/// dtype of x (bf16 where it is quantised), or float32 without bias and gelu. A row's bits do not depend on
+/// the other rows.
+[[nodiscard]] at::Tensor linear(const Rows& x, const Rows& weight, const at::Tensor& bias, bool gelu_tanh,
+                                at::ScalarType result);
+/// The same, bit for bit, into `out` [T, out], whose rows may be strided.
+void linear_into(const at::Tensor& out, const Rows& x, const Rows& weight, const at::Tensor& bias,
                  bool gelu_tanh);
 
 /// Of channels-last pictures.

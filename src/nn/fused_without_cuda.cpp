@@ -38,15 +38,21 @@ void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& la
   reference::normalise(x, whole, layer, silu, out);
 }
 
-at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, bool gelu_tanh,
+void quantise_rows(const at::Tensor& x, const Rows& rows) {
+  reference::quantise_rows(x, rows);
+}
+
+at::Tensor linear(const Rows& x, const Rows& weight, const at::Tensor& bias, bool gelu_tanh,
                   at::ScalarType result) {
-  const at::Tensor y = at::linear(x.to(result), weight.to(result), bias);
+  at::Tensor y = at::linear(x.values.to(at::kFloat), weight.values.to(at::kFloat));
+  if (x.quantised()) y = y * x.scales.unsqueeze(1) * weight.scales;
+  y = (bias.defined() ? y + bias : y).to(result);
   return gelu_tanh ? activate(y, Activation::kGeluTanh) : y;
 }
 
-void linear_into(const at::Tensor& out, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+void linear_into(const at::Tensor& out, const Rows& x, const Rows& weight, const at::Tensor& bias,
                  bool gelu_tanh) {
-  out.copy_(linear(x, weight, bias, gelu_tanh, x.scalar_type()));
+  out.copy_(linear(x, weight, bias, gelu_tanh, out.scalar_type()));
 }
 
 }  // namespace xdit::nn::fused

@@ -63,15 +63,30 @@ bool splits_nothing(const cublasLtMatmulAlgo_t& algorithm) {
              CUBLASLT_REDUCTION_SCHEME_NONE;
 }
 
+Rows aligned(const Rows& matrix, std::int64_t rows) {
+  if (!matrix.quantised()) return {aligned(matrix.values, rows)};
+  return {aligned(matrix.values, rows),
+          rows == 0 ? matrix.scales : at::constant_pad_nd(matrix.scales, {0, rows})};
+}
+
 // y = act(x W^T + b) of aligned matrices x [M, K], W [N, K], b [1, N]; y's rows may be strided. cuBLAS, whose
 // matrices are column-major, sees y^T = (W^T)^T x^T.
 class Product {
  public:
-  Product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, bool gelu_tanh,
-          const at::Tensor& y)
-      : x_(x), weight_(weight), y_(y), type_(at::cuda::ScalarTypeToCudaDataType(x.scalar_type())) {
+  Product(const Rows& x, const Rows& weight, const at::Tensor& bias, bool gelu_tanh, const at::Tensor& y)
+      : x_(x.values),
+        weight_(weight.values),
+        y_(y),
+        type_(at::cuda::ScalarTypeToCudaDataType(x.values.scalar_type())) {
     TORCH_CUDABLAS_CHECK(cublasLtMatmulDescInit(&operation_, CUBLAS_COMPUTE_32F, CUDA_R_32F));
     set(CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
+    if (x.quantised()) {
+      set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F);
+      set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F);
+      set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, weight.scales.const_data_ptr());
+      set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, x.scales.const_data_ptr());
+      set(CUBLASLT_MATMUL_DESC_FAST_ACCUM, std::int8_t{1});
+    }
     if (bias.defined()) {
       set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
       set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias.const_data_ptr());
@@ -160,14 +175,15 @@ class Product {
   }
 
   [[nodiscard]] cublasLtMatmulAlgo_t choose() {
-    if (x_.element_size() == 2)
+    if (x_.element_size() < 4)
       for (const std::int64_t rows : {x_.size(0), kReferenceRows})
         if (const auto algorithm = best(rows, /*nvjet=*/true)) return *algorithm;
     if (const auto algorithm = best(kReferenceRows, /*nvjet=*/false)) return *algorithm;
     throw Error(ExitCode::kDevice, "cuBLASLt has no algorithm without split K for this product",
                 fmt::format("[{}, {}] x [{}, {}]^T in {}", x_.size(0), x_.size(1), weight_.size(0),
                             weight_.size(1), at::toString(x_.scalar_type())),
-                "choose another --dtype");
+                x_.element_size() == 1 ? "--quantize none: fp8 needs an Ada or Hopper GPU, or a newer one"
+                                       : "choose another --dtype");
   }
 
   static constexpr std::array kCounts{1, 32};  // the best one is nearly always it
@@ -184,30 +200,31 @@ class Product {
 
 }  // namespace
 
-at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, bool gelu_tanh,
+at::Tensor linear(const Rows& x, const Rows& weight, const at::Tensor& bias, bool gelu_tanh,
                   at::ScalarType result) {
-  XDIT_ASSERT(weight.dim() == 2 && x.size(-1) == weight.size(1) && x.scalar_type() == weight.scalar_type());
-  XDIT_ASSERT(result == x.scalar_type() || (result == at::kFloat && !bias.defined() && !gelu_tanh));
+  const at::ScalarType type = x.values.scalar_type();
+  const std::int64_t outputs = weight.values.size(0);
+  XDIT_ASSERT(x.values.dim() == 2 && x.values.size(1) == weight.values.size(1));
+  XDIT_ASSERT(type == weight.values.scalar_type() && x.quantised() == weight.quantised());
+  XDIT_ASSERT(x.quantised() || result == type || (result == at::kFloat && !bias.defined() && !gelu_tanh));
   XDIT_ASSERT(!bias.defined() || (bias.dim() == 1 && bias.scalar_type() == result));
-  const c10::cuda::CUDAGuard guard(x.device());
-  std::vector<std::int64_t> shape = x.sizes().vec();
-  shape.back() = weight.size(0);
-  const std::int64_t more = padding(weight.size(0), weight);  // outputs, dropped at the end
-  const at::Tensor rows = aligned(x.dim() == 2 ? x : x.reshape({-1, x.size(-1)}), 0);
-  at::Tensor y = at::empty({rows.size(0), weight.size(0) + more}, x.options().dtype(result));
-  if (rows.size(0) > 0) {
-    const at::Tensor outputs = aligned(weight, more);
-    const at::Tensor added = bias.defined() ? aligned(bias.unsqueeze(0).expand({1, -1}), 0) : bias;
-    Product(rows, outputs, added, gelu_tanh, y).run();
+  const c10::cuda::CUDAGuard guard(x.values.device());
+  const std::int64_t more = padding(outputs, weight.values);  // outputs, dropped at the end
+  at::Tensor y = at::empty({x.values.size(0), outputs + more}, x.values.options().dtype(result));
+  if (y.size(0) > 0) {
+    const at::Tensor padded = bias.defined() && more > 0 ? at::constant_pad_nd(bias, {0, more}) : bias;
+    const at::Tensor added = bias.defined() ? aligned(padded.unsqueeze(0), 0) : bias;
+    Product(aligned(x, 0), aligned(weight, more), added, gelu_tanh, y).run();
   }
-  return y.narrow(1, 0, weight.size(0)).contiguous().view(shape);
+  return y.narrow(1, 0, outputs).contiguous();
 }
 
-void linear_into(const at::Tensor& out, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+void linear_into(const at::Tensor& out, const Rows& x, const Rows& weight, const at::Tensor& bias,
                  bool gelu_tanh) {
-  const c10::cuda::CUDAGuard guard(x.device());
-  if (out.size(0) == 0 || x.dim() != 2 || !is_aligned(out) || !is_aligned(weight)) {
-    out.copy_(linear(x, weight, bias, gelu_tanh, x.scalar_type()));
+  const c10::cuda::CUDAGuard guard(out.device());
+  if (out.size(0) == 0 || !is_aligned(out) || !is_aligned(weight.values) ||
+      padding(out.size(1), weight.values) != 0) {
+    out.copy_(linear(x, weight, bias, gelu_tanh, out.scalar_type()));
     return;
   }
   const at::Tensor added = bias.defined() ? aligned(bias.unsqueeze(0), 0) : bias;

@@ -10,36 +10,68 @@
 namespace xdit::nn {
 namespace {
 
+// [..., K] as [M, K].
+at::Tensor as_rows(const at::Tensor& x) {
+  return x.dim() == 2 ? x : x.reshape({-1, x.size(-1)});
+}
+
+Rows rows_for(const at::Tensor& x, const Rows& weight) {
+  return weight.quantised() ? quantise_rows(as_rows(x)) : Rows{as_rows(x)};
+}
+
+// x W^T of e4m3 in float32, on the CPU.
+at::Tensor product_of_scaled(const Rows& x, const Rows& weight) {
+  const at::Tensor y = tiles::linear(x.values.to(at::kFloat), weight.values.to(at::kFloat), {});
+  return y * x.scales.unsqueeze(1) * weight.scales;
+}
+
 class LocalLinear final : public Linear {
  public:
-  LocalLinear(at::Tensor weight, at::Tensor bias) : weight_(std::move(weight)), bias_(std::move(bias)) {}
+  LocalLinear(Rows weight, at::Tensor bias) : weight_(std::move(weight)), bias_(std::move(bias)) {}
 
-  at::Tensor operator()(const at::Tensor& x) const override { return linear(x, weight_, bias_); }
-
+  at::Tensor operator()(const at::Tensor& x) const override { return compute(x, nullptr); }
   at::Tensor operator()(const at::Tensor& x, Activation activation) const override {
-    if (x.is_cuda() && activation == Activation::kGeluTanh)
-      return fused::linear(x, weight_, bias_, /*gelu_tanh=*/true, x.scalar_type());
-    if (x.is_cpu()) return tiles::linear(x, weight_, bias_, &activation);
-    return activate((*this)(x), activation);
+    return compute(x, &activation);
   }
 
   void into(const at::Tensor& y, const at::Tensor& x) const override {
     if (x.is_cuda())
-      fused::linear_into(y, x, weight_, bias_, /*gelu_tanh=*/false);
+      fused::linear_into(y, rows_for(x, weight_), weight_, bias_, /*gelu_tanh=*/false);
     else
       Linear::into(y, x);
   }
   void into(const at::Tensor& y, const at::Tensor& x, Activation activation) const override {
     if (x.is_cuda() && activation == Activation::kGeluTanh)
-      fused::linear_into(y, x, weight_, bias_, /*gelu_tanh=*/true);
+      fused::linear_into(y, rows_for(x, weight_), weight_, bias_, /*gelu_tanh=*/true);
     else
       Linear::into(y, x, activation);
   }
 
-  [[nodiscard]] std::int64_t outputs() const override { return weight_.size(0); }
+  [[nodiscard]] std::int64_t outputs() const override { return weight_.values.size(0); }
 
  private:
-  at::Tensor weight_;
+  [[nodiscard]] at::Tensor compute(const at::Tensor& x, const Activation* activation) const {
+    if (x.is_cpu())
+      return weight_.quantised() ? of_scaled(x, activation)
+                                 : tiles::linear(x, weight_.values, bias_, activation);
+    const bool gelu = activation != nullptr && *activation == Activation::kGeluTanh;
+    std::vector<std::int64_t> shape = x.sizes().vec();
+    shape.back() = outputs();
+    const at::Tensor y =
+        fused::linear(rows_for(x, weight_), weight_, bias_, gelu, x.scalar_type()).view(shape);
+    return activation == nullptr || gelu ? y : activate(y, *activation);
+  }
+  [[nodiscard]] at::Tensor of_scaled(const at::Tensor& x, const Activation* activation) const {
+    at::Tensor product = product_of_scaled(rows_for(x, weight_), weight_);
+    if (bias_.defined()) product += bias_;
+    at::Tensor y = product.to(x.scalar_type());
+    if (activation != nullptr) tiles::activate(y, *activation, y);
+    std::vector<std::int64_t> shape = x.sizes().vec();
+    shape.back() = outputs();
+    return y.view(shape);
+  }
+
+  Rows weight_;
   at::Tensor bias_;
 };
 
@@ -53,17 +85,24 @@ void Linear::into(const at::Tensor& y, const at::Tensor& x, Activation activatio
 }
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  return x.is_cpu() ? tiles::linear(x, weight, bias)
-                    : fused::linear(x, weight, bias, /*gelu_tanh=*/false, x.scalar_type());
+  return LocalLinear({weight}, bias)(x);
 }
 
-at::Tensor linear_partial(const at::Tensor& x, const at::Tensor& weight) {
-  return x.is_cpu() ? tiles::linear(x.to(at::kFloat), weight.to(at::kFloat), {})
-                    : fused::linear(x, weight, {}, /*gelu_tanh=*/false, at::kFloat);
+Rows matrix_of(const Weights& weights, const std::string& name) {
+  const at::Tensor values = weights.get(name + ".weight");
+  if (values.scalar_type() != at::kFloat8_e4m3fn) return {values};
+  return {values, weights.get(name + ".weight_scale")};
+}
+
+at::Tensor linear_partial(const at::Tensor& x, const Rows& weight) {
+  const Rows rows = rows_for(x, weight);
+  if (!x.is_cpu()) return fused::linear(rows, weight, {}, /*gelu_tanh=*/false, at::kFloat);
+  return weight.quantised() ? product_of_scaled(rows, weight)
+                            : tiles::linear(x.to(at::kFloat), weight.values.to(at::kFloat), {});
 }
 
 std::unique_ptr<Linear> LocalLinears::make(const Weights& weights, const std::string& name, bool bias) const {
-  return std::make_unique<LocalLinear>(weights.get(name + ".weight"),
+  return std::make_unique<LocalLinear>(matrix_of(weights, name),
                                        bias ? weights.get(name + ".bias") : at::Tensor());
 }
 

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "nn/activation.h"
+#include "nn/quantise.h"
 #include "nn/weights.h"
 
 namespace xdit::nn {
@@ -12,8 +13,11 @@ namespace xdit::nn {
 /// x W^T + b: [..., in] -> [..., out]; `bias` may be undefined. A row's bits do not depend on the other rows.
 [[nodiscard]] at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias = {});
 
+/// W [out, in] of the linear `name`, as it is held: quantised where `name`.weight_scale is.
+[[nodiscard]] Rows matrix_of(const Weights& weights, const std::string& name);
+
 /// x W^T in float32, for products of which others add their part before they are rounded.
-[[nodiscard]] at::Tensor linear_partial(const at::Tensor& x, const at::Tensor& weight);
+[[nodiscard]] at::Tensor linear_partial(const at::Tensor& x, const Rows& weight);
 
 /// y = act(x W^T + b): [..., in] -> [..., out].
 class Linear {

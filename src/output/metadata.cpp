@@ -24,6 +24,7 @@ void visit_fields(Record& record, Visit&& visit) {
   visit("model", "", record.model);
   visit("model_hash", "", record.model_hash);
   visit("load_format", "model.load_format", record.load_format);
+  visit("quantize", "model.quantize", record.quantize);
   visit("prompt", "prompt", record.prompt);
   visit("negative_prompt", "negative_prompt", record.negative_prompt);
   visit("width", "image.width", record.width);
@@ -70,6 +71,9 @@ std::string text_of(DType value) {
 std::string text_of(config::LoadFormat value) {
   return value == config::LoadFormat::kAuto ? "auto" : "dummy";
 }
+std::string text_of(config::Quantize value) {
+  return value == config::Quantize::kNone ? "none" : "fp8";
+}
 std::string text_of(config::Allow value) {
   if (value == config::Allow::kExact) return "exact";
   return value == config::Allow::kRounding ? "rounding" : "approximate";
@@ -78,8 +82,7 @@ std::string text_of(config::Allow value) {
 // What most pictures have is left out.
 bool is_default(const auto& value) {
   using T = std::decay_t<decltype(value)>;
-  if constexpr (std::is_same_v<T, config::LoadFormat> || std::is_same_v<T, config::Allow>)
-    return value == T{};
+  if constexpr (config::Enum<T> && !std::is_same_v<T, DType>) return value == T{};
   return false;
 }
 template <class T>
@@ -175,6 +178,7 @@ PictureRecord record_of(const config::RunSpec& spec, const config::Picture& pict
       .model = config::valid_utf8(model),
       .model_hash = std::string(model_hash.substr(0, 10)),
       .load_format = spec.model.load_format,
+      .quantize = spec.model.quantize,
       .prompt = config::valid_utf8(picture.prompt),
       .negative_prompt =
           spec.negative_prompt ? std::optional(config::valid_utf8(*spec.negative_prompt)) : std::nullopt,

@@ -21,6 +21,7 @@ struct PictureRecord {
   std::string model;       ///< its name: never a path
   std::string model_hash;  ///< first 10 hex digits
   config::LoadFormat load_format = config::LoadFormat::kAuto;
+  config::Quantize quantize = config::Quantize::kNone;
   std::string prompt;
   std::optional<std::string> negative_prompt{};  ///< unset: none, which some models tell from ""
   std::int64_t width = 0;                        ///< pixels

@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "parallel/device_destination.h"
 #include "parallel/plan_weights.h"
+#include "parallel/quantised_weights.h"
 #include "parallel/sharded_weights.h"
 
 namespace xdit::parallel {
@@ -65,6 +66,7 @@ NetworkLoader::Arriving NetworkLoader::expect(const std::string& component) {
   struct State {
     std::vector<HeldParameter> held;
     WeightMemory memory;
+    std::optional<QuantisedWeights> quantised;
   };
   const models::Network& network = network_of(model_, component);
   const auto state = std::make_shared<State>();
@@ -73,8 +75,18 @@ NetworkLoader::Arriving NetworkLoader::expect(const std::string& component) {
   const Loading loading{model_, network, state->held, dtype, options_.device(), kThreads};
   const auto read = [this, state, loading] { read_share(loading, state->memory); };
   if (network.role != models::Role::kDenoiser || spread_.sharding() == nullptr) {
-    auto weights = std::make_unique<nn::ResidentWeights>(allocate(loading, true, state->memory));
-    return {std::move(weights), read, [this, state, loading] { exchange_shares(loading, state->memory); }};
+    Tensors tensors = allocate(loading, true, state->memory);
+    state->quantised.emplace(plan_, loading, tensors);
+    const auto exchange = [this, state, loading] {
+      exchange_shares(loading, state->memory);
+      if (state->quantised->empty()) return;
+      const LoadingStream stream(loading.device);
+      state->quantised->quantise();
+      stream.synchronise();
+      state->quantised.reset();
+      state->memory = {};
+    };
+    return {std::make_unique<nn::ResidentWeights>(std::move(tensors)), read, exchange};
   }
   auto weights = std::make_unique<ShardedWeights>(*spread_.sharding(), state->held, rank_.blocks, options_);
   weights->set_outside(allocate(loading, false, state->memory));

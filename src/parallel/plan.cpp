@@ -191,6 +191,18 @@ bool is_worth_warming(const Plan& plan, const config::RunSpec& spec, const model
   return can && spec.runtime.device == config::Device::kCuda && values_of_a_launch(plan, shape) < kMost;
 }
 
+bool quantises(const config::RunSpec& spec, const models::Model& model) {
+  if (spec.model.quantize == config::Quantize::kNone) return false;
+  const std::vector<weights::Parameter>& parameters = denoiser_of(model).parameters;
+  if (std::none_of(parameters.begin(), parameters.end(), [](const auto& p) { return p.is_cut_matrix(); }))
+    throw Error(ExitCode::kUsage, "fp8 is for FLUX's blocks, and this model has none", "--quantize",
+                "--quantize none");
+  if (spec.model.dtype != DType::kBF16)
+    throw Error(ExitCode::kUsage, fmt::format("fp8 is for runs in bf16, not {}", flag_name(spec.model.dtype)),
+                "--quantize", "--dtype bf16");
+  return true;
+}
+
 }  // namespace
 
 Plan make_plan(const config::RunSpec& spec, const models::Model& model, const Machine& machine) {
@@ -232,6 +244,7 @@ Plan make_plan(const config::RunSpec& spec, const models::Model& model, const Ma
   // Tokens already fill the device; rows that are spread have buffers for one picture.
   plan.joins_branches = model.shape.by_rows && spec.sampling.cfg_scale > 1 && plan.mesh.cfg == 1 &&
                         plan.mesh.token_ranks() == 1 && !plan.displaced;
+  plan.quantised = quantises(spec, model);
   spread_weights(plan, spec, model, machine);
   plan.replays = !on_cpu && spec.runtime.cuda_graphs && can_replay(plan) && is_short(plan, model.shape);
   plan.warms_up = is_worth_warming(plan, spec, model.shape);

@@ -18,8 +18,9 @@ using comm::Range;
 
 /// What one network costs a rank.
 struct NetworkBytes {
-  std::uint64_t file = 0;    ///< bytes to read from files
-  std::uint64_t memory = 0;  ///< bytes of its weights in the run's dtype
+  std::uint64_t file = 0;         ///< bytes to read from files
+  std::uint64_t memory = 0;       ///< bytes of its weights in the run's dtype, or quantised
+  std::uint64_t unquantised = 0;  ///< bytes more until they are quantised
 };
 
 /// Ranks that hold the same bytes of a network's weights: each reads its share of them and gets the others'.
@@ -51,6 +52,7 @@ struct Plan {
   std::int64_t text_tokens = 0;
   std::int64_t image_tokens = 0;
   std::int64_t image_columns = 0;  ///< tokens of a row of the picture
+  bool quantised = false;          ///< the matrices of its blocks are in e4m3
   bool displaced = false;          ///< a UNet's rows reach other ranks one step late
   std::int64_t warmup = 0;         ///< exact steps that pipefusion and displaced rows begin with
   std::int64_t shard = 1;          ///< ranks over which every block's weights are spread

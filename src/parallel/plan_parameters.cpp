@@ -76,6 +76,7 @@ std::vector<HeldParameter> held_parameters(const models::Network& network, Range
   for (const weights::Parameter& parameter : network.parameters) {
     HeldParameter held{.name = parameter.name, .shape = parameter.shape, .rectangles = {}};
     held.block = parameter.block();
+    held.is_cut_matrix = parameter.is_cut_matrix();
     if (held.block != weights::kNoBlock && comm::overlap(blocks, {held.block, 1}).count == 0) continue;
     if (parameter.cut == Cut::kInputs && tensor > 1)
       hold_inputs(parameter, tensor, tensor_rank, held);

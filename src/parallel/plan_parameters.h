@@ -25,7 +25,8 @@ struct HeldParameter {
   std::vector<std::int64_t> shape;
   std::vector<Rectangle> rectangles;  ///< `to` counts from the part's own first element
   std::int64_t block = weights::kNoBlock;
-  std::int64_t offset = 0;  ///< in the network's memory, in elements
+  bool is_cut_matrix = false;  ///< as the parameter
+  std::int64_t offset = 0;     ///< in the network's memory, in elements
   [[nodiscard]] std::int64_t elements() const;
 };
 

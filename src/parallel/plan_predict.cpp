@@ -18,6 +18,7 @@ constexpr double kConvolutionPlan = 5e-3;  // cuDNN's for one shape, and the one
 constexpr double kCapture = 0.03;          // of a forward as a CUDA graph
 constexpr double kLaunch = 2e-6;           // between two kernels
 constexpr double kExchange = 1.5e-5;       // signals and their kernels
+constexpr double kEightBits = 1.8;         // products in e4m3, that is how much faster than in bf16
 constexpr double kReaders = 2;             // ranks that together read as fast as the host can
 constexpr double kWriteMegapixel = 0.1;
 
@@ -37,7 +38,11 @@ struct Predictor {
     return operations + (work.elements + work.weights) * size / rates.memory + work.launches * kLaunch;
   }
   // Branches are one batch: twice the work of as many launches.
-  [[nodiscard]] double forward(const Work& work) const {
+  [[nodiscard]] double forward(Work work) const {
+    if (plan.quantised) {
+      work.product /= kEightBits;
+      work.filling /= kEightBits;
+    }
     if (branches() == 1) return seconds(work, spec.model.dtype);
     Work both = branches() * work;
     if (plan.joins_branches) {

@@ -97,6 +97,7 @@ std::string to_text(const Plan& plan, const models::Model& model, const Machine&
       m.data, m.cfg, m.pipefusion, m.ring, m.gather, m.ulysses, m.tensor, m.size(), m.size() == 1 ? "" : "s",
       plan.text_tokens, plan.image_tokens);
   if (plan.exchanges()) text += fmt::format("transport: {}\n", transport_text(plan, spec));
+  if (plan.quantised) text += "weights: the blocks' matrices in fp8, quantised when they are read\n";
   if (plan.shard > 1) text += fmt::format("weights: each block spread over {} ranks\n", plan.shard);
   for (const std::string& note : plan.notes) text += note + "\n";
   for (const RankPlan& rank : plan.ranks) {

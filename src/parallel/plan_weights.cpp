@@ -117,14 +117,22 @@ void count_bytes(const Plan& plan, RankPlan& rank, const models::Network& networ
       longest = std::max(longest, block_memory(held, block).count);
     memory += 2 * longest;
   }
+  const auto element = static_cast<std::int64_t>(size_of(network.dtype(dtype)));
+  std::int64_t unquantised = 0;  // bytes, and those of what becomes of them
+  std::int64_t quantised = 0;
+  for (const HeldParameter& one : held) {
+    if (!is_quantised(plan, network, one)) continue;
+    unquantised += one.elements() * element;
+    quantised += one.elements() + one.shape.front() * static_cast<std::int64_t>(sizeof(float));
+  }
   std::int64_t all = 0;
   for (const weights::Parameter& parameter : network.parameters)
     all += std::reduce(parameter.shape.begin(), parameter.shape.end(), std::int64_t{1}, std::multiplies<>());
   rank.networks[network.component] = {
       .file = file_bytes(network, static_cast<double>(elements_of(reads_of(plan, rank, network))),
                          static_cast<double>(all)),
-      .memory =
-          static_cast<std::uint64_t>(memory) * static_cast<std::uint64_t>(size_of(network.dtype(dtype)))};
+      .memory = static_cast<std::uint64_t>(memory * element - unquantised + quantised),
+      .unquantised = static_cast<std::uint64_t>(unquantised)};
 }
 
 template <class F>
@@ -169,9 +177,12 @@ void predict_memory(const Plan& plan, RankPlan& rank, const config::RunSpec& spe
       pixels * 256 * static_cast<std::uint64_t>(size_of(decoder.dtype(spec.model.dtype))) * 4;
   std::uint64_t encoders = 0;
   std::uint64_t denoising = 0;
-  for (const auto& [name, bytes] : rank.networks)
+  std::uint64_t unquantised = 0;
+  for (const auto& [name, bytes] : rank.networks) {
     (network_of(model, name).role == Role::kEncoder ? encoders : denoising) += bytes.memory;
-  const std::uint64_t later = denoising + std::max(activations, decoding);
+    unquantised += bytes.unquantised;
+  }
+  const std::uint64_t later = denoising + std::max(activations + unquantised, decoding);
   rank.overlap_loading = kContextBytes + encoders + later <= capacity;
   rank.peak_memory = kContextBytes + (rank.overlap_loading ? encoders + later : std::max(encoders, later));
 }
@@ -224,6 +235,10 @@ std::vector<HeldParameter> held_by(const Plan& plan, const RankPlan& rank, const
   const Range blocks = network.role == Role::kDenoiser ? rank.blocks : kAllBlocks;
   return held_parameters(network, blocks, plan.mesh.tensor,
                          at[static_cast<std::size_t>(comm::Axis::kTensor)]);
+}
+
+bool is_quantised(const Plan& plan, const models::Network& network, const HeldParameter& held) {
+  return plan.quantised && network.role == Role::kDenoiser && held.is_cut_matrix;
 }
 
 const models::Network& network_of(const models::Model& model, const std::string& component) {
@@ -290,7 +305,10 @@ void spread_weights(Plan& plan, const config::RunSpec& spec, const models::Model
   std::vector<std::int64_t> degrees;  // that may be tried, in this order
   for (std::int64_t d = 1; d <= replicas; ++d)
     if (replicas % d == 0) degrees.push_back(d);
-  if (spec.parallel.shard_weights == "false") degrees = {1};
+  if (plan.quantised && spec.parallel.shard_weights == "true")
+    throw Error(ExitCode::kUsage, "shares of blocks are not quantised", "--shard-weights",
+                "--no-shard-weights, or --quantize none");
+  if (plan.quantised || spec.parallel.shard_weights == "false") degrees = {1};
   if (spec.parallel.shard_weights == "true") {
     if (replicas == 1)
       throw Error(ExitCode::kUsage, "no two ranks of this grid hold the same weights", "--shard-weights",

@@ -24,6 +24,9 @@ void spread_weights(Plan& plan, const config::RunSpec& spec, const models::Model
 [[nodiscard]] std::vector<HeldParameter> held_by(const Plan& plan, const RankPlan& rank,
                                                  const models::Network& network);
 
+/// Whether the plan holds it in e4m3.
+[[nodiscard]] bool is_quantised(const Plan& plan, const models::Network& network, const HeldParameter& held);
+
 /// The ranges of a network's memory that a rank stores, and who reads them.
 struct Storage {
   std::vector<Range> blocks;

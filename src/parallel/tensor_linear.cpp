@@ -16,7 +16,7 @@ constexpr std::string_view kWeight = ".weight";
 
 class InputCutLinear final : public nn::Linear {
  public:
-  InputCutLinear(const TensorLinears& ranks, at::Tensor weight, at::Tensor bias)
+  InputCutLinear(const TensorLinears& ranks, nn::Rows weight, at::Tensor bias)
       : ranks_(ranks), weight_(std::move(weight)), bias_(std::move(bias)) {}
 
   at::Tensor operator()(const at::Tensor& x) const override {
@@ -25,11 +25,11 @@ class InputCutLinear final : public nn::Linear {
   at::Tensor operator()(const at::Tensor& x, nn::Activation activation) const override {
     return nn::activate((*this)(x), activation);
   }
-  [[nodiscard]] std::int64_t outputs() const override { return weight_.size(0); }
+  [[nodiscard]] std::int64_t outputs() const override { return weight_.values.size(0); }
 
  private:
   const TensorLinears& ranks_;
-  at::Tensor weight_;
+  nn::Rows weight_;
   at::Tensor bias_;
 };
 
@@ -52,7 +52,7 @@ TensorLinears::TensorLinears(comm::Group& group, const models::Network& network,
 std::unique_ptr<nn::Linear> TensorLinears::make(const nn::Weights& weights, const std::string& name,
                                                 bool bias) const {
   if (!cut_inputs_.contains(name)) return nn::LocalLinears().make(weights, name, bias);
-  return std::make_unique<InputCutLinear>(*this, weights.get(name + ".weight"),
+  return std::make_unique<InputCutLinear>(*this, nn::matrix_of(weights, name),
                                           bias ? weights.get(name + ".bias") : at::Tensor());
 }
 

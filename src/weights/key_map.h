@@ -30,6 +30,8 @@ struct Parameter {
   Cut cut = Cut::kNone;
   std::vector<std::int64_t> inputs{};  ///< with kInputs: widths that stand side by side, each cut for itself
   [[nodiscard]] std::int64_t block() const;  ///< that of all its parts, or kNoBlock
+  /// Whether it is the matrix of a linear that tensor parallelism cuts: what may be quantised.
+  [[nodiscard]] bool is_cut_matrix() const { return cut != Cut::kNone && shape.size() == 2; }
 };
 /// One part of that name.
 [[nodiscard]] Parameter parameter(std::string name, std::vector<std::int64_t> shape,

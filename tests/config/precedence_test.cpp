@@ -24,6 +24,7 @@ const std::map<std::string, Sample, std::less<>>& samples() {
       {"model.refiner", {"x", "y"}},
       {"model.dtype", {"fp16", "fp32"}},
       {"model.load_format", {"auto", "dummy"}},
+      {"model.quantize", {"fp8", "none"}},
       {"prompt", {"a cat", "a: \"dog\" # \\"}},
       {"negative_prompt", {"blurry", "dark"}},
       {"image.width", {"16", "16384"}},

@@ -80,7 +80,8 @@ TEST_CASE("to_yaml reads back as the same RunSpec") {
                 .tokenizers = "~",
                 .refiner = "r",
                 .dtype = DType::kF32,
-                .load_format = LoadFormat::kDummy};
+                .load_format = LoadFormat::kDummy,
+                .quantize = Quantize::kFp8};
   spec.prompts = {"no", "010", "", " - [x]: {y} ", "\\ \"'`@%!&*|>?"};
   spec.negative_prompt = "null";
   spec.sampling = {.scheduler = "flow-match-euler",

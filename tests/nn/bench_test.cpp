@@ -82,7 +82,8 @@ TEST_CASE("the time of products", "[.bench]") {
               [&] { return at::_addmm_activation(bias, x, weight.t(), 1, 1, /*use_gelu=*/true); });
         if (out == 3072 && in > 3072)
           print(
-              "to float32", [&] { return linear_partial(x, weight); }, [&] { return at::linear(x, weight); });
+              "to float32", [&] { return linear_partial(x, {weight}); },
+              [&] { return at::linear(x, weight); });
       }
     }
 }

@@ -87,7 +87,7 @@ TEST_CASE("products by rows on a GPU") {
       const auto plain = [&](const at::Tensor& part) { return (*layer)(part); };
       const auto gelu = [&](const at::Tensor& part) { return (*layer)(part, Activation::kGeluTanh); };
       const auto bare = [&](const at::Tensor& part) { return nn::linear(part, weight); };
-      const auto partial = [&](const at::Tensor& part) { return linear_partial(part, weight); };
+      const auto partial = [&](const at::Tensor& part) { return linear_partial(part, {weight}); };
 
       const Counts counts = every(type == at::kFloat ? 3 : 1, row_counts(rows)), some = every(5, counts);
       CHECK(differing(x, counts, plain) == kNone);
@@ -110,6 +110,27 @@ TEST_CASE("products by rows on a GPU") {
       const at::Tensor batch = x.narrow(0, 0, 6).view({2, 3, in});
       CHECK(at::equal(plain(batch), plain(x.narrow(0, 0, 6)).view({2, 3, out})));
     }
+}
+
+TEST_CASE("products of e4m3 by rows on a GPU") {
+  if (!device().is_cuda()) return;
+  const c10::InferenceMode inference;
+  at::manual_seed(3);
+  for (const auto& [out, in] : kShapes) {
+    CAPTURE(out, in);
+    const std::int64_t rows = out * in < 100'000 ? 686 : 16896;
+    const at::Tensor x = randn({rows, in}, at::kBFloat16);
+    const Rows weight = quantise_rows(randn({out, in}, at::kBFloat16) / std::sqrt(static_cast<double>(in)));
+    const ResidentWeights weights({{"a.weight", weight.values},
+                                   {"a.weight_scale", weight.scales},
+                                   {"a.bias", randn({out}, at::kBFloat16)}});
+    const auto layer = LocalLinears().make(weights, "a", true);
+    const Counts counts = row_counts(rows), some = every(5, counts);
+    CHECK(differing(x, counts, [&](const at::Tensor& part) { return (*layer)(part); }) == kNone);
+    CHECK(differing(x, some, [&](const at::Tensor& part) { return (*layer)(part, Activation::kGeluTanh); }) ==
+          kNone);
+    CHECK(differing(x, some, [&](const at::Tensor& part) { return linear_partial(part, weight); }) == kNone);
+  }
 }
 
 struct Heads {

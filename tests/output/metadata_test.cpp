@@ -92,6 +92,7 @@ TEST_CASE("a picture replays to the settings and the bytes that made it", "[meta
       spec.sampling.max_sequence_length = 77;
       spec.model.dtype = DType::kF16;
       if (negative.empty()) {
+        spec.model.quantize = xdit::config::Quantize::kFp8;
         spec.sampling.shift = 3.1;
         spec.sampling.rng_dtype = DType::kF32;
         spec.sampling.prediction = "v-prediction";
@@ -123,6 +124,7 @@ TEST_CASE("a picture replays to the settings and the bytes that made it", "[meta
       CHECK(other.image == spec.image);
       CHECK(other.model.dtype == spec.model.dtype);
       CHECK(other.model.load_format == LoadFormat::kAuto);
+      CHECK(other.model.quantize == spec.model.quantize);
       CHECK(other.parallel.allow == Allow::kExact);
       const PictureRecord again = record_of(other);
       CHECK(again == record);

@@ -44,6 +44,39 @@ TEST_CASE("FLUX.1-dev at 1024 x 1024 on one GPU") {
   CHECK(rank.peak_memory > 33 * kGb);
 }
 
+TEST_CASE("the matrices of blocks in fp8") {
+  config::RunSpec spec = spec_on("1");
+  spec.model.quantize = config::Quantize::kFp8;
+  const Plan plan = make_plan(spec, flux_dev(), machine_of(1, 80 * kGb));
+  CHECK(plan.quantised);
+  // 12 width^2 weights a stream and block: two streams in 19 of them, one in 38.
+  constexpr std::uint64_t kMatrices = std::uint64_t{12} * 3072 * 3072 * (2 * 19 + 38);
+  constexpr std::uint64_t kOutputs = (9216 + 3072 + 12288 + 3072) * 2 * 19 + (9216 + 12288 + 3072) * 38;
+  const NetworkBytes& transformer = plan.ranks[0].networks.at("transformer");
+  CHECK(transformer.memory == 2 * std::uint64_t{11'901'408'320} - kMatrices + 4 * kOutputs);
+  CHECK(transformer.unquantised == 2 * kMatrices);
+  CHECK(plan.ranks[0].networks.at("text_encoder_2").unquantised == 0);
+  CHECK(plan.ranks[0].peak_memory >
+        make_plan(spec_on("1"), flux_dev(), machine_of(1, 80 * kGb)).ranks[0].peak_memory);
+
+  const auto refused = [&](const models::Model& model) {
+    try {
+      static_cast<void>(make_plan(spec, model, machine_of(2, 80 * kGb)));
+    } catch (const Error& error) {
+      CHECK(error.code() == ExitCode::kUsage);
+      return error.where() + " " + error.fix();
+    }
+    return std::string();
+  };
+  spec.model.dtype = DType::kF16;
+  CHECK(refused(flux_dev()) == "--quantize --dtype bf16");
+  spec.model.dtype = DType::kBF16;
+  CHECK(refused(models::open("sdxl", {}, {}, true)) == "--quantize --quantize none");
+  spec.parallel.gpus = "2";
+  spec.parallel.shard_weights = "true";
+  CHECK(refused(flux_dev()) == "--shard-weights --no-shard-weights, or --quantize none");
+}
+
 TEST_CASE("networks take turns where they do not fit beside each other, and what never fits is refused") {
   const Plan plan = make_plan(spec_on("1"), flux_dev(), machine_of(1, 32 * kGb));
   CHECK_FALSE(plan.ranks[0].overlap_loading);

@@ -37,6 +37,7 @@ config::RunSpec spec_of(const Run& run, const models::Model& model) {
   spec.runtime.device = config::Device::kCpu;
   if (relayed()) spec.runtime.transport = config::Transport::kHost;
   spec.model.dtype = run.type == at::kFloat ? DType::kF32 : DType::kBF16;
+  spec.model.quantize = run.quantize;
   return spec;
 }
 

@@ -20,6 +20,7 @@ struct Run {
   double rescale = 0;                        // of the guidance
   std::string sampler = "flow-match-euler";  // others step as for a model that predicts noise
   at::ScalarType type = at::kFloat;
+  config::Quantize quantize = config::Quantize::kNone;
   std::int64_t ranks = 1;
 };
 

@@ -27,6 +27,7 @@ void check_rounding(Run run) {
     const at::Tensor mine = denoise(run, model, rank, job);
     Run exact = run;
     exact.type = at::kFloat;
+    exact.quantize = config::Quantize::kNone;
     const at::Tensor truth = denoise_alone(exact, model);
     const double alone = relative(denoise_alone(run, model), truth);
     const double error = relative(mine, truth);
@@ -42,6 +43,7 @@ TEST_CASE("a ring and cut weights round as one rank does") {
   for (const std::int64_t ring : {2, 3, 5, 8}) check_rounding({.parallel = {.ring = ring}, .ranks = ring});
   check_rounding({.model = "tiny-schnell", .parallel = {.ulysses = 2, .ring = 3}, .ranks = 6});
   check_rounding({.parallel = {.tensor = 3}, .ranks = 3});
+  check_rounding({.parallel = {.tensor = 3}, .quantize = config::Quantize::kFp8, .ranks = 3});
   for (const std::int64_t tensor : {2, 4})
     check_rounding({.model = "tiny-schnell", .parallel = {.tensor = tensor}, .ranks = tensor});
   check_rounding({.model = "tiny-schnell", .parallel = {.ulysses = 2, .tensor = 2}, .ranks = 4});

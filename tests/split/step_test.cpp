@@ -66,6 +66,17 @@ TEST_CASE("tokens and heads over ranks") {
               tokens(ulysses == 3 ? "tiny-dev" : "tiny-schnell", gather, ulysses, text, rows, columns));
 }
 
+TEST_CASE("quantised weights") {
+  std::vector<Run> runs{tokens("tiny-dev", 2, 1, 13, 5, 7), tokens("tiny-dev", 1, 3, 13, 5, 7),
+                        tokens("tiny-schnell", 2, 2, 7, 3, 7)};
+  runs.push_back({.model = "tiny-schnell", .parallel = {.cfg = 2}, .cfg_scale = 2, .ranks = 2});
+  for (Run& run : runs) {
+    run.type = at::kBFloat16;
+    run.quantize = config::Quantize::kFp8;
+    check_equal(run);
+  }
+}
+
 TEST_CASE("weights spread over ranks") {
   for (const std::int64_t ranks : {2, 3, 5}) {
     Run run = tokens("tiny-dev", ranks, 1, 13, 5, 7);
