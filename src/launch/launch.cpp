@@ -57,6 +57,16 @@ void run_joined(const pipeline::RankJob& job, pipeline::Listener& listener, outp
   rank->run(job, listener, report);
 }
 
+// What follows a rank's last phase: its process ends, and the launcher learns of it.
+void add_finish(output::Report& report) {
+  for (const output::RankUse& use : report.ranks) {
+    double last_s = 0;
+    for (const output::Phase& phase : report.phases)
+      if (phase.rank == use.rank) last_s = std::max(last_s, phase.end_s);
+    report.phases.push_back({"finish", last_s, report.wall_s, use.rank});
+  }
+}
+
 }  // namespace
 
 Outcome run(const config::RunSpec& asked, const Models& models, Makers& makers, pipeline::Listener& listener,
@@ -129,6 +139,7 @@ Outcome run(const config::RunSpec& asked, const Models& models, Makers& makers, 
       use.device_id = machine.gpus.at(static_cast<std::size_t>(device)).uuid;
   }
   report.wall_s = now_s() - started_s;
+  add_finish(report);
   if (!spec.output.report.empty() && first_rank == 0)
     output::write_report(report, spec.output.report, spec.output.overwrite);
   return outcome;

@@ -67,7 +67,7 @@ class Findings {
                                        [](const Phase& a, const Phase& b) { return a.end_s < b.end_s; });
     if (last == report_.phases.end()) return;
     const std::int64_t rank = last->rank;
-    const std::vector<Stretch> start = stretches(report_, rank, {"start", "connect"});
+    const std::vector<Stretch> start = stretches(report_, rank, {"start", "connect", "finish"});
     const std::vector<Stretch> work =
         start + stretches(report_, rank, {"text_encode", "prepare", "step", "decode", "write"});
     const std::vector<Stretch> warm_up = stretches(report_, rank, {"warm_up"});

@@ -12,7 +12,7 @@ namespace xdit::output {
 
 /// A stretch of time on one rank, in seconds since the run began. Phases may overlap.
 struct Phase {
-  std::string name;  ///< "load", "text_encode", "step", "decode", "write"
+  std::string name;  ///< "start", "load", "text_encode", "step", "decode", "write", "finish", ...
   double start_s = 0;
   double end_s = 0;
   std::int64_t rank = 0;

@@ -77,7 +77,9 @@ void RankRun::run() {
   if (!stayed && job_.plan.warms_up) warm_up(encoders, networks);
   if (encodes) encode_prompts(std::move(encoders), encoders_here);
   if (!plan_.encodes) listener_.begin("text_encode", 0);  // another rank's
+  const double shared_from = now_s();
   share_prompts();
+  if (job_.plan.exchanges()) report_.phases.push_back(phase("share_prompts", shared_from, now_s()));
   if (loads) {
     if (!plan_.overlap_loading) networks = expect_networks(networks_here);
     listener_.begin("load", 0);

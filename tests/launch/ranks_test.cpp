@@ -57,7 +57,8 @@ TEST_CASE("pictures do not depend on the number of ranks") {
     for (std::int64_t rank = 0; rank < ranks; ++rank) {
       CHECK(outcome.report.ranks.at(static_cast<std::size_t>(rank)).rank == rank);
       CHECK(outcome.report.ranks.at(static_cast<std::size_t>(rank)).device == "cpu");
-      for (const char* name : {"start", "connect", "load", "text_encode", "step", "decode", "write"}) {
+      for (const char* name : {"start", "connect", "share_prompts", "load", "text_encode", "step", "decode",
+                               "write", "finish"}) {
         CAPTURE(rank, name);
         const bool encodes = rank == 0;  // for all
         CHECK((std::string(name) == "text_encode" && !encodes) !=
