@@ -66,7 +66,7 @@ Outcome run(const config::RunSpec& asked, const Models& models, Makers& makers, 
   const double started_s = now_s();
   const parallel::Machine machine = this_machine();
   const std::optional<Place> place = joined_place(&std::getenv);
-  const config::RunSpec spec = place ? joined_spec(asked, *place, machine.gpus.size()) : asked;
+  config::RunSpec spec = place ? joined_spec(asked, *place, machine.gpus.size()) : asked;
   const std::vector<config::Picture> pictures = config::pictures(spec);
   outcome.paths = output::output_paths(spec.output.path, pictures, output::local_date(std::time(nullptr)),
                                        spec.output.overwrite);
@@ -77,6 +77,7 @@ Outcome run(const config::RunSpec& asked, const Models& models, Makers& makers, 
     throw Error(ExitCode::kUsage, "the refiner works on ranks that xdit-gen starts itself", "--refiner",
                 "--gpus, without torchrun, srun or mpirun");
   static_cast<void>(plan_refiner(spec, models, outcome.plan, machine));  // which ranks will do, too
+  deal_out(spec, outcome.plan);
   const std::int64_t first_rank = place ? place->rank : 0;
   if (first_rank == 0)
     for (const std::string& note : outcome.plan.notes) listener.warn(note);

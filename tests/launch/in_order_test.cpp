@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "launch/launch.h"
 #include "tests/catch.h"
 #include "tests/launch/small_run.h"
 
@@ -35,6 +36,23 @@ TEST_CASE("at the end of a run that failed, what is there is told though somethi
   order.settle(1, true);
   order.end();
   CHECK(told == Told{1, 3});
+}
+
+TEST_CASE("ranks that share pictures take turns, so that the first ones are there first") {
+  config::RunSpec spec;
+  spec.prompts = {"a"};
+  spec.sampling.seeds = {1};
+  spec.image.count = 5;
+  parallel::Plan plan;
+  for (const parallel::Range pictures : {parallel::Range{0, 3}, {0, 3}, {3, 2}, {3, 2}}) {
+    parallel::RankPlan rank;
+    rank.pictures = pictures;
+    plan.ranks.push_back(rank);
+  }
+  deal_out(spec, plan);
+  Told dealt;
+  for (const config::Picture& picture : config::pictures(spec)) dealt.push_back(picture.index);
+  CHECK(dealt == Told{0, 2, 4, 1, 3});
 }
 
 TEST_CASE("stdout of generate does not depend on who makes which picture") {
