@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdlib>
 #include <ctime>
+#include <fstream>
 #include <iostream>
 #include <iterator>
 #include <random>
@@ -12,11 +12,11 @@
 #include "cli/batch_console.h"
 #include "cli/batch_jobs.h"
 #include "cli/commands.h"
+#include "cli/console.h"
 #include "cli/generate_options.h"
 #include "cli/layers.h"
 #include "config/values.h"
 #include "core/file.h"
-#include "launch/join.h"
 #include "launch/launch.h"
 #include "output/path_template.h"
 #include "weights/model_files.h"
@@ -27,6 +27,7 @@ namespace {
 namespace fs = std::filesystem;
 using Pictures = BatchConsole::Pictures;
 
+constexpr const char* kBatchFormats = "text|jsonl|csv|yaml";  // in the order of BatchFormat
 constexpr std::size_t kMaxFile = std::size_t{256} << 20U;
 constexpr std::size_t kPromptsAtOnce = 256;  // embeddings of FLUX.1: 1 GB
 constexpr double kMaxPauseS = 60;
@@ -45,32 +46,22 @@ std::int64_t retries(const Parser& flags) {
 std::vector<config::BatchLine> read_lines(const Call& call) {
   if (call.rest.empty()) misuse("no file of prompts", {}, "xdit-gen batch prompts.jsonl, or - for stdin");
   const std::string& file = call.rest.front();
-  std::string text;
-  if (file != "-") {
-    text = read_file(file, ExitCode::kUsage, kMaxFile);
-  } else {
-    text.assign(std::istreambuf_iterator<char>(std::cin), {});
-    if (text.size() > kMaxFile) misuse("more than 256 MiB on stdin", "-", "a file");
-  }
   const std::string name = file == "-" ? "stdin" : file;
+  std::error_code ignored;
+  const fs::file_status status = fs::status(file, ignored);
+  std::string text;
+  if (file == "-" || fs::is_fifo(status) || fs::is_character_file(status)) {  // also <(...) of a shell
+    std::ifstream named;
+    if (file != "-") named.open(file, std::ios::binary);
+    text.assign(std::istreambuf_iterator<char>(file == "-" ? std::cin : named), {});
+    if (text.size() > kMaxFile) misuse("more than 256 MiB", name, "a smaller file");
+  } else {
+    text = read_file(file, ExitCode::kUsage, kMaxFile);
+  }
   const std::string format = call.flags.last("--format");
   if (format.empty()) return config::read_batch(text, name, config::batch_format(name, text));
-  const std::vector<std::string> known = config::split("text|jsonl|csv|yaml", '|');
-  const auto found = std::find(known.begin(), known.end(), format);
-  if (found == known.end())
-    misuse(fmt::format("expected text|jsonl|csv|yaml, found {}", config::in_quotes(format)), "--format");
-  return config::read_batch(text, name, static_cast<config::BatchFormat>(found - known.begin()));
-}
-
-void refuse_what_is_of_one_run(const Call& call, const GenerateOptions& options) {
-  if (launch::joined_place(&std::getenv))
-    misuse("a batch starts its own ranks", "RANK", "xdit-gen batch alone");
-  if (options.dry_run) misuse("a batch has no dry run", "--dry-run", "xdit-gen generate --dry-run");
-  for (const char* flag : {"--report", "--trace"})
-    if (!call.flags.last(flag).empty()) misuse("a batch does not write it", flag, "xdit-gen generate");
-  const std::vector<std::string>& prompts = call.flags.values("--prompt");
-  if (std::find(prompts.begin(), prompts.end(), "-") != prompts.end())
-    misuse("a batch reads prompts from its file", "--prompt -");
+  return config::read_batch(text, name,
+                            static_cast<config::BatchFormat>(choice(format, kBatchFormats, "--format")));
 }
 
 // Next to the pictures, whatever they are called.
@@ -160,7 +151,6 @@ std::string text_of(const parallel::Mesh& mesh) {
 std::vector<launch::PlannedJob> plan(Batch& batch, const std::set<std::int64_t>& wanted, const Prepared& run,
                                      const parallel::Machine& machine, BatchConsole& console) {
   std::vector<launch::PlannedJob> jobs;
-  std::vector<std::int64_t> order;
   const auto open = [&](std::int64_t index) { return wanted.contains(index) && !console.settled(index); };
   for (config::RunSpec& spec : group(batch.entries, kPromptsAtOnce, open)) {
     spec.output.overwrite = true;  // `missing` has looked
@@ -173,18 +163,16 @@ std::vector<launch::PlannedJob> plan(Batch& batch, const std::set<std::int64_t>&
       continue;
     }
     for (const std::string& note : jobs.back().plan.notes) console.warn(note);
-    for (const config::Picture& picture : listed) {
-      order.push_back(picture.index);
+    for (const config::Picture& picture : listed)
       batch.pictures.at(picture.index).grid = text_of(jobs.back().plan.mesh);
-    }
   }
-  console.expect(order);
   return jobs;
 }
 
-bool may_pass(ExitCode code) {
+bool may_pass(const Error& error) {
+  const ExitCode code = error.code();
   return code == ExitCode::kRank || code == ExitCode::kDevice || code == ExitCode::kMemory ||
-         code == ExitCode::kOutput || code == ExitCode::kInternal;
+         code == ExitCode::kInternal || (code == ExitCode::kOutput && error.where() != kStdout);
 }
 
 void pause(double seconds, const StopToken& stop) {
@@ -195,10 +183,20 @@ void pause(double seconds, const StopToken& stop) {
   }
 }
 
+// Of stdout, whatever is planned and however often.
+std::vector<std::int64_t> order_of(const Batch& batch, const std::set<std::int64_t>& wanted) {
+  std::vector<std::int64_t> order;
+  for (const config::RunSpec& spec :
+       group(batch.entries, kPromptsAtOnce, [&](std::int64_t index) { return wanted.contains(index); }))
+    for (const config::Picture& picture : spec.listed) order.push_back(picture.index);
+  return order;
+}
+
 // As often as `retry` allows without a picture in between.
 void make_all(Batch& batch, const std::set<std::int64_t>& wanted, const Prepared& run, std::int64_t retry,
               BatchConsole& console, const StopToken& stop) {
   std::int64_t failures = 0;
+  console.expect(order_of(batch, wanted));
   for (double pause_s = 1;; pause_s = std::min(2 * pause_s, kMaxPauseS)) {
     const parallel::Machine machine = launch::this_machine();  // a lost GPU is not there any more
     const std::size_t before = console.made();
@@ -211,7 +209,7 @@ void make_all(Batch& batch, const std::set<std::int64_t>& wanted, const Prepared
         failures = 0;
         pause_s = 1;
       }
-      if (!may_pass(error.code()) || failures++ >= retry) throw;
+      if (!may_pass(error) || failures++ >= retry) throw;
       console.warn(fmt::format("{}; again in {} s", error.message(), pause_s));
     }
     pause(pause_s, stop);
@@ -219,8 +217,8 @@ void make_all(Batch& batch, const std::set<std::int64_t>& wanted, const Prepared
 }
 
 ExitCode batch(const Call& call) {
+  refuse_what_is_of_one_run(call.flags, "a batch", /*takes_stdin=*/true);
   GenerateOptions options = read_generate_options(call.flags, std::cin);
-  refuse_what_is_of_one_run(call, options);
   const std::int64_t retry = retries(call.flags);
   const std::vector<config::BatchLine> lines = read_lines(call);
   call.stop.check();  // stdin may have waited for long
@@ -242,9 +240,15 @@ ExitCode batch(const Call& call) {
   for (const BatchEntry& entry : all.entries)
     if (entry.fault) console.fault(entry.line, *entry.fault);
   const std::set<std::int64_t> wanted = missing(all, output, manifest);
+  if (lines.empty()) console.warn("no prompts in " + call.rest.front());
   if (manifest.resumed())
     console.note(fmt::format("{} of {} pictures left", wanted.size(), all.pictures.size()));
-  make_all(all, wanted, run, retry, console, call.stop);
+  try {
+    make_all(all, wanted, run, retry, console, call.stop);
+  } catch (const Error&) {
+    console.end();
+    throw;
+  }
   if (console.faults() == 0) return ExitCode::kOk;
   console.note(fmt::format("{} pictures made, {} faults", console.made(), console.faults()));
   return ExitCode::kPartial;
@@ -254,7 +258,7 @@ ExitCode batch(const Call& call) {
 
 Command batch_command() {
   const auto add_flags = [](Parser& parser) {
-    parser.value("--format", "text|jsonl|csv|yaml", "of the file; else by its name");
+    parser.value("--format", kBatchFormats, "of the file; else by its name");
     parser.toggle("--resume", "goes on with a batch that was cut short");
     parser.value("--retry", "N", "times that ranks are started again after a failure");
     parser.value("--manifest", "PATH", "what was done, as JSONL; else batch.jsonl beside the pictures");
@@ -264,6 +268,10 @@ Command batch_command() {
           .arguments = "FILE",
           .positionals = 1,
           .meaning = "pictures from a file of prompts, with one load of the model",
+          .examples = R"(xdit-gen batch prompts.jsonl -m models/FLUX.1-dev -o "out/{index}.png"
+xdit-gen batch prompts.jsonl -m models/FLUX.1-dev -o "out/{index}.png" --resume
+printf '%s\n' "a fox" "an owl" | xdit-gen batch - -m models/FLUX.1-dev --json
+)",
           .add_flags = add_flags,
           .run = batch};
 }

@@ -14,27 +14,21 @@ BatchConsole::BatchConsole(const GenerateOptions& options, output::Manifest& man
       pictures_(pictures),
       progress_(options.progress, output::stderr_screen()) {}
 
-void BatchConsole::expect(const std::vector<std::int64_t>& order) {
-  order_ = order;
-  shown_ = 0;
-}
-
 void BatchConsole::begin(std::string_view phase, std::int64_t steps) {
   std::string label = phase_label(phase);
-  if (phase == "denoise") label += fmt::format(", {} of {} pictures done", made_.size(), order_.size());
+  if (phase == "denoise") label += fmt::format(", {} of {} pictures done", made_, shown_.expected());
   progress_.begin(std::move(label), steps);
 }
 
 void BatchConsole::picture(std::int64_t index) {
   manifest_.done(pictures_.at(index));
-  made_.insert(index);
-  show();
+  ++made_;
+  shown_.settle(index, /*there=*/true);
 }
 
 void BatchConsole::failed(std::int64_t index, const Error& why) {
-  lost_.insert(index);
   fault(pictures_.at(index).line, why);
-  show();
+  shown_.settle(index, /*there=*/false);
 }
 
 void BatchConsole::fault(const std::string& line, const Error& why) {
@@ -45,13 +39,9 @@ void BatchConsole::fault(const std::string& line, const Error& why) {
   progress_.note(fmt::format("xdit-gen: error: {}", printable(text)));
 }
 
-void BatchConsole::show() {
-  for (; shown_ < order_.size() && settled(order_[shown_]); ++shown_) {
-    const std::int64_t index = order_[shown_];
-    if (!made_.contains(index)) continue;
-    const output::Manifest::Entry& entry = pictures_.at(index);
-    print(json_ ? picture_json(entry.path, index, entry.record, entry.line) : entry.path.string() + "\n");
-  }
+void BatchConsole::show(std::int64_t index) const {
+  const output::Manifest::Entry& entry = pictures_.at(index);
+  print(json_ ? picture_json(entry.path, index, entry.record, entry.line) : entry.path.string() + "\n");
 }
 
 void BatchConsole::warn(std::string_view line) {

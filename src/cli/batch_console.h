@@ -5,9 +5,11 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "cli/generate_options.h"
+#include "launch/in_order.h"
 #include "output/manifest.h"
 #include "output/progress.h"
 #include "pipeline/rank.h"
@@ -22,8 +24,9 @@ class BatchConsole final : public pipeline::Listener {
 
   BatchConsole(const GenerateOptions& options, output::Manifest& manifest, const Pictures& pictures);
 
-  /// These are shown next, in this order.
-  void expect(const std::vector<std::int64_t>& order);
+  /// The order that they are shown in.
+  void expect(std::vector<std::int64_t> order) { shown_.expect(std::move(order)); }
+  void end() { shown_.end(); }  ///< the batch failed
   void begin(std::string_view phase, std::int64_t steps) override;
   void advance(std::int64_t done) override { progress_.advance(done); }
   void finish() override { progress_.finish(); }
@@ -33,24 +36,20 @@ class BatchConsole final : public pipeline::Listener {
   void note(std::string_view line);  ///< unless --quiet
   void fault(const std::string& line, const Error& why);
 
-  [[nodiscard]] bool settled(std::int64_t index) const {
-    return made_.contains(index) || lost_.contains(index);
-  }
-  [[nodiscard]] std::size_t made() const { return made_.size(); }
+  [[nodiscard]] bool settled(std::int64_t index) const { return shown_.settled(index); }
+  [[nodiscard]] std::size_t made() const { return made_; }
   [[nodiscard]] std::size_t faults() const { return faults_; }
 
  private:
-  void show();
+  void show(std::int64_t index) const;
 
   bool json_;
   bool quiet_;
   output::Manifest& manifest_;
   const Pictures& pictures_;
   output::Progress progress_;
-  std::vector<std::int64_t> order_;
-  std::size_t shown_ = 0;
-  std::set<std::int64_t> made_;
-  std::set<std::int64_t> lost_;
+  launch::InOrder shown_{[this](std::int64_t index) { show(index); }};
+  std::size_t made_ = 0;
   std::set<std::string> warned_;
   std::size_t faults_ = 0;
 };

@@ -2,7 +2,6 @@
 #include <poll.h>
 
 #include <charconv>
-#include <cstdlib>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -14,7 +13,6 @@
 #include "cli/layers.h"
 #include "config/values.h"
 #include "launch/clock.h"
-#include "launch/join.h"
 #include "launch/launch.h"
 #include "launch/nvml.h"
 #include "output/benchmark.h"
@@ -34,13 +32,6 @@ struct Schedule {
   std::int64_t repeats = 5;  ///< at least
   double sustained_s = 0;    ///< at least
   double rest_s = 2;         ///< before the run from rest
-};
-
-// What a run says: all but its pictures, since stdout is the table's.
-class BenchConsole final : public Console {
- public:
-  using Console::Console;
-  void picture(std::int64_t /*index*/) override {}
 };
 
 std::int64_t runs_of(const Parser& flags, const char* flag, std::int64_t usual) {
@@ -78,17 +69,6 @@ Schedule schedule_of(const Parser& flags) {
                 fmt::format("less than {} s of runs are not sustained", output::kSustainedS), "--sustained",
                 fmt::format("--sustained {}", output::kSustainedS));
   return schedule;
-}
-
-void refuse_what_a_bench_lacks(const Call& call, const GenerateOptions& options) {
-  const auto refuse = [](const char* what, const char* flag, const char* fix) {
-    throw Error(ExitCode::kUsage, what, flag, fix);
-  };
-  if (launch::joined_place(&std::getenv))
-    refuse("a bench starts its own ranks", "RANK", "xdit-gen bench alone");
-  if (options.dry_run) refuse("a bench has no dry run", "--dry-run", "xdit-gen generate --dry-run");
-  for (const char* flag : {"--report", "--trace"})
-    if (!call.flags.last(flag).empty()) refuse("a bench does not write it", flag, "xdit-gen generate");
 }
 
 // As a shell would read it again.
@@ -143,7 +123,7 @@ class Bench {
  private:
   output::Report time(const std::string& what) {
     call_.stop.check();
-    BenchConsole console(options_, spec_, run_.model.files.name, paths_);
+    ConsoleWithoutPaths console(options_, spec_, run_.model.files.name, paths_);
     output::Report report =
         launch::run(spec_, run_.models(), ranks_, console, call_.stop, {.last = false, .watched = true})
             .report;
@@ -170,10 +150,10 @@ class Bench {
 
 ExitCode bench(const Call& call) {
   const double begun_s = launch::now_s();
+  refuse_what_is_of_one_run(call.flags, "a bench", /*takes_stdin=*/false);
   const GenerateOptions options = read_generate_options(call.flags, std::cin);
   const std::string format = format_of(call.flags, kBenchFormats, options);
   const Schedule schedule = schedule_of(call.flags);
-  refuse_what_a_bench_lacks(call, options);
   call.stop.check();  // stdin may have waited for long
   std::random_device entropy;
   const Prepared run = prepare(options, call.environment, [&] { return std::uint64_t{entropy()}; });
@@ -201,6 +181,9 @@ Command bench_command() {
           .arguments = "",
           .positionals = 0,
           .meaning = "times a run of generate again and again on ranks that stay: cold, from rest, sustained",
+          .examples = R"(xdit-gen bench -m models/FLUX.1-dev -p "a fox" -s 1 --sustained 30
+xdit-gen bench --profile run.yaml --gpus all --format json
+)",
           .add_flags = add_flags,
           .run = bench};
 }

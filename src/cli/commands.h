@@ -22,6 +22,7 @@ struct Command {
   std::string_view arguments;  ///< besides flags, as the help shows them: "FILE"; choices "a|b" are completed
   std::size_t positionals;     ///< how many of these at most
   std::string_view meaning;
+  std::string_view examples;  ///< whole lines
   void (*add_flags)(Parser& parser);
   ExitCode (*run)(const Call& call);
 };

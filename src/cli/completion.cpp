@@ -237,13 +237,8 @@ std::string fish(const std::vector<Command>& all) {
 
 ExitCode completion(const Call& call) {
   constexpr std::array kScripts{bash, zsh, fish};  // in the order of kShells
-  const std::vector<std::string> shells = config::split(kShells, '|');
   const std::string shell = call.rest.empty() ? "" : call.rest.front();
-  const auto found = std::find(shells.begin(), shells.end(), shell);
-  if (found == shells.end())
-    throw Error(ExitCode::kUsage, fmt::format("expected {}, found {}", kShells, config::in_quotes(shell)), {},
-                "source <(xdit-gen completion bash)");
-  print(kScripts.at(static_cast<std::size_t>(found - shells.begin()))(commands()));
+  print(kScripts.at(choice(shell, kShells, "xdit-gen completion"))(commands()));
   return ExitCode::kOk;
 }
 
@@ -254,6 +249,9 @@ Command completion_command() {
           .arguments = kShells,
           .positionals = 1,
           .meaning = "a script that completes the line in a shell",
+          .examples = R"(source <(xdit-gen completion bash)
+xdit-gen completion fish > ~/.config/fish/completions/xdit-gen.fish
+)",
           .add_flags = [](Parser& /*parser*/) {},
           .run = completion};
 }

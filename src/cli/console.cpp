@@ -19,7 +19,7 @@ void print(std::string_view text) {
     const ssize_t wrote = ::write(STDOUT_FILENO, text.data(), text.size());
     if (wrote < 0 && errno == EINTR) continue;
     if (wrote < 0)
-      throw Error(ExitCode::kOutput, fmt::format("cannot write to stdout: {}", std::strerror(errno)));
+      throw Error(ExitCode::kOutput, fmt::format("cannot write: {}", std::strerror(errno)), kStdout);
     text.remove_prefix(static_cast<std::size_t>(wrote));
   }
 }

@@ -14,6 +14,7 @@
 
 namespace xdit::cli {
 
+inline constexpr const char* kStdout = "stdout";  ///< where an Error lies
 /// Writes to stdout at once. Error(kOutput) when nobody can read it.
 void print(std::string_view text);
 
@@ -52,6 +53,13 @@ class Console : public pipeline::Listener {
   std::vector<std::filesystem::path> paths_;
   output::Progress progress_;
   std::size_t denoised_ = 0;
+};
+
+/// That of a run among several, where stdout is their table's.
+class ConsoleWithoutPaths final : public Console {
+ public:
+  using Console::Console;
+  void picture(std::int64_t /*index*/) override {}
 };
 
 }  // namespace xdit::cli

@@ -4,18 +4,16 @@
 
 #include "cli/commands.h"
 #include "cli/console.h"
-#include "config/values.h"
 #include "launch/health.h"
 
 namespace xdit::cli {
 namespace {
 
+constexpr const char* kDevices = "cuda|cpu";
+
 ExitCode doctor(const Call& call) {
   const std::string device = call.flags.values("--device").empty() ? "cuda" : call.flags.last("--device");
-  if (device != "cuda" && device != "cpu")
-    throw Error(ExitCode::kUsage, "expected one of cuda|cpu, found " + config::in_quotes(device), "--device",
-                "--device cuda");
-  const bool on_gpus = device == "cuda";
+  const bool on_gpus = choice(device, kDevices, "--device") == 0;
   const std::filesystem::path disk = call.rest.empty() ? "." : call.rest.front();
   if (!std::filesystem::exists(disk))
     throw Error(ExitCode::kUsage, "no such file or folder", disk.string(), "the folder with the models");
@@ -37,9 +35,12 @@ Command doctor_command() {
       .positionals = 1,
       .meaning =
           "what is wrong with GPUs, driver and the disk of PATH, and its mend; exit 5: no GPU can be used",
+      .examples = R"(xdit-gen doctor models
+xdit-gen doctor --json > machine.json
+)",
       .add_flags =
           [](Parser& parser) {
-            parser.value("--device", "cuda|cpu", "what pictures are to be made on");
+            parser.value("--device", kDevices, "what pictures are to be made on");
             parser.toggle("--json", "one object, which plan --machine reads");
           },
       .run = doctor};

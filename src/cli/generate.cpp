@@ -103,6 +103,10 @@ Command generate_command() {
           .arguments = "",
           .positionals = 0,
           .meaning = "pictures from prompts",
+          .examples = R"(xdit-gen -m models/FLUX.1-dev -p "a lighthouse" -s 1-4 -o "dawn/{seed}.png"
+xdit-gen --profile run.yaml --gpus all --report run.json
+xdit-gen --from-image out/42.png -m models/FLUX.1-dev -o again.png
+)",
           .add_flags =
               [](Parser& parser) {
                 add_generate_flags(parser);
@@ -120,6 +124,7 @@ Command stop_command() {
           .arguments = "",
           .positionals = 0,
           .meaning = "ends the ranks that generate --keep left",
+          .examples = "xdit-gen stop\n",
           .add_flags = [](Parser&) {},
           .run = stop};
 }

@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <istream>
 
 #include "config/values.h"
+#include "launch/join.h"
 
 namespace xdit::cli {
 namespace {
@@ -13,6 +15,7 @@ namespace {
 using config::Key;
 using config::Setting;
 
+constexpr const char* kProgressModes = "auto|plain|off";  // in the order of ProgressMode
 constexpr std::size_t kMaxPromptBytes = std::size_t{1} << 20U;
 
 // Keys whose flag stands alone: --overwrite, --no-metadata, --shard-weights.
@@ -76,7 +79,7 @@ void add_generate_flags(Parser& parser) {
   parser.toggle("--json", "one JSON object a picture on stdout");
   parser.toggle("--quiet", "nothing but errors");
   parser.toggle("--verbose -v", "more");
-  parser.value("--progress", "auto|plain|off", "bar on a terminal, lines elsewhere");
+  parser.value("--progress", kProgressModes, "bar on a terminal, lines elsewhere");
 }
 
 GenerateOptions read_generate_options(const Parser& flags, std::istream& input) {
@@ -88,13 +91,10 @@ GenerateOptions read_generate_options(const Parser& flags, std::istream& input) 
                           .quiet = flags.on("--quiet"),
                           .verbose = flags.on("--verbose"),
                           .dry_run = flags.on("--dry-run")};
-  const std::string mode = flags.values("--progress").empty() ? "auto" : flags.last("--progress");
-  if (mode != "auto" && mode != "plain" && mode != "off")
-    throw Error(ExitCode::kUsage,
-                fmt::format("expected one of auto|plain|off, found {}", config::in_quotes(mode)),
-                "--progress", "--progress plain");
-  options.progress = mode == "plain" ? output::ProgressMode::kPlain : output::ProgressMode::kAuto;
-  if (mode == "off" || options.quiet) options.progress = output::ProgressMode::kOff;
+  if (!flags.values("--progress").empty())
+    options.progress =
+        static_cast<output::ProgressMode>(choice(flags.last("--progress"), kProgressModes, "--progress"));
+  if (options.quiet) options.progress = output::ProgressMode::kOff;
 
   for (const std::string& assignment : flags.values("--set"))
     options.settings.push_back(config::parse_assignment(assignment));
@@ -116,13 +116,24 @@ GenerateOptions read_generate_options(const Parser& flags, std::istream& input) 
 }
 
 std::string format_of(const Parser& flags, const std::string& known, const GenerateOptions& options) {
-  std::string format = flags.last("--format");
+  const std::string format = flags.last("--format");
   if (format.empty()) return options.json ? "json" : "md";
-  const std::vector<std::string> all = config::split(known, '|');
-  if (std::find(all.begin(), all.end(), format) == all.end())
-    throw Error(ExitCode::kUsage, fmt::format("expected {}, found {}", known, config::in_quotes(format)),
-                "--format", "--format json");
+  static_cast<void>(choice(format, known, "--format"));
   return format;
+}
+
+void refuse_what_is_of_one_run(const Parser& flags, const std::string& who, bool takes_stdin) {
+  const auto refuse = [&](const char* what, const char* where, const char* fix) {
+    throw Error(ExitCode::kUsage, fmt::format("{} {}", who, what), where, fix);
+  };
+  if (launch::joined_place(&std::getenv))
+    refuse("starts its own ranks", "RANK", "xdit-gen without torchrun, srun or mpirun");
+  if (flags.on("--dry-run")) refuse("has no dry run", "--dry-run", "xdit-gen generate --dry-run");
+  for (const char* flag : {"--report", "--trace"})
+    if (!flags.last(flag).empty()) refuse("does not write it", flag, "xdit-gen generate");
+  const std::vector<std::string>& prompts = flags.values("--prompt");
+  if (takes_stdin && std::find(prompts.begin(), prompts.end(), "-") != prompts.end())
+    refuse("takes no prompt from stdin", "--prompt -", "-p \"a fox\"");
 }
 
 }  // namespace xdit::cli

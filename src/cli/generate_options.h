@@ -31,4 +31,8 @@ void add_generate_flags(Parser& parser);
 [[nodiscard]] std::string format_of(const Parser& flags, const std::string& known,
                                     const GenerateOptions& options);
 
+/// What a command of many runs has no place for: another launcher's ranks, --dry-run, --report, --trace, and
+/// where it `takes_stdin` a prompt there. `who`: "a batch".
+void refuse_what_is_of_one_run(const Parser& flags, const std::string& who, bool takes_stdin);
+
 }  // namespace xdit::cli

@@ -74,7 +74,7 @@ std::string help_of(const Command& command) {
   for (const Parser::Flag& flag : flags_of(command))
     if (!shared.contains(flag.names.front())) text += flag_line(flag);
   if (!shared.empty()) text += "\nAlso the flags of generate: xdit-gen generate --help\n";
-  return text + "\nSwitches also as --no-NAME.\n";
+  return text + fmt::format("\nSwitches also as --no-NAME.\n\n{}", command.examples);
 }
 
 std::string settings_help() {

@@ -157,6 +157,9 @@ Command inspect_command() {
           .positionals = 1,
           .meaning =
               "what made a PNG, or what a model holds and lacks: a folder, a .safetensors file, owner/name",
+          .examples = R"(xdit-gen inspect out/42.png
+xdit-gen inspect models/FLUX.1-dev --json
+)",
           .add_flags =
               [](Parser& parser) {
                 parser.toggle("--json", "one JSON object");

@@ -9,7 +9,6 @@
 #include "cli/console.h"
 #include "config/samplers.h"
 #include "config/values.h"
-#include "core/nearest.h"
 #include "launch/launch.h"
 #include "models/registry.h"
 
@@ -82,19 +81,8 @@ constexpr std::string_view kNames = "models|schedulers|devices";
 constexpr std::array kLists{list_models, list_schedulers, list_devices};  // in the order of kNames
 
 ExitCode list(const Call& call) {
-  const std::string usage = fmt::format("xdit-gen list {}", kNames);
-  if (call.rest.empty()) throw Error(ExitCode::kUsage, "nothing named to list", {}, usage);
-  const std::string& name = call.rest.front();
-  const std::vector<std::string> names = config::split(kNames, '|');
-  const auto found = std::find(names.begin(), names.end(), name);
-  if (found == names.end()) {
-    const std::string near = nearest(name, names);
-    throw Error(
-        ExitCode::kUsage,
-        fmt::format("cannot list {}: expected one of {}", config::in_quotes(name), fmt::join(names, ", ")),
-        {}, near.empty() ? usage : "xdit-gen list " + near);
-  }
-  const Json rows = kLists.at(static_cast<std::size_t>(found - names.begin()))();
+  const std::string name = call.rest.empty() ? "" : call.rest.front();
+  const Json rows = kLists.at(choice(name, kNames, "xdit-gen list"))();
   print(call.flags.on("--json") ? rows.dump() + "\n" : table(rows));
   return ExitCode::kOk;
 }
@@ -106,6 +94,9 @@ Command list_command() {
           .arguments = kNames,
           .positionals = 1,
           .meaning = "what is known, or what is there",
+          .examples = R"(xdit-gen list schedulers
+xdit-gen list devices --json
+)",
           .add_flags = [](Parser& parser) { parser.toggle("--json", "one JSON array"); },
           .run = list};
 }

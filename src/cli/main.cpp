@@ -1,4 +1,6 @@
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
@@ -28,6 +30,14 @@ void stop_on_signals() {
   std::signal(SIGXFSZ, SIG_IGN);  // so is a file-size limit
 }
 
+// No file that is opened later becomes stdin, stdout or stderr where the caller closed it: what is printed
+// would go there. Writing to a stdout that was closed stays an error.
+void fill_standard_descriptors() {
+  for (const int standard : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+    if (::fcntl(standard, F_GETFD) < 0)                  // NOLINT(*-vararg)
+      static_cast<void>(::open("/dev/null", O_RDONLY));  // NOLINT(*-vararg): takes the lowest that is free
+}
+
 Error unknown_command(const std::string& name, const std::vector<Command>& all) {
   std::vector<std::string> names(all.size());
   std::transform(all.begin(), all.end(), names.begin(), [](const Command& c) { return std::string(c.name); });
@@ -39,6 +49,7 @@ Error unknown_command(const std::string& name, const std::vector<Command>& all) 
 }
 
 ExitCode run(Arguments arguments) {
+  if (arguments.size() == 2 && arguments.front() == "help") arguments = {arguments.back(), "--help"};
   const std::string first = arguments.empty() ? "" : arguments.front();
   if (first == "--help" || first == "-h" || first == "help") {
     print(short_help());
@@ -76,6 +87,7 @@ int report(ExitCode code, const std::string& text) {
 int main(int argc, char** argv) {
   using namespace xdit;
   try {
+    cli::fill_standard_descriptors();
     cli::stop_on_signals();
     return static_cast<int>(cli::run({argv + std::min(argc, 1), argv + argc}));
   } catch (const Error& error) {

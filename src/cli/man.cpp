@@ -6,6 +6,7 @@
 #include "cli/commands.h"
 #include "cli/console.h"
 #include "config/settings.h"
+#include "config/values.h"
 
 namespace xdit::cli {
 namespace {
@@ -123,12 +124,9 @@ std::string page() {
   for (const Exit& exit : kExits)
     text += fmt::format(".TP\n.B {}\n{}\n", static_cast<int>(exit.code), roff(exit.meaning));
   text += ".SH EXAMPLES\n.EX\n";
-  for (const char* example :
-       {R"(xdit-gen -m models/FLUX.1-dev -p "a lighthouse" -s 1-4 -o "dawn/{seed}.png")",
-        "xdit-gen plan --profile run.yaml --machine h100x8",
-        R"(xdit-gen batch prompts.jsonl -m models/FLUX.1-dev -o "out/{index}.png")",
-        "xdit-gen sweep run.yaml --format csv"})
-    text += roff(example) + "\n";
+  for (const Command& command : all)
+    for (const std::string& line : config::split(command.examples, '\n'))
+      if (!line.empty()) text += roff(line) + "\n";
   return text + ".EE\n";
 }
 
@@ -144,6 +142,7 @@ Command man_command() {
           .arguments = "",
           .positionals = 0,
           .meaning = "the manual page, for man -l -",
+          .examples = "xdit-gen man | man -l -\n",
           .add_flags = [](Parser& /*parser*/) {},
           .run = man};
 }

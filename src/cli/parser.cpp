@@ -93,6 +93,17 @@ Arguments Parser::parse(const Arguments& arguments, std::size_t positionals) {
   return rest;
 }
 
+std::size_t choice(const std::string& value, std::string_view known, const std::string& where) {
+  const Arguments all = config::split(known, '|');
+  const auto found = std::find(all.begin(), all.end(), value);
+  const std::string near = nearest(value, all);
+  if (found == all.end())
+    throw Error(ExitCode::kUsage,
+                fmt::format("expected one of {}, found {}", known, config::in_quotes(value)), where,
+                fmt::format("{} {}", where, near.empty() ? all.front() : near));
+  return static_cast<std::size_t>(found - all.begin());
+}
+
 const Arguments& Parser::values(const std::string& name) const {
   return app_.get_option(name)->results();
 }

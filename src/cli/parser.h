@@ -1,6 +1,8 @@
 #pragma once
 #include <CLI/CLI.hpp>
+#include <cstddef>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace xdit::cli {
@@ -37,5 +39,9 @@ class Parser {
  private:
   CLI::App app_;
 };
+
+/// The place of `value` in `known` ("md|json"). Error(kUsage) names all and says how it stands behind `where`
+/// ("--format", "xdit-gen list").
+[[nodiscard]] std::size_t choice(const std::string& value, std::string_view known, const std::string& where);
 
 }  // namespace xdit::cli

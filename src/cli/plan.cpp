@@ -5,11 +5,14 @@
 #include <algorithm>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
 
 #include "cli/commands.h"
 #include "cli/console.h"
 #include "config/values.h"
 #include "launch/launch.h"
+#include "launch/stages.h"
 #include "output/table.h"
 #include "parallel/plan_predict.h"
 
@@ -53,7 +56,7 @@ Json rank_json(const parallel::RankPlan& rank) {
 }
 
 Json plan_json(const Prepared& run, const parallel::Machine& machine, const parallel::Plan& plan,
-               const std::vector<Grid>& grids) {
+               const std::optional<parallel::Plan>& refiner, const std::vector<Grid>& grids) {
   const config::RunSpec& spec = run.resolved.spec;
   Json json{{"model", run.model.files.name},
             {"width", spec.image.width},
@@ -66,6 +69,10 @@ Json plan_json(const Prepared& run, const parallel::Machine& machine, const para
             {"ranks", Json::array()},
             {"rejected", Json::array()}};
   for (const parallel::RankPlan& rank : plan.ranks) json["ranks"].push_back(rank_json(rank));
+  if (refiner) {
+    json["refiner"] = {{"model", run.refiner->files.name}, {"ranks", Json::array()}};
+    for (const parallel::RankPlan& rank : refiner->ranks) json["refiner"]["ranks"].push_back(rank_json(rank));
+  }
   for (std::size_t i = 1; i < grids.size(); ++i) json["rejected"].push_back(grid_json(grids[i]));
   return json;
 }
@@ -130,17 +137,18 @@ ExitCode plan(const Call& call) {
   const config::RunSpec& spec = run.resolved.spec;
   if (machine.gpus.empty() && spec.runtime.device == config::Device::kCuda)
     throw Error(ExitCode::kDevice, "no GPU to plan for", {}, "--machine h100x8, or --device cpu");
-  const parallel::Plan plan = parallel::make_plan(spec, run.model, machine);
-  const std::vector<Grid> grids = parallel::grids(plan, run.model, machine, spec);
+  const launch::Models models = run.models();
+  parallel::Plan plan = parallel::make_plan(spec, run.model, machine);
+  const std::optional<parallel::Plan> refiner = launch::plan_refiner(spec, models, plan, machine);
+  const std::vector<Grid> grids = parallel::grids(plan, run.model, machine, spec, models.refiner);
   if (options.json) {
-    print(plan_json(run, machine, plan, grids).dump() + "\n");
+    if (refiner) plan = parallel::without_decoding(std::move(plan), run.model);
+    print(plan_json(run, machine, plan, refiner, grids).dump() + "\n");
     return ExitCode::kOk;
   }
   std::string text = plan_text(run, machine);
   if (const auto& prediction = grids.front().prediction)
-    text +=
-        "\n" + prediction_text(*prediction, machine) +
-        (run.refiner ? "all evaluations are taken for the base's: the refiner's are not predicted\n" : "");
+    text += "\n" + prediction_text(*prediction, machine);
   else if (spec.runtime.device == config::Device::kCuda)
     text += fmt::format(
         "\nno rates of {} are known: xdit-gen doctor --json > machine.json measures them, "
@@ -155,10 +163,11 @@ ExitCode plan(const Call& call) {
 
 std::string plan_text(const Prepared& run, const parallel::Machine& machine) {
   const config::RunSpec& spec = run.resolved.spec;
-  const auto text_of = [&](const models::Model& model) {
-    return parallel::to_text(parallel::make_plan(spec, model, machine), model, machine, spec);
-  };
-  return text_of(run.model) + (run.refiner ? "refiner\n" + text_of(*run.refiner) : "");
+  const parallel::Plan plan = parallel::make_plan(spec, run.model, machine);
+  const auto refiner = launch::plan_refiner(spec, run.models(), plan, machine);
+  if (!refiner) return parallel::to_text(plan, run.model, machine, spec);
+  return parallel::to_text(parallel::without_decoding(plan, run.model), run.model, machine, spec) +
+         "refiner, once the model has gone:\n" + parallel::to_text(*refiner, *run.refiner, machine, spec);
 }
 
 Command plan_command() {
@@ -167,6 +176,9 @@ Command plan_command() {
       .arguments = "",
       .positionals = 0,
       .meaning = "what generate would do, how long it takes, and what other grids would: no GPU is needed",
+      .examples = R"(xdit-gen plan -m models/FLUX.1-dev --machine h100x8
+xdit-gen plan --profile run.yaml --machine machine.json
+)",
       .add_flags =
           [](Parser& parser) {
             add_generate_flags(parser);

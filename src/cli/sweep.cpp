@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <random>
 #include <set>
 
@@ -14,6 +15,7 @@
 #include "config/values.h"
 #include "core/file.h"
 #include "core/json.h"
+#include "core/lock.h"
 #include "launch/join.h"
 #include "launch/launch.h"
 
@@ -23,13 +25,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kFormats = "md|csv|json|jsonl";
-
-/// What a point's run says: all but its pictures, since stdout is the table's.
-class PointConsole final : public Console {
- public:
-  using Console::Console;
-  void picture(std::int64_t /*index*/) override {}
-};
 
 /// What all of a sweep share.
 struct Sweep {
@@ -68,6 +63,16 @@ void warn_of_what_is_swept(const Sweep& sweep, const char* const* environment) {
       for (const config::Axis& axis : sweep.axes)
         if (axis.key == setting.key)
           sweep.say(fmt::format("warning: {} has no effect: the profile sweeps {}", setting.where, axis.key));
+}
+
+// One sweep at a time writes there.
+File locked(const fs::path& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) throw Error(ExitCode::kOutput, error.message(), folder.string(), "another -o");
+  File file = File::open_read(folder, ExitCode::kOutput);
+  lock_alone(file, folder, "another sweep writes there", "another -o, or --resume when it has ended");
+  return file;
 }
 
 // What a sweep that goes on must repeat: sweep.json. Begins it where there is none.
@@ -141,7 +146,7 @@ void make(const Sweep& sweep, SweepPoint& point, const StopToken& stop) {
   std::error_code ignored;
   fs::remove(point.report(), ignored);
   write_file_atomically(point.profile(), config::to_yaml(spec), spec.output.overwrite);
-  PointConsole console(sweep.options, spec, point.run->model.files.name, point.pictures);
+  ConsoleWithoutPaths console(sweep.options, spec, point.run->model.files.name, point.pictures);
   launch::Ranks ranks;
   console.summary(launch::run(spec, point.run->models(), ranks, console, stop).report);
 }
@@ -202,6 +207,8 @@ ExitCode sweep(const Call& call) {
             .axes = profile.axes,
             .place = sweep_place(output == nullptr ? "out/sweep" : output->values.back())};
   warn_of_what_is_swept(all, call.environment);
+  std::optional<File> lock;
+  if (!options.dry_run) lock = locked(all.place.folder);
   const std::uint64_t seed = begin(all.place, resume, overwrite, options.dry_run);
   all.points = settle_points(all.axes, options, call.environment, all.place, seed,
                              overwrite || resume || options.dry_run);
@@ -237,6 +244,10 @@ Command sweep_command() {
           .meaning =
               "a run for each point of the profile's sweep: lists, each from a cold start, and their "
               "table",
+          .examples = R"(xdit-gen sweep run.yaml -o out/sweep --format csv
+xdit-gen sweep run.yaml -o out/sweep --resume
+xdit-gen sweep run.yaml --dry-run
+)",
           .add_flags = add_flags,
           .run = sweep};
 }

@@ -2,14 +2,23 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cmath>
+#include <cstdlib>
+#include <cstring>
 #include <filesystem>
+#include <iostream>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <random>
 #include <set>
+#include <utility>
 
 #include "cli/commands.h"
 #include "cli/console.h"
+#include "cli/layers.h"
 #include "config/values.h"
+#include "launch/launch.h"
 #include "output/compare.h"
 
 namespace xdit::cli {
@@ -137,17 +146,80 @@ std::string as_text(const Json& row, const std::string& a, const std::string& b)
   return text;
 }
 
+// A folder that goes with what was written there.
+class TemporaryFolder {
+ public:
+  TemporaryFolder() : path_((fs::temp_directory_path() / "xdit-verify-XXXXXX").string()) {
+    if (::mkdtemp(path_.data()) == nullptr)
+      throw Error(ExitCode::kOutput, fmt::format("cannot make a folder: {}", std::strerror(errno)), path_,
+                  "set TMPDIR to a folder of yours");
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+  }
+  [[nodiscard]] fs::path path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+// "gpus=2 gather=2"
+bool is_plan(const std::string& text) {
+  std::error_code ignored;
+  return text.find('=') != std::string::npos && !fs::exists(text, ignored);
+}
+
+// The run of the flags, spread as `plan` says.
+Prepared with_plan(const Call& call, GenerateOptions options, const std::string& plan,
+                   std::uint64_t drawn_from) {
+  for (const std::string& assignment : config::split(plan, ' ')) {
+    if (assignment.empty()) continue;
+    options.settings.push_back(config::parse_assignment("parallel." + assignment));
+    options.settings.back().where = config::in_quotes(plan);
+  }
+  std::mt19937 draw(static_cast<std::mt19937::result_type>(drawn_from));  // alike in both
+  return prepare(options, call.environment, [&] { return draw(); });
+}
+
+Json compare_plans(const Call& call, const std::string& a, const std::string& b) {
+  refuse_what_is_of_one_run(call.flags, "a comparison of plans", /*takes_stdin=*/false);
+  const GenerateOptions options = read_generate_options(call.flags, std::cin);
+  const TemporaryFolder folder;
+  std::random_device entropy;
+  const std::uint64_t drawn_from = entropy();
+  std::map<std::string, Prepared> runs;  // by the names of their folders
+  for (const auto& [name, plan] : {std::pair{"a", a}, {"b", b}}) {
+    Prepared& run = runs.emplace(name, with_plan(call, options, plan, drawn_from)).first->second;
+    run.resolved.spec.output = {};
+    run.resolved.spec.output.path = (folder.path() / name / "{index}.png").string();
+    static_cast<void>(parallel::make_plan(run.resolved.spec, run.model, launch::this_machine()));
+  }
+  for (const auto& [name, run] : runs) {
+    ConsoleWithoutPaths console(options, run.resolved.spec, run.model.files.name, {});
+    launch::Ranks ranks;
+    const launch::Outcome made = launch::run(run.resolved.spec, run.models(), ranks, console, call.stop);
+    console.note(fmt::format("{}: {:.2f} s", name == "a" ? a : b, made.report.wall_s));
+  }
+  return compare_folders(folder.path() / "a", folder.path() / "b");
+}
+
 ExitCode verify(const Call& call) {
   if (call.rest.size() != 2)
-    throw Error(ExitCode::kUsage, "two pictures or two folders are compared", {},
+    throw Error(ExitCode::kUsage, "two pictures, two folders or two plans are compared", {},
                 "xdit-gen verify out/42.png again/42.png");
   const std::string& a = call.rest.front();
   const std::string& b = call.rest.back();
-  const bool folders = fs::is_directory(a);
-  if (folders != fs::is_directory(b))
+  const bool plans = is_plan(a) && is_plan(b);
+  const bool folders = plans || fs::is_directory(a);
+  if (!plans && folders != fs::is_directory(b))
     throw Error(ExitCode::kUsage, "a folder is compared with a folder, a picture with a picture",
                 folders ? b : a);
-  Json rows = folders ? compare_folders(a, b) : Json::array({compare_files(a, b)});
+  Json rows = plans     ? compare_plans(call, a, b)
+              : folders ? compare_folders(a, b)
+                        : Json::array({compare_files(a, b)});
   if (rows.empty()) throw Error(ExitCode::kUsage, "no PNG in either folder", a);
   const auto equal = static_cast<std::size_t>(
       std::count_if(rows.begin(), rows.end(), [](const Json& row) { return row.at("result") == "equal"; }));
@@ -168,14 +240,18 @@ ExitCode verify(const Call& call) {
 }  // namespace
 
 Command verify_command() {
-  return {
-      .name = "verify",
-      .arguments = "A B",
-      .positionals = 2,
-      .meaning =
-          "two PNGs, or the PNGs of two folders: equal bytes (exit 0), or how far apart and where (exit 9)",
-      .add_flags = [](Parser& parser) { parser.toggle("--json", "one JSON object"); },
-      .run = verify};
+  return {.name = "verify",
+          .arguments = "A B",
+          .positionals = 2,
+          .meaning =
+              "two PNGs, the PNGs of two folders, or those that a run makes with two plans: equal bytes "
+              "(exit 0), "
+              "or how far apart and where (exit 9)",
+          .examples = R"(xdit-gen verify out again
+xdit-gen verify "gpus=1" "gpus=2 gather=2" --profile run.yaml
+)",
+          .add_flags = add_generate_flags,
+          .run = verify};
 }
 
 }  // namespace xdit::cli

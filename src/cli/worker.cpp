@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <csignal>
-#include <cstdlib>
 #include <ctime>
 #include <iostream>
 #include <random>
@@ -15,7 +14,6 @@
 #include "cli/layers.h"
 #include "cli/worker_events.h"
 #include "cli/worker_jobs.h"
-#include "launch/join.h"
 #include "launch/launch.h"
 #include "output/metadata.h"
 #include "output/path_template.h"
@@ -122,19 +120,8 @@ class Worker {
 };
 
 ExitCode worker(const Call& call) {
-  const auto refuse = [](const char* what, const char* flag, const char* fix) {
-    throw Error(ExitCode::kUsage, what, flag, fix);
-  };
-  if (launch::joined_place(&std::getenv))
-    refuse("a worker starts its own ranks", "RANK", "xdit-gen worker alone");
-  const GenerateOptions options = read_generate_options(call.flags, std::cin);
-  if (options.dry_run) refuse("a worker has no dry run", "--dry-run", "xdit-gen generate --dry-run");
-  for (const char* flag : {"--report", "--trace"})
-    if (!call.flags.last(flag).empty()) refuse("a worker does not write it", flag, "xdit-gen generate");
-  const std::vector<std::string>& prompts = call.flags.values("--prompt");
-  if (std::find(prompts.begin(), prompts.end(), "-") != prompts.end())
-    refuse("a worker reads jobs from stdin", "--prompt -", "{\"prompt\": ...} on stdin");
-  Worker(call, options).run();
+  refuse_what_is_of_one_run(call.flags, "a worker", /*takes_stdin=*/true);
+  Worker(call, read_generate_options(call.flags, std::cin)).run();
   return ExitCode::kOk;
 }
 
@@ -146,6 +133,9 @@ Command worker_command() {
       .arguments = "",
       .positionals = 0,
       .meaning = "pictures for jobs on stdin ({\"id\": 1, \"prompt\": \"a fox\"} a line), results on stdout",
+      .examples = R"(xdit-gen worker -m models/FLUX.1-dev < jobs.jsonl
+xdit-gen worker --gpus all -o "out/{date}/{seed}.png"
+)",
       .add_flags = add_generate_flags,
       .run = worker};
 }

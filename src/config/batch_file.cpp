@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -14,6 +15,7 @@
 namespace xdit::config {
 namespace {
 
+constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 constexpr std::size_t kMaxLine = std::size_t{2} << 20U;
 
 // A picture's own settings; the others are the batch's.
@@ -215,16 +217,22 @@ BatchLine read_batch_line(const Json& object, const std::string& where) {
 }
 
 BatchFormat batch_format(const std::string& name, std::string_view text) {
-  const std::string ending = name.substr(std::min(name.rfind('.'), name.size()));
+  std::string ending = name.substr(std::min(name.rfind('.'), name.size()));
+  std::transform(ending.begin(), ending.end(), ending.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
+  if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
+  const std::size_t first = std::min(text.find_first_not_of(" \t\r\n"), text.size());
+  const bool list = ending == ".json" && text.substr(first).starts_with('[');  // JSON is YAML
   if (ending == ".csv") return BatchFormat::kCsv;
-  if (ending == ".yaml" || ending == ".yml") return BatchFormat::kYaml;
-  const std::size_t first = text.find_first_not_of(" \t\r\n");
-  const bool object = first != std::string_view::npos && text[first] == '{';
+  if (ending == ".yaml" || ending == ".yml" || list) return BatchFormat::kYaml;
+  const bool object = text.substr(first).starts_with('{');
   return ending == ".jsonl" || ending == ".ndjson" || object ? BatchFormat::kJsonl : BatchFormat::kText;
 }
 
 std::vector<BatchLine> read_batch(std::string_view text, const std::string& name, BatchFormat format) {
-  if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);  // byte order mark
+  if (text.find('\0') != std::string_view::npos)
+    throw Error(ExitCode::kUsage, "not UTF-8 text", name, "save the file as UTF-8");
+  if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
   if (format == BatchFormat::kCsv) return read_csv(text, name);
   if (format == BatchFormat::kYaml) return read_yaml(text, name);
   return read_lines(text, name, format);

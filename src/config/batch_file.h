@@ -19,7 +19,8 @@ struct BatchLine {
   std::optional<Error> fault{};
 };
 
-/// By the ending of `name`: .jsonl, .csv, .yaml; anything else is text, or JSONL where it begins with '{'.
+/// By the ending of `name` in any case: .jsonl, .csv, .yaml, .json (a list, or JSONL); anything else is text,
+/// or JSONL where it begins with '{'.
 [[nodiscard]] BatchFormat batch_format(const std::string& name, std::string_view text);
 
 /// Reads untrusted text. A setting is named by its key ("sampling.steps", also nested) or its flag ("steps").
@@ -27,8 +28,8 @@ struct BatchLine {
 /// - JSONL: an object, or a prompt as a string, a line
 /// - CSV (RFC 4180): the first row names settings, an empty cell sets nothing
 /// - YAML: a list of mappings or prompts
-/// Empty lines count and give nothing. A fault of one line is in its `fault`; one of the whole is
-/// Error(kUsage).
+/// Empty lines count and give nothing. Zero bytes (UTF-16, or no text at all) are a fault of the whole. A
+/// fault of one line is in its `fault`; one of the whole is Error(kUsage).
 [[nodiscard]] std::vector<BatchLine> read_batch(std::string_view text, const std::string& name,
                                                 BatchFormat format);
 

@@ -8,18 +8,23 @@
 
 namespace xdit::launch {
 
+void deal_out(config::RunSpec& spec, const parallel::Plan& plan) {
+  std::set<std::pair<std::int64_t, std::int64_t>> shares;  // first and count, one of each picture's ranks
+  for (const parallel::RankPlan& rank : plan.ranks)
+    if (rank.pictures.count > 0) shares.emplace(rank.pictures.first, rank.pictures.count);
+  const std::vector<config::Picture> in_order = config::pictures(spec);
+  spec.listed = in_order;
+  auto next = in_order.begin();
+  for (std::int64_t turn = 0; next != in_order.end(); ++turn)
+    for (const auto& [first, count] : shares)
+      if (turn < count) spec.listed.at(static_cast<std::size_t>(first + turn)) = *next++;
+}
+
 PlannedJob plan_job(config::RunSpec spec, const Models& models, const parallel::Machine& machine) {
   PlannedJob job{.spec = std::move(spec), .plan = {}};
   job.plan = parallel::make_plan(job.spec, models.model, machine);
   static_cast<void>(plan_refiner(job.spec, models, job.plan, machine));  // which ranks will do, too
-  std::set<std::pair<std::int64_t, std::int64_t>> shares;  // first and count, one of each picture's ranks
-  for (const parallel::RankPlan& rank : job.plan.ranks)
-    if (rank.pictures.count > 0) shares.emplace(rank.pictures.first, rank.pictures.count);
-  const std::vector<config::Picture> in_order = job.spec.listed;
-  auto next = in_order.begin();
-  for (std::int64_t turn = 0; next != in_order.end(); ++turn)
-    for (const auto& [first, count] : shares)
-      if (turn < count) job.spec.listed.at(static_cast<std::size_t>(first + turn)) = *next++;
+  deal_out(job.spec, job.plan);
   return job;
 }
 

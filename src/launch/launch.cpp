@@ -76,15 +76,18 @@ Outcome run(const config::RunSpec& asked, const Models& models, Makers& makers, 
   const double started_s = now_s();
   const parallel::Machine machine = this_machine();
   const std::optional<Place> place = joined_place(&std::getenv);
-  const config::RunSpec spec = place ? joined_spec(asked, *place, machine.gpus.size()) : asked;
+  config::RunSpec spec = place ? joined_spec(asked, *place, machine.gpus.size()) : asked;
   const std::vector<config::Picture> pictures = config::pictures(spec);
   outcome.paths = output::output_paths(spec.output.path, pictures, output::local_date(std::time(nullptr)),
                                        spec.output.overwrite);
+  for (const std::string& file : {spec.output.report, spec.output.trace})
+    if (!file.empty()) output::check_output(file, spec.output.overwrite);
   outcome.plan = parallel::make_plan(spec, model, machine);
   if (place && models.refiner != nullptr)
     throw Error(ExitCode::kUsage, "the refiner works on ranks that xdit-gen starts itself", "--refiner",
                 "--gpus, without torchrun, srun or mpirun");
   static_cast<void>(plan_refiner(spec, models, outcome.plan, machine));  // which ranks will do, too
+  deal_out(spec, outcome.plan);
   const std::int64_t first_rank = place ? place->rank : 0;
   if (first_rank == 0)
     for (const std::string& note : outcome.plan.notes) listener.warn(note);
@@ -118,18 +121,25 @@ Outcome run(const config::RunSpec& asked, const Models& models, Makers& makers, 
                first_rank == 0 ? listener : static_cast<pipeline::Listener&>(quiet), report);
   } else {
     const bool watched = manner.watched || !spec.output.report.empty();
-    Watch watch(listener, watched ? gpus_of(outcome.plan, machine, spec) : std::vector<std::string>{},
-                started_s);
-    makers.make({.spec = spec,
-                 .machine = machine,
-                 .paths = std::move(paths),
-                 .previews = previews,
-                 .model_hash = report.model_hash,
-                 .weights = weights_text(spec, models, report.model_hash),
-                 .last = manner.last,
-                 .started_s = started_s,
-                 .umask = current_umask()},
-                models, outcome.plan, watch, stop, report);
+    std::vector<std::int64_t> order(pictures.size());
+    std::transform(pictures.begin(), pictures.end(), order.begin(), [](const auto& p) { return p.index; });
+    Watch watch(listener, std::move(order),
+                watched ? gpus_of(outcome.plan, machine, spec) : std::vector<std::string>{}, started_s);
+    try {
+      makers.make({.spec = spec,
+                   .machine = machine,
+                   .paths = std::move(paths),
+                   .previews = previews,
+                   .model_hash = report.model_hash,
+                   .weights = weights_text(spec, models, report.model_hash),
+                   .last = manner.last,
+                   .started_s = started_s,
+                   .umask = current_umask()},
+                  models, outcome.plan, watch, stop, report);
+    } catch (...) {
+      watch.end();  // what is finished stays
+      throw;
+    }
     report.readings = watch.readings();
   }
   for (output::RankUse& use : report.ranks) {

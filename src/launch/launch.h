@@ -41,7 +41,9 @@ struct PlannedJob {
   config::RunSpec spec;
   parallel::Plan plan;
 };
-/// Deals the pictures out so that they are finished in about their order. Error as make_plan's.
+/// Deals the pictures of a run out to the plan's ranks so that they are finished in about their order.
+void deal_out(config::RunSpec& spec, const parallel::Plan& plan);
+/// Its pictures are dealt out. Error as make_plan's.
 [[nodiscard]] PlannedJob plan_job(config::RunSpec spec, const Models& models,
                                   const parallel::Machine& machine);
 

@@ -152,6 +152,12 @@ void Supervisor::poll_once(const Turn& turn) {
   if (turn.aside.look) turn.aside.look();
 }
 
+Error Supervisor::of_child(const Child& child, const Error& error) const {
+  if (children_.size() == 1) return error;
+  return {error.code(), fmt::format("rank {} in {}: {}", child.rank, child.phase, error.message()),
+          error.where(), error.fix()};
+}
+
 void Supervisor::hear(Child& child, const json& message, const Turn& turn) {
   if (const auto begin = message.find("begin"); begin != message.end())
     child.phase = begin->get<std::string>();
@@ -163,18 +169,17 @@ void Supervisor::hear(Child& child, const json& message, const Turn& turn) {
     child.holds = holds->get<bool>();
   } else if (const auto line = message.find("warn"); line != message.end()) {
     if (warned_.insert(line->get<std::string>()).second) turn.listener.warn(line->get<std::string>());
-  } else if (message.contains("picture") || message.contains("failed") || child.rank == 0) {
+  } else if (const auto failed = message.find("failed"); failed != message.end()) {
+    return turn.listener.failed(failed->get<std::int64_t>(), of_child(child, error_of(message)));
+  } else if (message.contains("picture") || child.rank == 0) {
     if (pass_on(message, turn.listener)) return;
   }
-  if (!message.contains("error") || message.contains("failed")) return;
+  if (!message.contains("error")) return;
   child.ended = true;
   if (turn.stop.signal() != 0 || failure_) return;  // the others end their steps too
   if (message.contains("after")) return;            // the cause lies in another channel already
-  const Error error = error_of(message);
-  std::string what = error.message();
-  if (children_.size() > 1) what = fmt::format("rank {} in {}: {}", child.rank, child.phase, what);
-  failure_.emplace(error.code(), what, error.where(), error.fix());
-  if (!stay_ || !is_whole_after(error.code())) throw *failure_;
+  failure_ = of_child(child, error_of(message));
+  if (!stay_ || !is_whole_after(failure_->code())) throw *failure_;
   if (stopped_s_ == 0) tell_stop(SIGTERM);
 }
 

@@ -73,6 +73,8 @@ class Supervisor {
   void poll_once(const Turn& turn);
   void tell_stop(int signal);
   void hear(Child& child, const nlohmann::json& message, const Turn& turn);
+  /// Says whose it is, where there are several.
+  [[nodiscard]] Error of_child(const Child& child, const Error& error) const;
   void bury(Child& child, const Turn& turn);
   void end(double grace_s) noexcept;
   [[nodiscard]] bool reap_all(double until_s) noexcept;

@@ -4,18 +4,23 @@
 #include <string_view>
 #include <vector>
 
+#include "launch/in_order.h"
 #include "launch/nvml.h"
 #include "output/report.h"
 #include "pipeline/rank.h"
 
 namespace xdit::launch {
 
-/// Passes on what a listener is told, and reads GPUs meanwhile, some times a second.
+/// Passes on what a listener is told, pictures in their order, and reads GPUs meanwhile, some times a second.
 class Watch final : public pipeline::Listener {
  public:
-  /// `gpus`: by UUID. `started_s`: time 0 of the readings.
-  Watch(pipeline::Listener& to, std::vector<std::string> gpus, double started_s)
-      : to_(to), gpus_(std::move(gpus)), started_s_(started_s) {}
+  /// `pictures`: in their order. `gpus`: by UUID. `started_s`: time 0 of the readings.
+  Watch(pipeline::Listener& to, std::vector<std::int64_t> pictures, std::vector<std::string> gpus,
+        double started_s)
+      : to_(to),
+        pictures_([&to](std::int64_t index) { to.picture(index); }, std::move(pictures)),
+        gpus_(std::move(gpus)),
+        started_s_(started_s) {}
 
   void begin(std::string_view phase, std::int64_t steps) override {
     read();
@@ -29,9 +34,13 @@ class Watch final : public pipeline::Listener {
     read();
     to_.finish();
   }
-  void picture(std::int64_t index) override { to_.picture(index); }
+  void picture(std::int64_t index) override { pictures_.settle(index, /*there=*/true); }
   void warn(std::string_view line) override { to_.warn(line); }
-  void failed(std::int64_t picture, const Error& why) override { to_.failed(picture, why); }
+  void failed(std::int64_t picture, const Error& why) override {
+    to_.failed(picture, why);
+    pictures_.settle(picture, /*there=*/false);
+  }
+  void end() { pictures_.end(); }  ///< the run failed
 
   [[nodiscard]] const std::vector<output::Reading>& readings() const { return readings_; }
 
@@ -39,6 +48,7 @@ class Watch final : public pipeline::Listener {
   void read();
 
   pipeline::Listener& to_;
+  InOrder pictures_;
   std::vector<std::string> gpus_;
   double started_s_;
   double read_s_ = 0;           ///< when it was last

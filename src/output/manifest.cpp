@@ -2,25 +2,22 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 #include <ctime>
 #include <nlohmann/json.hpp>
 #include <system_error>
-#include <thread>
 
 #include "config/values.h"
+#include "core/lock.h"
 
 namespace xdit::output {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr auto kLockWait = std::chrono::seconds(3);  // a batch that was killed is gone by then
 constexpr std::size_t kMaxBytes = std::size_t{4} << 30U;
 
 [[noreturn]] void fail(const std::filesystem::path& path, int reason) {
@@ -34,14 +31,7 @@ File open_for_appending(const std::filesystem::path& path) {
       ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0666);  // NOLINT(*-vararg)
   if (descriptor < 0) fail(path, errno);
   File file(descriptor, path, ExitCode::kOutput);
-  const auto until = std::chrono::steady_clock::now() + kLockWait;
-  while (::flock(descriptor, LOCK_EX | LOCK_NB) != 0) {  // ranks hold it too, until they have ended
-    if (std::chrono::steady_clock::now() < until) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(20));
-      continue;
-    }
-    throw Error(ExitCode::kOutput, "another batch writes there", path.string(), "another -o, or --manifest");
-  }
+  lock_alone(file, path, "another batch writes there", "another -o, or --manifest");
   return file;
 }
 

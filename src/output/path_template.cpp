@@ -208,6 +208,11 @@ std::string local_date(std::time_t time) {
   return fmt::format("{:04}-{:02}-{:02}", date.tm_year + 1900, date.tm_mon + 1, date.tm_mday);
 }
 
+void check_output(const fs::path& file, bool overwrite) {
+  if (!overwrite) check_free({file});
+  check_folder(file.parent_path());
+}
+
 std::vector<fs::path> output_paths(const std::string& path_template,
                                    std::span<const config::Picture> pictures, const std::string& date,
                                    bool overwrite) {

@@ -28,4 +28,7 @@ namespace xdit::output {
 /// YYYY-MM-DD in local time: the {date} of a run that began at `time`.
 [[nodiscard]] std::string local_date(std::time_t time);
 
+/// Error(kOutput) when a file could not be written there, or is there already without `overwrite`.
+void check_output(const std::filesystem::path& file, bool overwrite);
+
 }  // namespace xdit::output

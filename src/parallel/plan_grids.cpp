@@ -73,20 +73,23 @@ std::string loss(const Grid& grid, const Grid& chosen) {
 }
 
 Grid grid_of(const Plan& plan, const models::Model& model, const Machine& machine,
-             const config::RunSpec& spec) {
-  return {.mesh = plan.mesh,
-          .shard = plan.shard,
-          .grade = plan.grade,
-          .peak_memory = most_memory(plan),
-          .prediction = predict(plan, model, machine, spec),
-          .why_not = {}};
+             const config::RunSpec& spec, const models::Model* refiner) {
+  Grid grid{.mesh = plan.mesh,
+            .shard = plan.shard,
+            .grade = plan.grade,
+            .peak_memory = most_memory(plan),
+            .prediction = predict(plan, model, machine, spec, refiner),
+            .why_not = {}};
+  if (refiner != nullptr)  // one goes before the other comes
+    grid.peak_memory = std::max(grid.peak_memory, most_memory(make_plan(spec, *refiner, machine)));
+  return grid;
 }
 
 }  // namespace
 
 std::vector<Grid> grids(const Plan& chosen, const models::Model& model, const Machine& machine,
-                        const config::RunSpec& spec) {
-  std::vector<Grid> all{grid_of(chosen, model, machine, spec)};
+                        const config::RunSpec& spec, const models::Model* refiner) {
+  std::vector<Grid> all{grid_of(chosen, model, machine, spec, refiner)};
   const auto pictures = static_cast<std::int64_t>(config::pictures(spec).size());
   each_mesh(spec, chosen.mesh.size(), {}, 0, [&](const Mesh& mesh) {
     if (mesh == chosen.mesh || (mesh.data > pictures && !spec.parallel.data)) return;
@@ -94,7 +97,7 @@ std::vector<Grid> grids(const Plan& chosen, const models::Model& model, const Ma
     for (const Axis& axis : kAxes) asked.parallel.*axis.asked = mesh.*axis.degree;
     try {
       const Plan plan = make_plan(asked, model, machine);
-      Grid grid = grid_of(plan, model, machine, asked);
+      Grid grid = grid_of(plan, model, machine, asked, refiner);
       grid.why_not = loss(grid, all.front());
       all.push_back(std::move(grid));
     } catch (const Error& error) {

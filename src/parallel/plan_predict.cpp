@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <string_view>
 
 #include "parallel/plan_weights.h"
@@ -22,11 +23,25 @@ constexpr double kEightBits = 1.8;         // products in e4m3, that is how much
 constexpr double kReaders = 2;             // ranks that together read as fast as the host can
 constexpr double kWriteMegapixel = 0.1;
 
+// Evaluations of the model, or of the two, in the run's steps.
+double evaluations_of(const config::RunSpec& spec) {
+  constexpr std::array<std::string_view, 4> kTwice{"flow-match-heun", "heun", "dpm-2", "dpm++-2s-ancestral"};
+  const bool twice = std::find(kTwice.begin(), kTwice.end(), spec.sampling.scheduler) != kTwice.end();
+  const auto steps = static_cast<double>(spec.sampling.steps);
+  return twice ? 2 * steps - 1 : steps;
+}
+
+const models::Network& decoder_of(const models::Model& model) {
+  return *std::find_if(model.networks.begin(), model.networks.end(),
+                       [](const auto& n) { return n.role == models::Role::kDecoder; });
+}
+
 struct Predictor {
   const Plan& plan;
   const models::Model& model;
   const config::RunSpec& spec;
   Rates rates;
+  double evaluations;  // that are the model's
 
   [[nodiscard]] double seconds(const Work& work, DType dtype) const {
     const auto size = static_cast<double>(size_of(dtype));
@@ -61,14 +76,6 @@ struct Predictor {
         plan.ranks.begin(), plan.ranks.end(),
         [&](const RankPlan& other) { return other.device == rank.device && other.pictures.count > 0; }));
   }
-  // Evaluations of the model in the run's steps.
-  [[nodiscard]] double evaluations() const {
-    constexpr std::array<std::string_view, 4> kTwice{"flow-match-heun", "heun", "dpm-2",
-                                                     "dpm++-2s-ancestral"};
-    const bool twice = std::find(kTwice.begin(), kTwice.end(), spec.sampling.scheduler) != kTwice.end();
-    const auto steps = static_cast<double>(spec.sampling.steps);
-    return twice ? 2 * steps - 1 : steps;
-  }
 
   // A step in which stages, if there are several, wait for the longest band.
   [[nodiscard]] double step(const RankPlan& rank) const {
@@ -101,10 +108,9 @@ struct Predictor {
   }
 
   [[nodiscard]] double decode(const RankPlan& rank) const {
+    if (rank.latent_rows.count == 0) return 0;
     const auto pictures = static_cast<double>(rank.pictures.count);
-    const auto network = std::find_if(model.networks.begin(), model.networks.end(),
-                                      [](const auto& n) { return n.role == models::Role::kDecoder; });
-    const DType dtype = network->dtype(spec.model.dtype);
+    const DType dtype = decoder_of(model).dtype(spec.model.dtype);
     const Work work = decoder_work(plan, rank, model);
     return pictures * turns(rank) * seconds(work, dtype) +
            (dtype == DType::kF32 ? 0 : work.shapes * kConvolutionPlan);
@@ -133,13 +139,8 @@ struct Predictor {
   }
 };
 
-}  // namespace
-
-std::optional<Prediction> predict(const Plan& plan, const models::Model& model, const Machine& machine,
-                                  const config::RunSpec& spec) {
-  const std::optional<Rates> rates = rates_of(machine);
-  if (!rates || spec.runtime.device == config::Device::kCpu) return std::nullopt;
-  const Predictor of{plan, model, spec, *rates};
+Prediction predicted(const Predictor& of) {
+  const auto& [plan, model, spec, rates, evaluations] = of;
   Prediction prediction{.start_s = kStart + (plan.exchanges() ? kMeet : 0),
                         .load_s = of.load(),
                         .encode_s = of.prompts() * of.seconds(encoder_work(spec, model), spec.model.dtype),
@@ -153,13 +154,46 @@ std::optional<Prediction> predict(const Plan& plan, const models::Model& model, 
     const auto pictures = static_cast<double>(rank.pictures.count);
     const double step = of.step(rank);
     prediction.step_s = std::max(prediction.step_s, step);
-    prediction.denoise_s = std::max(
-        prediction.denoise_s, pictures * (of.evaluations() * step + of.warmup(step)) + of.first_step(rank));
+    prediction.denoise_s = std::max(prediction.denoise_s,
+                                    pictures * (evaluations * step + of.warmup(step)) + of.first_step(rank));
     prediction.decode_s = std::max(prediction.decode_s, of.decode(rank));
+    if (rank.latent_rows.count == 0) continue;
     const double pixels = static_cast<double>(spec.image.width * spec.image.height) * 1e-6;
     prediction.write_s = std::max(prediction.write_s, pictures * pixels * kWriteMegapixel);
   }
   return prediction;
+}
+
+}  // namespace
+
+Plan without_decoding(Plan plan, const models::Model& model) {
+  for (RankPlan& rank : plan.ranks) {
+    rank.networks.erase(decoder_of(model).component);
+    rank.latent_rows = {};
+  }
+  return plan;
+}
+
+std::optional<Prediction> predict(const Plan& plan, const models::Model& model, const Machine& machine,
+                                  const config::RunSpec& spec, const models::Model* refiner) {
+  const std::optional<Rates> rates = rates_of(machine);
+  if (!rates || spec.runtime.device == config::Device::kCpu) return std::nullopt;
+  const double all = evaluations_of(spec);
+  if (refiner == nullptr) return predicted({plan, model, spec, *rates, all});
+  const double begun = std::nearbyint(spec.sampling.refiner_start * all);  // as of evenly spaced noise levels
+  const Plan begins = without_decoding(plan, model);
+  const Plan ends = make_plan(spec, *refiner, machine);
+  Prediction both = predicted({begins, model, spec, *rates, begun});
+  const Prediction second = predicted({ends, *refiner, spec, *rates, all - begun});
+  both.load_s += second.load_s;
+  both.encode_s += second.encode_s;
+  both.denoise_s += second.denoise_s;
+  both.decode_s = second.decode_s;
+  both.write_s = second.write_s;
+  both.step_s = (begun * both.step_s + (all - begun) * second.step_s) / all;
+  for (std::size_t rank = 0; rank < both.exchanged.size(); ++rank)
+    both.exchanged[rank] = std::max(both.exchanged[rank], second.exchanged[rank]);
+  return both;
 }
 
 }  // namespace xdit::parallel

@@ -24,23 +24,28 @@ struct Prediction {
   }
 };
 
-/// Nothing for CPU ranks and for a machine without rates.
+/// Nothing for CPU ranks and for a machine without rates. `refiner`: what finishes the pictures, or null;
+/// then step_s is that of the mean step, and exchanged what is most.
 [[nodiscard]] std::optional<Prediction> predict(const Plan& plan, const models::Model& model,
-                                                const Machine& machine, const config::RunSpec& spec);
+                                                const Machine& machine, const config::RunSpec& spec,
+                                                const models::Model* refiner = nullptr);
+
+/// The plan of a model whose pictures another one finishes and decodes.
+[[nodiscard]] Plan without_decoding(Plan plan, const models::Model& model);
 
 /// A grid that a run could have.
 struct Grid {
   Mesh mesh;
   std::int64_t shard = 1;
   config::Allow grade = config::Allow::kExact;
-  std::uint64_t peak_memory = 0;  ///< of the rank that needs most; 0: it does not fit
+  std::uint64_t peak_memory = 0;  ///< of the rank that needs most, for the larger model; 0: it does not fit
   std::optional<Prediction> prediction;
   std::string why_not;  ///< why it was not chosen; "" for the plan's own
 };
 /// The plan's own, then the others of as many ranks that the asked degrees allow: exact ones, fastest first,
 /// others, and those that cannot be.
 [[nodiscard]] std::vector<Grid> grids(const Plan& chosen, const models::Model& model, const Machine& machine,
-                                      const config::RunSpec& spec);
+                                      const config::RunSpec& spec, const models::Model* refiner = nullptr);
 /// "ulysses 2 x tensor 4, sharded over 2"; "one rank".
 [[nodiscard]] std::string name_of(const Grid& grid);
 

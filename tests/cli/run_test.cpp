@@ -331,32 +331,6 @@ TEST_CASE("--load-format dummy knows built-in models without files") {
   CHECK(json::parse(result.out).at("settings").at("sampling.steps") == 4);
 }
 
-TEST_CASE("plan predicts a run on a named machine, without a GPU") {
-  std::vector<std::string> arguments{"plan",  "-m",        "FLUX.1-dev", "--load-format",
-                                     "dummy", "--machine", "h100x2"};
-  const Result text = xdit_gen(arguments);
-  CHECK(text.code == 0);
-  CHECK_THAT(text.out, ContainsSubstring("rank 1 on GPU 1 (NVIDIA H100") &&
-                           ContainsSubstring("a step), decode") && ContainsSubstring("| chosen") &&
-                           ContainsSubstring("rounds differently"));
-  arguments.emplace_back("--json");
-  const json plan = json::parse(xdit_gen(arguments).out);
-  CHECK(plan.at("chosen").at("grid").at("ulysses") == 2);
-  CHECK(plan.at("chosen").at("seconds").at("denoise") > 1);
-  CHECK(plan.at("ranks").size() == 2);
-  for (const json& grid : plan.at("rejected")) CHECK(grid.at("why_not") != "");
-  // The machine as a file gives the same plan.
-  const Folder folder;
-  arguments[6] = folder.write("machine.json", json{{"machine", plan.at("machine")}}.dump());
-  CHECK(json::parse(xdit_gen(arguments).out) == plan);
-  arguments[6] = folder.write("broken.json", "{}");
-  CHECK(xdit_gen(arguments).code == 3);
-  arguments[6] = "h100";
-  CHECK(xdit_gen(arguments).code == 2);
-  CHECK(xdit_gen({"plan", "-m", data("flux/tiny-dev"), "--device", "cpu", "--gpus", "2"}).code == 0);
-  CHECK(xdit_gen({"plan", "-m", data("flux/tiny-dev")}).code == 5);
-}
-
 TEST_CASE("doctor without a GPU: exit 5 and what to do, 0 where none is wanted") {
   const Result result = xdit_gen({"doctor"});
   CHECK(result.code == 5);

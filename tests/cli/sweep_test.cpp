@@ -48,7 +48,7 @@ TEST_CASE("sweep: what is wrong, where, and its exit code") {
   };
   const std::vector<Case> cases{
       {{}, 2, "no profile to sweep"},
-      {{profile, "--format", "xml"}, 2, "--format: expected md|csv|json|jsonl, found 'xml'"},
+      {{profile, "--format", "xml"}, 2, "--format: expected one of md|csv|json|jsonl, found 'xml'"},
       {{profile, "--profile", profile}, 2, "takes its profile as an argument"},
       {{profile, "--report", "r.json"}, 2, "--report: output.report: a sweep writes report.json"},
       {{profile, "--trace", "t.safetensors"}, 2, "--trace: output.trace"},

@@ -30,6 +30,9 @@ TEST_CASE("--help fits a screen and answers in 50 ms") {
   std::istringstream lines(help.out);
   for (std::string line; std::getline(lines, line);) CHECK(line.size() <= 80);
   CHECK(xdit_gen({"-h"}).out == help.out);
+  CHECK(xdit_gen({"help"}).out == help.out);
+  CHECK(xdit_gen({"help", "batch"}).out == xdit_gen({"batch", "--help"}).out);
+  CHECK(xdit_gen({"help", "btach"}).code == 2);
 }
 
 TEST_CASE("the help of generate names every flag") {
@@ -39,13 +42,19 @@ TEST_CASE("the help of generate names every flag") {
     CAPTURE(key.path);
     CHECK_THAT(help.out, ContainsSubstring(key.flag.empty() ? std::string(key.path) : std::string(key.flag)));
   }
-  for (const char* command : {"batch", "bench", "worker", "stop", "plan", "doctor", "list"}) {
-    const Result short_one = xdit_gen({command, "--help"});
-    CAPTURE(command);
+}
+
+TEST_CASE("each command's help fits a screen, with examples; generate's own is xdit-gen --help") {
+  for (const char* command : {"batch", "sweep", "bench", "worker", "stop", "plan", "doctor", "inspect",
+                              "list", "verify", "completion", "man"}) {
+    const Result short_one = xdit_gen({command, "-h"});
+    CAPTURE(command, short_one.out);
     CHECK(short_one.code == 0);
     CHECK(std::count(short_one.out.begin(), short_one.out.end(), '\n') <= 24);
+    const std::size_t examples = short_one.out.find("Switches also");
+    REQUIRE(examples != std::string::npos);
+    CHECK_THAT(short_one.out.substr(examples), ContainsSubstring(std::string("xdit-gen ") + command));
   }
-  CHECK(xdit_gen({"inspect", "-h"}).code == 0);
 }
 
 TEST_CASE("--version") {
@@ -93,11 +102,14 @@ TEST_CASE("usage errors: exit 2, what was wrong and what to type, nothing on std
       {{"-m", model, "-p", "a", "-p", "b", "--device", "cpu"}, "would both be written to", "{index}"},
       {{"-m", model, "-p", "a", "--from-image", "absent.png"}, "absent.png", ""},
       {{"-m", model, "-p", "a", "--keep", "soon"}, "--keep: expected a duration", "try: --keep 10m\n"},
-      {{"worker", "-p", "-"}, "--prompt -: a worker reads jobs from stdin", ""},
+      {{"worker", "-p", "-"}, "--prompt -: a worker takes no prompt from stdin", ""},
       {{"worker", "--report", "r.json"}, "--report: a worker does not write it", ""},
       {{"batch", "p.txt", "--keep", "1m"}, "unknown flag '--keep'", ""},
-      {{"list"}, "nothing named to list", "models|schedulers|devices"},
-      {{"list", "modles"}, "cannot list 'modles'", "try: xdit-gen list models\n"},
+      {{"list"}, "xdit-gen list: expected one of models|schedulers|devices", "try: xdit-gen list models\n"},
+      {{"list", "devics"}, "found 'devics'", "try: xdit-gen list devices\n"},
+      {{"completion", "zhs"}, "expected one of bash|zsh|fish, found 'zhs'", "try: xdit-gen completion "},
+      {{"doctor", "--device", "gpu"}, "--device: expected one of cuda|cpu", "try: --device c"},
+      {{"batch", "-", "--format", "jsnl"}, "expected one of text|jsonl|csv|yaml", "try: --format jsonl\n"},
       {{"list", "models", "devices"}, "unexpected argument 'devices'", ""},
       {{"inspect"}, "no file to inspect", ""},
   };

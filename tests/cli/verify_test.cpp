@@ -81,6 +81,11 @@ TEST_CASE("verify refuses what cannot be compared: exit 2") {
   fs::create_directory(folder.path / "empty");
   const std::string empty = (folder.path / "empty").string();
   CHECK(xdit_gen({"verify", a}).code == 2);
+  const Result plan =
+      xdit_gen({"verify", "gpus=1", "gathre=2", "-m", data("flux/tiny-dev"), "-p", "a", "--device", "cpu"});
+  CHECK(plan.code == 2);
+  CHECK_THAT(plan.err, ContainsSubstring("'parallel.gathre'") && ContainsSubstring("parallel.gather"));
+  CHECK(xdit_gen({"verify", "gpus=1", a, "-m", data("flux/tiny-dev"), "-p", "a"}).code == 2);
   CHECK(xdit_gen({"verify", a, empty}).code == 2);
   CHECK(xdit_gen({"verify", empty, empty}).code == 2);
   CHECK(xdit_gen({"verify", a, folder.write("b.png", "no PNG")}).code == 2);

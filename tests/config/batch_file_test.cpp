@@ -57,6 +57,13 @@ TEST_CASE("a line's fault is its own") {
   CHECK_THROWS_AS(read_batch("prompt,W\n", "f", BatchFormat::kCsv), Error);
   CHECK_THROWS_AS(read_batch("prompt\n\"a", "f", BatchFormat::kCsv), Error);
   CHECK_THROWS_AS(read_batch("a: b", "f", BatchFormat::kYaml), Error);
+  const std::string utf16(
+      "\xFF\xFE"
+      "a\0 \0f\0\n\0",
+      10);
+  for (const BatchFormat format :
+       {BatchFormat::kText, BatchFormat::kJsonl, BatchFormat::kCsv, BatchFormat::kYaml})
+    CHECK_THROWS_WITH(read_batch(utf16, "f", format), ContainsSubstring("not UTF-8 text"));
 }
 
 TEST_CASE("formats by name, or by how the text begins") {
@@ -65,6 +72,21 @@ TEST_CASE("formats by name, or by how the text begins") {
   CHECK(batch_format("a.jsonl", "\"a\"") == BatchFormat::kJsonl);
   CHECK(batch_format("stdin", " \n{\"prompt\"") == BatchFormat::kJsonl);
   CHECK(batch_format("a.txt", "a fox") == BatchFormat::kText);
+  CHECK(batch_format("A.CSV", "") == BatchFormat::kCsv);
+  CHECK(batch_format("a.txt", "\xEF\xBB\xBF{\"prompt\"") == BatchFormat::kJsonl);
+  CHECK(batch_format("a.json", "\n[{") == BatchFormat::kYaml);
+  CHECK(batch_format("a.json", "{") == BatchFormat::kJsonl);
+  CHECK(batch_format("a.txt", "[a fox]") == BatchFormat::kText);
+}
+
+TEST_CASE("a byte order mark and carriage returns belong to no prompt, no heading and no value") {
+  const std::string mark = "\xEF\xBB\xBF";
+  const Lines expected{{"prompt=a fox;", "sampling.seed=1;"}};
+  CHECK(read(mark + "prompt,seed\r\na fox,1\r\n", BatchFormat::kCsv) == expected);
+  CHECK(read(mark + "{\"prompt\": \"a fox\", \"seed\": 1}\r\n\r\n", BatchFormat::kJsonl) == expected);
+  CHECK(read(mark + "- prompt: a fox\r\n  seed: 1\r\n", BatchFormat::kYaml) == expected);
+  CHECK(read(mark + "[\n {\"prompt\": \"a fox\",\r\n\t\"seed\": 1}\n]\n", BatchFormat::kYaml) == expected);
+  CHECK(read(mark + "a fox\r\n", BatchFormat::kText) == Lines{{"prompt=a fox;"}});
 }
 
 }  // namespace xdit::config

@@ -138,6 +138,12 @@ TEST_CASE("a picture that is there is not touched") {
   CHECK(contents(there) == "old");
   CHECK(xdit_gen(arguments(there, {"-p", "a", "-s", "1", "--overwrite"})).code == 0);
   CHECK(contents(there) != "old");
+  for (const char* flag : {"--report", "--trace"}) {  // before any work
+    const std::string other = (folder.path / "2.png").string();
+    CHECK(xdit_gen(arguments(other, {"-p", "a", "-s", "1", flag, there})).code == 8);
+    CHECK(xdit_gen(arguments(other, {"-p", "a", "-s", "1", flag, "/dev/null/r"})).code == 8);
+    CHECK(!fs::exists(other));
+  }
 }
 
 TEST_CASE(

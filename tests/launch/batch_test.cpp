@@ -1,5 +1,7 @@
 #include <fcntl.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -133,10 +135,42 @@ TEST_CASE("prompts on stdin, -p for lines without one, and what a batch refuses"
   CHECK(json::parse(json_out.out).at("prompt") == "a fox");
   CHECK(json::parse(json_out.out).at("seed") == 7);
 
+  // A pipe that a shell made of <(...).
+  const std::string pipe = (folder.path / "pipe").string();
+  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+  std::thread writer([&] { std::ofstream(pipe) << "{\"prompt\": \"a fox\", \"seed\": 7}\n"; });
+  const Result piped = xdit_gen(arguments(pipe, folder.path / "pipe-out"), kAlone);
+  writer.join();
+  CHECK(piped.code == 0);
+  CHECK(contents(folder.path / "pipe-out/0.png") == contents(folder.path / "json/0.png"));
+
+  const Result none = xdit_gen(arguments("-", folder.path / "none"), kAlone);
+  CHECK(none.code == 0);
+  CHECK_THAT(none.err, ContainsSubstring("no prompts in -"));
   CHECK(xdit_gen(arguments("-", folder.path / "text", {"-s", "1"}), {.input = "a fox\n"}).code == 8);
   CHECK(xdit_gen(arguments("-", folder.path / "x", {"--dry-run"}), {.input = "a fox\n"}).code == 2);
   CHECK(xdit_gen(arguments((folder.path / "absent.csv").string(), folder.path / "x")).code == 2);
   CHECK(xdit_gen(arguments("-", folder.path / "x", {"--retry", "-1"}), {.input = "a\n"}).code == 2);
+}
+
+TEST_CASE("a stdout that is full or closed: exit 8, however often is retried, and the manifest is whole") {
+  const Folder folder;
+  const std::string file = folder.write("p.jsonl", kLines);
+  const auto run = [&](const fs::path& output, const char* standard_output) {
+    std::string command = kOneThread;
+    std::vector<std::string> all = arguments(file, output, {"--retry", "1"});
+    all.insert(all.begin(), XDIT_GEN);
+    for (const std::string& word : all) command += " '" + word + "'";
+    const int status = std::system((command + " 2>/dev/null " + standard_output).c_str());
+    const std::vector<json> lines = manifest(output);
+    CHECK(std::none_of(lines.begin(), lines.end(), [](const json& line) { return line.is_discarded(); }));
+    return WEXITSTATUS(status);
+  };
+  CHECK(run(folder.path / "full", ">/dev/full") == 8);
+  CHECK(run(folder.path / "closed", ">&-") == 8);
+  CHECK(run(folder.path / "all-closed", "<&- >&- 2>&-") == 8);
+  CHECK(xdit_gen(arguments(file, folder.path / "closed", {"--resume"}), kAlone).code == 0);
+  CHECK(recorded(folder.path / "closed").size() == 6);
 }
 
 TEST_CASE("a batch killed at any moment goes on: nothing lost, nothing made twice, drawn seeds the same") {
@@ -192,9 +226,9 @@ TEST_CASE("a rank that dies is replaced as often as --retry says, after 1 s, the
     const fs::path log = output.string() + ".log";
     const int nothing = ::open("/dev/null", O_RDWR | O_CLOEXEC);
     const int error = ::open(log.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-    const pid_t process = start(all, {kOneThread}, nothing, nothing, error);
-    ::close(nothing);
-    ::close(error);
+    const int paths = ::open((output.string() + ".out").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    const pid_t process = start(all, {kOneThread}, nothing, paths, error);
+    for (const int descriptor : {nothing, paths, error}) ::close(descriptor);
     std::set<pid_t> killed;
     while (static_cast<int>(killed.size()) < kills && !test::is_gone(process)) {
       std::this_thread::sleep_for(milliseconds(5));
@@ -214,6 +248,7 @@ TEST_CASE("a rank that dies is replaced as often as --retry says, after 1 s, the
   const std::multiset<std::string> paths = recorded(folder.path / "out");
   CHECK(paths.size() == 6);
   CHECK(std::set<std::string>(paths.begin(), paths.end()).size() == 6);
+  CHECK(contents(folder.path / "out.out") == listed(folder.path / "out", kOrder));  // also before the death
 
   const auto begun = std::chrono::steady_clock::now();
   const auto [failed, why] = run(folder.path / "never", {"--retry", "2"}, 3, 0);

@@ -87,7 +87,7 @@ TEST_CASE("bench: a table on stdout, and what it refuses") {
         {{"--repeat", "0"}, "--repeat: expected a number 1..10000, found '0'"},
         {{"--sustained", "4"}, "--sustained: less than 5 s of runs are not sustained"},
         {{"--rest", "long"}, "--rest: expected seconds"},
-        {{"--format", "csv"}, "--format: expected md|json, found 'csv'"},
+        {{"--format", "csv"}, "--format: expected one of md|json, found 'csv'"},
         {{"--report", "r.json"}, "--report: a bench does not write it"},
         {{"--dry-run"}, "a bench has no dry run"}}) {
     CAPTURE(flags);

@@ -118,6 +118,26 @@ TEST_CASE("a sweep killed between and in its points goes on, and says that pictu
   CHECK_THAT(other.err, ContainsSubstring("a run with other settings is there"));
 }
 
+TEST_CASE("a second sweep in a folder where one runs: exit 8, and the first goes on") {
+  const Folder folder;
+  const fs::path output = folder.path / "out";
+  const std::string file = profile(folder, "{sampling.steps: [400]}");
+  const int nothing = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+  const pid_t first = start(arguments(file, output), kAlone, nothing, nothing, nothing);
+  ::close(nothing);
+  for (int i = 0; i < 6000 && !fs::exists(output / "steps-400/profile.yaml"); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  ::kill(first, SIGSTOP);  // however long the second one waits
+  for (const char* manner : {"--resume", "--overwrite"}) {
+    const Result second = xdit_gen(arguments(file, output, {manner}), {.environment = kAlone});
+    CHECK(second.code == 8);
+    CHECK_THAT(second.err, ContainsSubstring("another sweep writes there"));
+  }
+  ::kill(first, SIGCONT);
+  CHECK(wait_for(first) == 0);
+  CHECK(fs::exists(output / "steps-400/0.png"));
+}
+
 TEST_CASE("SIGINT keeps the points that are done: exit 130") {
   const Folder folder;
   const fs::path output = folder.path / "out";
@@ -137,6 +157,30 @@ TEST_CASE("pictures of an approximate point are compared, and may differ: exit 0
   INFO(result.err);
   CHECK(result.code == 0);
   CHECK_THAT(json::parse(result.out)[1].at("pictures").get<std::string>(), ContainsSubstring(" dB"));
+}
+
+TEST_CASE("verify makes a run with two plans and tells how far apart they are; nothing of it stays") {
+  const Folder folder;
+  const std::string file =
+      folder.write("run.yaml", "model: {path: " + data("flux/tiny-dev") +
+                                   ", dtype: fp32}\nprompt: a fox\nimage: {width: 32, height: 48, count: 2}\n"
+                                   "sampling: {steps: 3}\nruntime: {device: cpu}\n");
+  const auto verify = [&](const char* a, const char* b) {
+    std::vector<std::string> environment = kAlone;
+    environment.push_back("TMPDIR=" + folder.path.string());
+    const Result result =
+        xdit_gen({"verify", a, b, "--profile", file, "--json"}, {.environment = environment});
+    INFO(result.err);
+    for (const fs::directory_entry& left : fs::directory_iterator(folder.path)) CHECK(left.path() == file);
+    return std::pair(result.code, json::parse(result.out));
+  };
+  const auto [same, equal] = verify("gpus=1", "gpus=3 data=1");
+  CHECK(same == 0);
+  CHECK(equal.at("equal") == true);
+  CHECK(equal.at("pictures").size() == 2);
+  const auto [other, apart] = verify("gpus=1", "gpus=2 data=1 pipefusion=2");
+  CHECK(other == 9);
+  CHECK(apart.at("pictures")[1].at("pixels").at("psnr_db") > 10);
 }
 
 }  // namespace xdit::cli

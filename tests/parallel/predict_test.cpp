@@ -136,6 +136,48 @@ TEST_CASE("more GPUs take less memory and time, more work takes more of it") {
   }
 }
 
+TEST_CASE("a refiner's part of the steps, its encoder, its weights and its decoder are predicted") {
+  static const models::Model refiner = models::open("stable-diffusion-xl-refiner-1.0", {}, {}, true);
+  config::RunSpec spec = run_of(sdxl(), 1024, 20, DType::kF16);
+  const Machine machine = read_machine("h100x2");
+  const Plan plan = make_plan(spec, sdxl(), machine);
+  const Plan second = make_plan(spec, refiner, machine);
+  const Prediction base = *predict(plan, sdxl(), machine, spec);
+  const Prediction alone = *predict(second, refiner, machine, spec);
+  const Prediction both = *predict(plan, sdxl(), machine, spec, &refiner);
+  check_within(both.step_s, 0.8 * base.step_s + 0.2 * alone.step_s, 1e-9);
+  const double overheads = base.denoise_s + alone.denoise_s - 20 * (base.step_s + alone.step_s);
+  check_within(both.denoise_s, 20 * both.step_s + overheads, 1e-9);
+  check_within(both.encode_s, base.encode_s + alone.encode_s, 1e-9);
+  CHECK(both.decode_s == alone.decode_s);
+  CHECK(both.write_s == alone.write_s);
+  CHECK(both.start_s == base.start_s);
+  CHECK(both.exchanged.size() == 2);
+  spec.sampling.refiner_start = 0.5;
+  check_within(predict(plan, sdxl(), machine, spec, &refiner)->step_s, 0.5 * base.step_s + 0.5 * alone.step_s,
+               1e-9);
+
+  // One goes before the other comes: the larger one's memory, and no decoder of the first.
+  const auto peak = [](const Plan& of) { return of.ranks.front().peak_memory; };
+  CHECK(grids(plan, sdxl(), machine, spec, &refiner).front().peak_memory ==
+        std::max(peak(plan), peak(second)));
+  const Plan begins = without_decoding(plan, sdxl());
+  for (const RankPlan& rank : begins.ranks) {
+    CHECK_FALSE(rank.networks.contains("vae"));
+    CHECK(rank.networks.contains("unet"));
+  }
+  // Files are read one model after the other.
+  const std::string folder = XDIT_TEST_DATA "/sd/";
+  const models::Model small = models::open(folder + "tiny-sdxl", {}, {}, false);
+  const models::Model finishes = models::open(folder + "tiny-refiner", {}, {}, false);
+  const config::RunSpec tiny = run_of(small, 64, 4);
+  const Plan of_small = make_plan(tiny, small, machine);
+  const double first_s = predict(without_decoding(of_small, small), small, machine, tiny)->load_s;
+  const double second_s = predict(make_plan(tiny, finishes, machine), finishes, machine, tiny)->load_s;
+  CHECK(second_s > 0);
+  check_within(predict(of_small, small, machine, tiny, &finishes)->load_s, first_s + second_s, 1e-9);
+}
+
 TEST_CASE("no prediction for CPU ranks and unknown GPUs, until they were measured") {
   config::RunSpec spec = run_of(flux(), 1024, 28);
   Machine machine = read_machine("h100x1");
