@@ -65,7 +65,7 @@ std::map<std::int64_t, std::vector<Stretch>> stretches_of(const Json& phases,
   for (const Json& phase : phases)
     if (std::find(names.begin(), names.end(), phase.at("name").get<std::string>()) != names.end())
       by_rank[integer_of(phase.at("rank"))].emplace_back(phase.at("start_s").get<double>(),
-                                                                 phase.at("end_s").get<double>());
+                                                         phase.at("end_s").get<double>());
   return by_rank;
 }
 
