@@ -57,7 +57,7 @@ std::optional<models::Model> open_refiner(const config::RunSpec::Model& asked, c
     throw Error(ExitCode::kUsage, "SDXL's refiner finishes the pictures of another model", asked.path,
                 "-m MODEL --refiner " + asked.path);
   if (asked.refiner.empty()) return std::nullopt;
-  models::Model refiner = models::open(asked.refiner, {}, asked.tokenizers, model.dummy);
+  models::Model refiner = models::open_refiner(asked.refiner, model, asked.base, asked.tokenizers);
   if (!refiner.refines)
     throw Error(ExitCode::kUsage, fmt::format("a model of the family {} refines nothing", refiner.family),
                 asked.refiner, "--refiner with SDXL's refiner");
