@@ -127,7 +127,7 @@ TEST_CASE("FLUX's pictures are diffusers'") {
 }
 
 TEST_CASE("pictures of SDXL and Stable Diffusion are diffusers'") {
-  compare_all(kData / "sd", 16);
+  compare_all(kData / "sd", 20);
 }
 
 TEST_CASE("Stable Diffusion and SDXL as one file give the same bytes") {
