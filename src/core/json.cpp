@@ -40,8 +40,14 @@ Json read_json(const std::filesystem::path& path, ExitCode code, std::size_t lim
 
 std::int64_t integer_of(const Json& json) {
   if (!json.is_number_integer() || (json.is_number_unsigned() && json.get<std::uint64_t>() > INT64_MAX))
-    throw Json::type_error::create(302, fmt::format("expected a 64-bit integer, found a {}", json.type_name()), &json);
+    throw Json::type_error::create(
+        302, fmt::format("expected a 64-bit integer, found a {}", json.type_name()), &json);
   return json.get<std::int64_t>();
+}
+
+std::string text_at(const Json& json, const char* key) {
+  const auto at = json.find(key);
+  return at != json.end() && at->is_string() ? at->get<std::string>() : "";
 }
 
 }  // namespace xdit

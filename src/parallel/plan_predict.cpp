@@ -1,9 +1,8 @@
 #include "parallel/plan_predict.h"
 
 #include <algorithm>
-#include <array>
-#include <string_view>
 
+#include "config/samplers.h"
 #include "parallel/plan_weights.h"
 #include "parallel/plan_work.h"
 
@@ -58,11 +57,8 @@ struct Predictor {
   }
   // Evaluations of the model in the run's steps.
   [[nodiscard]] double evaluations() const {
-    constexpr std::array<std::string_view, 4> kTwice{"flow-match-heun", "heun", "dpm-2",
-                                                     "dpm++-2s-ancestral"};
-    const bool twice = std::find(kTwice.begin(), kTwice.end(), spec.sampling.scheduler) != kTwice.end();
-    const auto steps = static_cast<double>(spec.sampling.steps);
-    return twice ? 2 * steps - 1 : steps;
+    return static_cast<double>(
+        config::sampler_named(spec.sampling.scheduler)->evaluations(spec.sampling.steps));
   }
 
   // A step in which stages, if there are several, wait for the longest band.
