@@ -58,6 +58,30 @@ void check_samplers(const config::RunSpec::Sampling& sampling, const launch::Mod
                             config::trained_model(model->files.scheduler_config));
 }
 
+// Settings that are told to no network of the run.
+void warn_of_unheard(const config::RunSpec::Sampling& said, const launch::Models& models,
+                     std::vector<std::string>& warnings) {
+  const config::RunSpec::Sampling unsaid;
+  const auto warn = [&](const char* key, const std::string& why) {
+    warnings.push_back(fmt::format("sampling.{} has no effect {}", key, why));
+  };
+  const config::Sampler& sampler = *config::sampler_named(said.scheduler);
+  if (sampler.can.sigmas == "default" && said.timestep_spacing != unsaid.timestep_spacing)
+    warn("timestep_spacing", fmt::format("on {}, which has a schedule of its own", said.scheduler));
+  const std::string no_sizes = "on " + models.model.files.name + ", which is told no sizes";
+  if (!models.model.embeds_sizes) {
+    if (said.original_size) warn("original_size", no_sizes);
+    if (said.crop) warn("crop", no_sizes);
+    if (said.target_size) warn("target_size", no_sizes);
+  }
+  if (models.refiner == nullptr) {
+    if (said.refiner_start != unsaid.refiner_start) warn("refiner_start", "without --refiner");
+    if (said.aesthetic_score != unsaid.aesthetic_score) warn("aesthetic_score", "without --refiner");
+    if (said.negative_aesthetic_score != unsaid.negative_aesthetic_score)
+      warn("negative_aesthetic_score", "without --refiner");
+  }
+}
+
 // What finishes the pictures, if anything is asked to.
 std::optional<models::Model> open_refiner(const config::RunSpec::Model& asked, const models::Model& model) {
   if (model.refines)
@@ -108,6 +132,7 @@ config::Resolved resolve_for(const launch::Models& models, std::vector<config::L
   const bool flow_matching = config::trained_model(models.model.files.scheduler_config).flow_matching;
   sampling.scheduler = config::sampler_for(sampling.scheduler, flow_matching);
   check_samplers(sampling, models);
+  warn_of_unheard(sampling, models, resolved.warnings);
   return resolved;
 }
 

@@ -26,7 +26,7 @@ struct Prepared {
                                const std::function<std::uint64_t()>& draw_seed);
 
 /// Resolves `layers`, the first of which holds the model's defaults, for these models: Error(kUsage) where
-/// they do not fit.
+/// they do not fit, a warning where a setting reaches neither.
 [[nodiscard]] config::Resolved resolve_for(const launch::Models& models, std::vector<config::Layer> layers,
                                            const std::function<std::uint64_t()>& draw_seed);
 

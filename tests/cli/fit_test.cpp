@@ -7,6 +7,34 @@
 namespace xdit::cli {
 namespace fs = std::filesystem;
 
+TEST_CASE("settings that reach no network of the run are warned of") {
+  const auto warned = [](const std::string& model, const std::vector<std::string>& settings) {
+    std::vector<std::string> arguments{"-m", data(model), "-p", "a", "-s", "1"};
+    for (const std::string& setting : settings) arguments.insert(arguments.end(), {"--set", setting});
+    const Result result = dry_run(arguments);
+    CHECK(result.code == 0);
+    return result.err;
+  };
+  const std::vector<std::string> sizes{"sampling.crop=8x8", "sampling.original_size=64x64",
+                                       "sampling.target_size=64x64"};
+  const std::vector<std::string> refining{"sampling.refiner_start=0.5", "sampling.aesthetic_score=7",
+                                          "sampling.negative_aesthetic_score=1"};
+  for (const char* model : {"flux/tiny-dev", "sd/tiny-sd15", "sd/tiny-sd21"})
+    CHECK_THAT(warned(model, sizes), ContainsSubstring("warning: sampling.crop has no effect on tiny-") &&
+                                         ContainsSubstring("sampling.original_size has no effect") &&
+                                         ContainsSubstring("sampling.target_size has no effect"));
+  CHECK(warned("sd/tiny-sdxl", sizes).empty());
+  CHECK_THAT(warned("sd/tiny-sdxl", refining),
+             ContainsSubstring("sampling.refiner_start has no effect without --refiner") &&
+                 ContainsSubstring("sampling.aesthetic_score has no effect") &&
+                 ContainsSubstring("sampling.negative_aesthetic_score has no effect"));
+  std::vector<std::string> refined = refining;
+  refined.push_back("model.refiner=" + data("sd/tiny-refiner"));
+  CHECK(warned("sd/tiny-sdxl", refined).empty());
+  CHECK_THAT(warned("sd/tiny-sdxl", {"sampling.scheduler=lcm", "sampling.timestep_spacing=trailing"}),
+             ContainsSubstring("sampling.timestep_spacing has no effect on lcm"));
+}
+
 TEST_CASE("a sampler that cannot do what is asked of it is refused before there is a rank") {
   const auto refused = [](std::vector<std::string> arguments, const std::string& model) {
     for (const std::string& more : {std::string("-m"), data(model), std::string("-p"), std::string("a"),
