@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ALLOWED = {
     "core": set(),
     "config": {"core"},
-    "schedulers": {"core"},
+    "schedulers": {"core", "config/samplers.h"},  # what each can do
     "weights": {"core"},
     "comm": {"core", "cuda/peer_memory.h"},
     "output": {"core", "config", "weights"},

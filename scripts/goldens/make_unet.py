@@ -19,8 +19,8 @@ from tiny_tokenizers import write_json
 from tiny_unets import UNETS
 
 FOLDER = Path(__file__).resolve().parents[2] / "tests" / "data" / "unet"
-NAMES = ("tiny-sdxl", "tiny-sd15", "tiny-sd21")  # the refiner's is tested with its pictures
-SIZE_LIMIT = 2_000_000  # bytes committed
+NAMES = ("tiny-sdxl", "tiny-sd15", "tiny-sd21", "shallow", "hollow")  # the refiner's is tested with its pictures
+SIZE_LIMIT = 2_400_000  # bytes committed
 INPUTS = {
     "seeds": list(range(2024, 2036)),
     "sizes": [[16, 16], [13, 9], [6, 11], [1, 3]],  # rows and columns of the latents

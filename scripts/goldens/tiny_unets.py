@@ -1,4 +1,4 @@
-"""Small random UNets of the kinds that SDXL, Stable Diffusion 1.5 and 2.1 publish."""
+"""Small random UNets of the kinds that SDXL, Stable Diffusion 1.5 and 2.1 publish, and of others."""
 
 from collections.abc import Callable
 
@@ -109,9 +109,45 @@ def sd21_unet(seed: int = 320, cross_attention_dim: int = 16) -> UNet2DCondition
     )
 
 
+def shallow_unet(seed: int = 344, cross_attention_dim: int = 12) -> UNet2DConditionModel:
+    """Two levels, and layers that differ in number and depth between them."""
+    return make_unet(
+        COMMON
+        | {
+            "attention_head_dim": [2, 3],
+            "block_out_channels": [8, 12],
+            "cross_attention_dim": cross_attention_dim,
+            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+            "layers_per_block": [1, 2],
+            "transformer_layers_per_block": [1, 2],
+            "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+        },
+        seed,
+    )
+
+
+def hollow_unet(seed: int = 350, cross_attention_dim: int = 12) -> UNet2DConditionModel:
+    """No block in the middle, as in Stable Diffusions distilled by Segmind (Kim et al. 2023)."""
+    return make_unet(
+        COMMON
+        | {
+            "attention_head_dim": 2,
+            "block_out_channels": [8, 12, 16],
+            "cross_attention_dim": cross_attention_dim,
+            "down_block_types": ["CrossAttnDownBlock2D"] * 3,
+            "layers_per_block": 1,
+            "mid_block_type": None,
+            "up_block_types": ["CrossAttnUpBlock2D"] * 3,
+        },
+        seed,
+    )
+
+
 UNETS: dict[str, Callable[..., UNet2DConditionModel]] = {
     "tiny-sdxl": sdxl_unet,
     "tiny-refiner": refiner_unet,
     "tiny-sd15": sd15_unet,
     "tiny-sd21": sd21_unet,
+    "shallow": shallow_unet,
+    "hollow": hollow_unet,
 }

@@ -82,7 +82,7 @@ struct Batch {
 Batch settled(const Prepared& run, const std::vector<config::BatchLine>& lines,
               const output::Manifest::Begin& begin) {
   const config::RunSpec::Output& output = run.resolved.spec.output;
-  Batch batch{.entries = settle(lines, run.layers, begin.seed),
+  Batch batch{.entries = settle(lines, run, begin.seed),
               .pictures = {},
               .paths = {},
               .model_hash = run.model.dummy ? "dummy" : weights::model_hash(run.model.files)};

@@ -42,8 +42,9 @@ struct Group {
 
 }  // namespace
 
-std::vector<BatchEntry> settle(const std::vector<config::BatchLine>& lines, std::vector<config::Layer> layers,
+std::vector<BatchEntry> settle(const std::vector<config::BatchLine>& lines, const Prepared& run,
                                std::uint64_t drawn_from) {
+  std::vector<config::Layer> layers = run.layers;
   std::vector<BatchEntry> entries;
   entries.reserve(lines.size());
   std::int64_t index = 0;
@@ -56,7 +57,8 @@ std::vector<BatchEntry> settle(const std::vector<config::BatchLine>& lines, std:
         if (config::winner(layers, "prompt")->where.empty())
           throw Error(ExitCode::kUsage, "no prompt", line.where, R"({"prompt": "a fox"}, or -p for all)");
         std::uint64_t nth = 0;
-        entry.spec = config::resolve(layers, [&] { return drawn(drawn_from, entries.size(), nth++); }).spec;
+        const auto draw = [&] { return drawn(drawn_from, entries.size(), nth++); };
+        entry.spec = resolve_for(run.models(), layers, draw).spec;
         entry.pictures = config::pictures(entry.spec);
       }
     } catch (const Error& error) {

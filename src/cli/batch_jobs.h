@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/layers.h"
 #include "config/batch_file.h"
 #include "config/run_spec.h"
 
@@ -18,10 +19,10 @@ struct BatchEntry {
   std::optional<Error> fault{};
 };
 
-/// Settles every line over `layers`, which hold the batch's own settings. A seed of -1 follows from
-/// `drawn_from` and the line's place: the same when a batch goes on.
-[[nodiscard]] std::vector<BatchEntry> settle(const std::vector<config::BatchLine>& lines,
-                                             std::vector<config::Layer> layers, std::uint64_t drawn_from);
+/// Settles every line over the settings of `run`, the batch's own. A seed of -1 follows from `drawn_from` and
+/// the line's place: the same when a batch goes on.
+[[nodiscard]] std::vector<BatchEntry> settle(const std::vector<config::BatchLine>& lines, const Prepared& run,
+                                             std::uint64_t drawn_from);
 
 /// Entries' pictures for which `wanted` says so, as specs that list them: one a shape (whatever differs
 /// besides prompt and seed), equal prompts beside each other, at most `prompts` of them each. The order is

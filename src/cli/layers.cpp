@@ -7,6 +7,7 @@
 
 #include "config/samplers.h"
 #include "core/error.h"
+#include "core/json.h"
 #include "weights/model_files.h"
 
 namespace xdit::cli {
@@ -17,12 +18,8 @@ constexpr const char* kModelSettings = "xdit-gen.yaml";
 // The sampler that a scheduler_config.json names; "" where it names none. A class that no sampler here is
 // stays as it stands: an error, unless something asks for another one.
 std::string scheduler_of(const nlohmann::json& config) {
-  const auto text = [&](const char* key) {
-    const auto found = config.find(key);
-    return found != config.end() && found->is_string() ? found->get<std::string>() : "";
-  };
-  std::string type = text("_class_name");
-  const std::string algorithm = text("algorithm_type");
+  std::string type = text_at(config, "_class_name");
+  const std::string algorithm = text_at(config, "algorithm_type");
   const std::optional<config::SpelledSampler> sampler = config::find_sampler(type);
   if (!sampler) return type;
   if (sampler->name != "dpm++-2m" || algorithm.empty() || algorithm == "dpmsolver++")
@@ -51,13 +48,47 @@ void compare_model(const output::PictureRecord& record, const models::Model& mod
                                             record.model, record.model_hash, model.files.name, hash));
 }
 
+void check_samplers(const config::RunSpec::Sampling& sampling, const launch::Models& models) {
+  for (const models::Model* model : {&models.model, models.refiner})
+    if (model != nullptr)
+      config::check_sampler({.name = sampling.scheduler,
+                             .sigmas = sampling.sigmas,
+                             .timestep_spacing = sampling.timestep_spacing,
+                             .prediction = sampling.prediction},
+                            config::trained_model(model->files.scheduler_config));
+}
+
+// Settings that are told to no network of the run.
+void warn_of_unheard(const config::RunSpec::Sampling& said, const launch::Models& models,
+                     std::vector<std::string>& warnings) {
+  const config::RunSpec::Sampling unsaid;
+  const auto warn = [&](const char* key, const std::string& why) {
+    warnings.push_back(fmt::format("sampling.{} has no effect {}", key, why));
+  };
+  const config::Sampler& sampler = *config::sampler_named(said.scheduler);
+  if (sampler.can.sigmas == "default" && said.timestep_spacing != unsaid.timestep_spacing)
+    warn("timestep_spacing", fmt::format("on {}, which has a schedule of its own", said.scheduler));
+  const std::string no_sizes = "on " + models.model.files.name + ", which is told no sizes";
+  if (!models.model.embeds_sizes) {
+    if (said.original_size) warn("original_size", no_sizes);
+    if (said.crop) warn("crop", no_sizes);
+    if (said.target_size) warn("target_size", no_sizes);
+  }
+  if (models.refiner == nullptr) {
+    if (said.refiner_start != unsaid.refiner_start) warn("refiner_start", "without --refiner");
+    if (said.aesthetic_score != unsaid.aesthetic_score) warn("aesthetic_score", "without --refiner");
+    if (said.negative_aesthetic_score != unsaid.negative_aesthetic_score)
+      warn("negative_aesthetic_score", "without --refiner");
+  }
+}
+
 // What finishes the pictures, if anything is asked to.
 std::optional<models::Model> open_refiner(const config::RunSpec::Model& asked, const models::Model& model) {
   if (model.refines)
     throw Error(ExitCode::kUsage, "SDXL's refiner finishes the pictures of another model", asked.path,
                 "-m MODEL --refiner " + asked.path);
   if (asked.refiner.empty()) return std::nullopt;
-  models::Model refiner = models::open(asked.refiner, {}, asked.tokenizers, model.dummy);
+  models::Model refiner = models::open_refiner(asked.refiner, model, asked.base, asked.tokenizers);
   if (!refiner.refines)
     throw Error(ExitCode::kUsage, fmt::format("a model of the family {} refines nothing", refiner.family),
                 asked.refiner, "--refiner with SDXL's refiner");
@@ -93,6 +124,18 @@ std::vector<config::Layer> model_defaults(const models::Model& model) {
   return layers;
 }
 
+config::Resolved resolve_for(const launch::Models& models, std::vector<config::Layer> layers,
+                             const std::function<std::uint64_t()>& draw_seed) {
+  if (models.model.guidance_is_cfg) unify_guidance(layers);
+  config::Resolved resolved = config::resolve(layers, draw_seed);
+  config::RunSpec::Sampling& sampling = resolved.spec.sampling;
+  const bool flow_matching = config::trained_model(models.model.files.scheduler_config).flow_matching;
+  sampling.scheduler = config::sampler_for(sampling.scheduler, flow_matching);
+  check_samplers(sampling, models);
+  warn_of_unheard(sampling, models, resolved.warnings);
+  return resolved;
+}
+
 Prepared prepare(const GenerateOptions& options, const char* const* environment,
                  const std::function<std::uint64_t()>& draw_seed) {
   std::vector<config::Layer> layers{options.fallback};
@@ -119,11 +162,7 @@ Prepared prepare(const GenerateOptions& options, const char* const* environment,
   if (config::winner(layers, "sampling.scheduler") != nullptr)  // whatever the model's own is
     std::erase_if(defaults.front(), [](const auto& setting) { return setting.key == "sampling.scheduler"; });
   layers.insert(layers.begin(), defaults.begin(), defaults.end());
-  if (model.guidance_is_cfg) unify_guidance(layers);
-  config::Resolved resolved = config::resolve(layers, draw_seed);
-  std::string& scheduler = resolved.spec.sampling.scheduler;
-  const bool flow_matching = scheduler_of(model.files.scheduler_config).starts_with("flow-match-");
-  scheduler = config::sampler_for(scheduler, flow_matching);
+  config::Resolved resolved = resolve_for({model, refiner ? &*refiner : nullptr}, layers, draw_seed);
   if (record) compare_model(*record, model, resolved);
   if (record && record->refiner && !refiner)
     resolved.warnings.push_back(fmt::format("the picture was finished by {}: --refiner", *record->refiner));

@@ -25,6 +25,11 @@ struct Prepared {
 [[nodiscard]] Prepared prepare(const GenerateOptions& options, const char* const* environment,
                                const std::function<std::uint64_t()>& draw_seed);
 
+/// Resolves `layers`, the first of which holds the model's defaults, for these models: Error(kUsage) where
+/// they do not fit, a warning where a setting reaches neither.
+[[nodiscard]] config::Resolved resolve_for(const launch::Models& models, std::vector<config::Layer> layers,
+                                           const std::function<std::uint64_t()>& draw_seed);
+
 /// What the model wants where the user says nothing: its family's, then those of xdit-gen.yaml in its folder.
 [[nodiscard]] std::vector<config::Layer> model_defaults(const models::Model& model);
 

@@ -31,7 +31,8 @@ Json list_schedulers() {
                     {"diffusers", sampler.diffusers},
                     {"a1111", sampler.a1111},
                     {"comfyui", sampler.comfyui},
-                    {"sigmas", config::split(config::find_key("sampling.sigmas")->allowed, '|')}});
+                    {"models", sampler.can.flow_matching ? "flow matching" : "noise"},
+                    {"sigmas", config::split(sampler.can.sigmas, '|')}});
   return rows;
 }
 

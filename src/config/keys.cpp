@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 
@@ -30,6 +32,20 @@ void set_scheduler(RunSpec& spec, const Setting& setting, const Key& key) {
     if (!found->sigmas.empty()) spec.sampling.sigmas = found->sigmas;
   }
   read(key, canonical, spec.sampling.scheduler);
+}
+
+// ComfyUI's ddim_uniform counts down from the last trained timestep in whole strides, as "leading", but as
+// often as they fit.
+void set_sigmas(RunSpec& spec, const Setting& setting, const Key& key) {
+  Setting canonical = setting;
+  for (std::string& value : canonical.values) {
+    if (value == "ddim_uniform")
+      throw Error(setting.code,
+                  fmt::format("{}: ddim_uniform takes other numbers of steps than asked for", key.path),
+                  setting.where, "--set sampling.timestep_spacing=leading");
+    if (const auto found = find_sigmas(value)) value = *found;
+  }
+  read(key, canonical, spec.sampling.sigmas);
 }
 
 // A row whose value lives at `Path` in the RunSpec. `flags`: the long flag and its aliases.
@@ -86,9 +102,8 @@ constexpr std::array kKeys{
                                                "dpm-2|ddim|ddpm|pndm|lms|unipc|lcm",
                                                "sampler; diffusers, A1111 and ComfyUI names are known",
                                                set_scheduler),
-    row<&R::sampling, &R::Sampling::sigmas>("sampling.sigmas", "--sigmas", kChoice,
-                                            "default|karras|exponential|beta|sgm-uniform|simple",
-                                            "spacing of the noise levels"),
+    row<&R::sampling, &R::Sampling::sigmas>("sampling.sigmas", "--sigmas", kChoice, kAllSigmas,
+                                            "spacing of the noise levels", set_sigmas),
     row<&R::sampling, &R::Sampling::timestep_spacing>("sampling.timestep_spacing", "", kChoice,
                                                       "auto|linspace|leading|trailing",
                                                       "spacing of the steps' times; auto: the model's"),

@@ -163,7 +163,9 @@ std::vector<std::uint64_t> read_seeds(const Key& key, const Setting& setting,
 std::size_t read_choice(const Key& key, const Setting& setting) {
   const std::string& text = single(key, setting);
   const std::vector<std::string> names = split(key.allowed, '|');
-  const auto found = std::find(names.begin(), names.end(), text);
+  std::string dashed = text;
+  std::replace(dashed.begin(), dashed.end(), '_', '-');
+  const auto found = std::find(names.begin(), names.end(), dashed);
   if (found == names.end()) refuse(key, setting, in_quotes(text), nearest(text, names));
   return static_cast<std::size_t>(found - names.begin());
 }
@@ -204,7 +206,10 @@ void read(const Key& key, const Setting& setting, bool& to) {
 }
 
 void read(const Key& key, const Setting& setting, std::string& to) {
-  if (key.type == kChoice) static_cast<void>(read_choice(key, setting));
+  if (key.type == kChoice) {
+    to = split(key.allowed, '|').at(read_choice(key, setting));
+    return;
+  }
   const std::string& text = single(key, setting);
   if (key.type == kDevices && !is_device_list(text)) refuse(key, setting, in_quotes(text));
   to = text;

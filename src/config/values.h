@@ -52,7 +52,8 @@ void read(const Key& key, const Setting& setting, std::optional<std::string>& to
 void read(const Key& key, const Setting& setting, DType& to);
 void read(const Key& key, const Setting& setting, std::vector<std::string>& to);
 void read(const Key& key, const Setting& setting, std::vector<std::uint64_t>& to);  ///< -1 reads as 0
-[[nodiscard]] std::size_t read_choice(const Key& key, const Setting& setting);  ///< its place in key.allowed
+/// Its place in key.allowed; '_' is '-' there.
+[[nodiscard]] std::size_t read_choice(const Key& key, const Setting& setting);
 
 [[nodiscard]] std::string print(const Key& key, std::int64_t value);
 [[nodiscard]] std::string print(const Key& key, double value);

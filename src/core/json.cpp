@@ -45,4 +45,9 @@ std::int64_t integer_of(const Json& json) {
   return json.get<std::int64_t>();
 }
 
+std::string text_at(const Json& json, const char* key) {
+  const auto at = json.find(key);
+  return at != json.end() && at->is_string() ? at->get<std::string>() : "";
+}
+
 }  // namespace xdit

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
+#include <string>
 #include <string_view>
 
 #include "core/error.h"
@@ -22,5 +23,8 @@ using Json = nlohmann::json;
 /// The integer in `json`, within std::int64_t; throws Json::exception for any other value, a number with a
 /// fraction or an exponent among them (which Json::get would convert, whatever its size).
 [[nodiscard]] std::int64_t integer_of(const Json& json);
+
+/// The text at `key`, or "" where there is none.
+[[nodiscard]] std::string text_at(const Json& json, const char* key);
 
 }  // namespace xdit

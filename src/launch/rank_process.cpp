@@ -136,7 +136,8 @@ class RankProcess {
       const config::RunSpec::Model& asked = task_.spec.model;
       const bool dummy = asked.load_format == config::LoadFormat::kDummy;
       opened_ = models::open(asked.path, asked.base, asked.tokenizers, dummy);
-      if (!asked.refiner.empty()) opened_refiner_ = models::open(asked.refiner, {}, asked.tokenizers, dummy);
+      if (!asked.refiner.empty())
+        opened_refiner_ = models::open_refiner(asked.refiner, opened_, asked.base, asked.tokenizers);
       models_.emplace(opened_, asked.refiner.empty() ? nullptr : &opened_refiner_);
       weights_ = task_.weights;
     }

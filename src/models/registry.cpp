@@ -82,6 +82,22 @@ Model open(const std::string& name, const std::filesystem::path& base,
   return model;
 }
 
+Model open_refiner(const std::string& name, const Model& model, const std::filesystem::path& base,
+                   const std::filesystem::path& tokenizers) {
+  namespace fs = std::filesystem;
+  if (model.dummy) return open(name, base, tokenizers, true);
+  const fs::path place = weights::find_model(name);
+  std::error_code ignored;
+  const fs::path own = fs::is_directory(place, ignored) ? place : fs::absolute(place).parent_path();
+  const fs::path folder = fs::is_regular_file(own / "model_index.json", ignored) ? own : base;
+  const bool has_tokenizer = !folder.empty() && fs::is_directory(folder / "tokenizer_2", ignored);
+  const auto shared = model.files.tokenizers.find("tokenizer_2");
+  fs::path from = tokenizers;
+  if (from.empty() && !has_tokenizer && shared != model.files.tokenizers.end())
+    from = shared->second.parent_path();
+  return open(place.string(), folder, from, false);
+}
+
 std::vector<FamilyInfo> families() {
   std::vector<FamilyInfo> all;
   all.reserve(kFamilies.size());

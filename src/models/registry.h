@@ -82,6 +82,11 @@ struct Model {
 [[nodiscard]] Model open(const std::string& name, const std::filesystem::path& base,
                          const std::filesystem::path& tokenizers, bool dummy);
 
+/// Opens what finishes the pictures of `model`. A refiner's file takes what it lacks from the diffusers
+/// folder that it lies in, else from `base`, which may be SDXL's; one without a tokenizer takes the model's.
+[[nodiscard]] Model open_refiner(const std::string& name, const Model& model,
+                                 const std::filesystem::path& base, const std::filesystem::path& tokenizers);
+
 /// For `list models`.
 struct FamilyInfo {
   std::string name;                  ///< "flux"

@@ -1,10 +1,9 @@
 #include "parallel/plan_predict.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <string_view>
 
+#include "config/samplers.h"
 #include "parallel/plan_weights.h"
 #include "parallel/plan_work.h"
 
@@ -22,14 +21,6 @@ constexpr double kExchange = 1.5e-5;       // signals and their kernels
 constexpr double kEightBits = 1.8;         // products in e4m3, that is how much faster than in bf16
 constexpr double kReaders = 2;             // ranks that together read as fast as the host can
 constexpr double kWriteMegapixel = 0.1;
-
-// Evaluations of the model, or of the two, in the run's steps.
-double evaluations_of(const config::RunSpec& spec) {
-  constexpr std::array<std::string_view, 4> kTwice{"flow-match-heun", "heun", "dpm-2", "dpm++-2s-ancestral"};
-  const bool twice = std::find(kTwice.begin(), kTwice.end(), spec.sampling.scheduler) != kTwice.end();
-  const auto steps = static_cast<double>(spec.sampling.steps);
-  return twice ? 2 * steps - 1 : steps;
-}
 
 const models::Network& decoder_of(const models::Model& model) {
   return *std::find_if(model.networks.begin(), model.networks.end(),
@@ -178,7 +169,8 @@ std::optional<Prediction> predict(const Plan& plan, const models::Model& model, 
                                   const config::RunSpec& spec, const models::Model* refiner) {
   const std::optional<Rates> rates = rates_of(machine);
   if (!rates || spec.runtime.device == config::Device::kCpu) return std::nullopt;
-  const double all = evaluations_of(spec);
+  const double all =
+      static_cast<double>(config::sampler_named(spec.sampling.scheduler)->evaluations(spec.sampling.steps));
   if (refiner == nullptr) return predicted({plan, model, spec, *rates, all});
   const double begun = std::nearbyint(spec.sampling.refiner_start * all);  // as of evenly spaced noise levels
   const Plan begins = without_decoding(plan, model);

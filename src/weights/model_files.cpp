@@ -37,12 +37,6 @@ nlohmann::json read_object(const fs::path& path) {
   return json;
 }
 
-/// The text at `key`, or "".
-std::string text_at(const nlohmann::json& json, const char* key) {
-  const auto at = json.find(key);
-  return at != json.end() && at->is_string() ? at->get<std::string>() : "";
-}
-
 /// The names in a folder that end so, sorted.
 std::vector<std::string> names_in(const fs::path& folder, std::initializer_list<std::string_view> ends) {
   std::vector<std::string> names;

@@ -82,6 +82,11 @@ Result xdit_gen(const std::vector<std::string>& arguments, const Run& run) {
   return {code, contents(folder.path / "out"), contents(folder.path / "err")};
 }
 
+Result dry_run(std::vector<std::string> arguments, const Run& run) {
+  for (const char* more : {"--dry-run", "--device", "cpu"}) arguments.emplace_back(more);
+  return xdit_gen(arguments, run);
+}
+
 std::string data(const std::string& name) {
   return std::string(XDIT_TEST_DATA "/") + name;
 }

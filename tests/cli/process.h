@@ -36,6 +36,9 @@ struct Result {
 /// Starts the built xdit-gen and waits for it.
 [[nodiscard]] Result xdit_gen(const std::vector<std::string>& arguments, const Run& run = {});
 
+/// generate --dry-run on the CPU.
+[[nodiscard]] Result dry_run(std::vector<std::string> arguments, const Run& run = {});
+
 /// Starts it with stdin and stdout at these descriptors.
 [[nodiscard]] pid_t start(const std::vector<std::string>& arguments,
                           const std::vector<std::string>& environment, int input, int output, int error);

@@ -15,12 +15,6 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-// generate --dry-run on the CPU.
-Result dry_run(std::vector<std::string> arguments, const Run& run = {}) {
-  for (const char* more : {"--dry-run", "--device", "cpu"}) arguments.emplace_back(more);
-  return xdit_gen(arguments, run);
-}
-
 // The value of a key in what --dry-run prints.
 std::string value(const Result& result, const std::string& key) {
   INFO(result.err);
@@ -262,23 +256,6 @@ TEST_CASE("inspect: single files") {
   CHECK(xdit_gen({"inspect", "nothing/here"}).code == 4);
 }
 
-TEST_CASE("a refiner is planned behind the model, and fits SDXL alone") {
-  const std::string refiner = data("sd/tiny-refiner");
-  const Result both = dry_run({"-m", data("sd/tiny-sdxl"), "--refiner", refiner, "-p", "a"});
-  CHECK(both.code == 0);
-  CHECK_THAT(both.out, ContainsSubstring("refiner_start: 0.8") && ContainsSubstring("# refiner"));
-  const auto refused = [&](const std::vector<std::string>& arguments) {
-    const Result result = dry_run(arguments);
-    CHECK(result.code == 2);
-    return result.err;
-  };
-  CHECK_THAT(refused({"-m", refiner, "-p", "a"}), ContainsSubstring("--refiner " + refiner));
-  CHECK_THAT(refused({"-m", data("sd/tiny-sd15"), "--refiner", refiner, "-p", "a"}),
-             ContainsSubstring("does not know the latents of tiny-sd15"));
-  CHECK_THAT(refused({"-m", data("sd/tiny-sdxl"), "--refiner", data("sd/tiny-sdxl"), "-p", "a"}),
-             ContainsSubstring("sdxl refines nothing"));
-}
-
 TEST_CASE("inspect: a picture of ours, another's, a broken one") {
   const Folder folder;
   const std::string png = png_of(folder, data("flux/tiny-dev"));
@@ -343,11 +320,29 @@ TEST_CASE("doctor without a GPU: exit 5 and what to do, 0 where none is wanted")
   CHECK(xdit_gen({"doctor", "/nowhere"}).code == 2);
 }
 
-TEST_CASE("the demo model asks for what its card recommends") {
-  const std::string demo = std::string(XDIT_SOURCE) + "/configs/demo";
-  const std::vector<config::Layer> layers{config::read_model_settings(demo + "/xdit-gen.yaml")};
-  CHECK(config::winner(layers, "image.width")->values.front() == "128");
-  CHECK(config::winner(layers, "sampling.steps")->values.front() == "16");
+TEST_CASE("the demo models open whole and ask for what their cards recommend") {
+  struct Demo {
+    const char* name;
+    const char* family;
+    const char* steps;
+    const char* cfg_scale;
+    const char* scheduler;
+  };
+  for (const Demo& demo :
+       {Demo{"demo", "flux", "16", "1", "flow-match-euler"}, Demo{"demo-sdxl", "sdxl", "20", "2", "euler"}}) {
+    CAPTURE(demo.name);
+    const std::string folder = std::string(XDIT_SOURCE) + "/configs/" + demo.name;
+    const json about = json::parse(xdit_gen({"inspect", folder, "--json"}).out);
+    CHECK(about.at("family") == demo.family);
+    CHECK(about.at("complete") == true);
+    const Result asked = dry_run({"-m", folder, "-p", "fox", "-s", "0"});
+    CHECK(asked.err.empty());
+    CHECK(value(asked, "image.width") == "128");
+    CHECK(value(asked, "image.height") == "128");
+    CHECK(value(asked, "sampling.steps") == demo.steps);
+    CHECK(value(asked, "sampling.cfg_scale") == demo.cfg_scale);
+    CHECK(value(asked, "sampling.scheduler") == demo.scheduler);
+  }
 }
 
 }  // namespace xdit::cli

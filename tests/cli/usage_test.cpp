@@ -141,13 +141,24 @@ TEST_CASE("list") {
   CHECK(models.at(0).at("family") == "flux");
   const json schedulers = json::parse(xdit_gen({"list", "schedulers", "--json"}).out);
   CHECK(schedulers.at(0).at("diffusers") == "FlowMatchEulerDiscreteScheduler");
+  for (const json& row : schedulers) {
+    if (row.at("scheduler") == "flow-match-heun") {
+      CHECK(row.at("models") == "flow matching");
+      CHECK(row.at("sigmas") == json{"default"});
+    }
+    if (row.at("scheduler") == "ddim") {
+      CHECK(row.at("models") == "noise");
+      CHECK(row.at("sigmas") == json{"default", "sgm-uniform", "simple"});
+    }
+  }
   const json devices = json::parse(xdit_gen({"list", "devices", "--json"}).out);
   REQUIRE(devices.size() == 1);  // no GPU is visible
   CHECK(devices.at(0).at("device") == "cpu");
   CHECK(devices.at(0).at("memory") > 1'000'000);
   const Result table = xdit_gen({"list", "schedulers"});
   CHECK(table.code == 0);
-  CHECK_THAT(table.out, ContainsSubstring("flow-match-euler"));
+  CHECK_THAT(table.out, ContainsSubstring("flow-match-euler") &&
+                            ContainsSubstring("noise          default, sgm-uniform, simple\n"));
 }
 
 TEST_CASE("SIGINT and SIGTERM while stdin is awaited: 130 and 143") {

@@ -2,30 +2,11 @@
 
 #include <limits>
 
-#include "config/samplers.h"
 #include "config/values.h"
 #include "tests/catch.h"
 #include "tests/config/support.h"
 
 namespace xdit::config {
-namespace {
-
-Resolved with(const std::vector<std::string>& assignments) {
-  Layer layer;
-  for (const std::string& assignment : assignments) layer.push_back(parse_assignment(assignment));
-  return resolve(std::vector<Layer>{minimum(), layer}, no_draw);
-}
-
-Error fault(const std::vector<std::string>& assignments) {
-  try {
-    static_cast<void>(with(assignments));
-  } catch (const Error& error) {
-    return error;
-  }
-  return {ExitCode::kOk, "accepted"};
-}
-
-}  // namespace
 
 TEST_CASE("values out of range or of the wrong type are refused with what was expected") {
   struct Case {
@@ -107,40 +88,6 @@ TEST_CASE("values that read") {
         std::vector<std::uint64_t>{std::numeric_limits<std::uint64_t>::max()});
   CHECK(with({"sampling.seed=3,7-9,1"}).spec.sampling.seeds == std::vector<std::uint64_t>{3, 7, 8, 9, 1});
   CHECK(with({"prompt=\xff\xc3\xa9"}).spec.prompts == std::vector<std::string>{"\xEF\xBF\xBD\xC3\xA9"});
-}
-
-TEST_CASE("schedulers are known by everyone's spelling") {
-  for (const char* name :
-       {"euler-ancestral", "euler_ancestral", "EulerAncestralDiscreteScheduler", "Euler a", "euler a"}) {
-    CAPTURE(name);
-    CHECK(with({std::string("sampling.scheduler=") + name}).spec.sampling.scheduler == "euler-ancestral");
-    CHECK(find_sampler(name)->name == "euler-ancestral");
-    CHECK(find_sampler(name)->sigmas.empty());
-  }
-  CHECK_FALSE(find_sampler("Euler b"));
-  CHECK_FALSE(find_sampler(""));
-  CHECK_FALSE(find_sampler("Karras"));
-  CHECK(find_sampler("FlowMatchEulerDiscreteScheduler")->name == "flow-match-euler");
-  CHECK(sampler_for("euler", true) == "flow-match-euler");
-  CHECK(sampler_for("euler", false) == "euler");
-  CHECK(sampler_for("ddim", true) == "ddim");
-}
-
-TEST_CASE("a scheduler's spelling may name the noise levels too, which what comes later still changes") {
-  for (const auto& [spelling, name, sigmas] : {std::tuple{"DPM++ 2M Karras", "dpm++-2m", "karras"},
-                                               {"DPM++ 2M SDE Exponential", "dpm++-2m-sde", "exponential"},
-                                               {"dpmpp_2m_karras", "dpm++-2m", "karras"},
-                                               {"Euler SGM Uniform", "euler", "sgm-uniform"},
-                                               {"Euler a", "euler-ancestral", "default"},
-                                               {"Euler Beta", "euler", "beta"}}) {
-    CAPTURE(spelling);
-    const RunSpec spec = with({std::string("sampling.scheduler=") + spelling}).spec;
-    CHECK(spec.sampling.scheduler == name);
-    CHECK(spec.sampling.sigmas == sigmas);
-  }
-  const std::string karras = "sampling.scheduler=DPM++ 2M Karras";
-  CHECK(with({"sampling.sigmas=simple", karras}).spec.sampling.sigmas == "karras");
-  CHECK(with({karras, "sampling.sigmas=default"}).spec.sampling.sigmas == "default");
 }
 
 TEST_CASE("seeds of -1 are drawn once each, also when none is given") {

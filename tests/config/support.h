@@ -49,4 +49,21 @@ inline std::uint64_t no_draw() {
   throw Error(ExitCode::kInternal, "a seed was drawn");
 }
 
+/// The minimum with `assignments` over it, "sampling.steps=4".
+inline Resolved with(const std::vector<std::string>& assignments) {
+  Layer layer;
+  for (const std::string& assignment : assignments) layer.push_back(parse_assignment(assignment));
+  return resolve(std::vector<Layer>{minimum(), layer}, no_draw);
+}
+
+/// What is wrong with them.
+inline Error fault(const std::vector<std::string>& assignments) {
+  try {
+    static_cast<void>(with(assignments));
+  } catch (const Error& error) {
+    return error;
+  }
+  return {ExitCode::kOk, "accepted"};
+}
+
 }  // namespace xdit::config

@@ -111,6 +111,32 @@ TEST_CASE("what SDXL is run with by default: its scheduler, size and guidance, w
   CHECK((made({"--guidance", "4"}) != picture));
 }
 
+TEST_CASE("a model and its refiner as one file each make the folders' picture, also on two ranks") {
+  const Folder folder;
+  const auto made = [&](const std::string& name, std::vector<std::string> more) {
+    const std::string path = (folder.path / name).string();
+    for (const char* last :
+         {"--device", "cpu", "--dtype", "fp32", "--size", "56x40", "--steps", "3", "-s", "3", "-p", "a fox",
+          "--set", "output.metadata=false", "--set", "sampling.refiner_start=0.5", "-o"})
+      more.emplace_back(last);
+    more.push_back(path);
+    const Result result = xdit_gen(more);
+    INFO(result.err);
+    REQUIRE(result.code == 0);
+    return contents(path);
+  };
+  const std::string sdxl = data("sd/tiny-sdxl");
+  const std::string refiner = data("sd/tiny-refiner");
+  const std::string file = XDIT_SINGLE_FILES "/tiny-refiner.safetensors";
+  const std::string folders = made("folders.png", {"-m", sdxl, "--refiner", refiner});
+  CHECK((made("file.png", {"-m", sdxl, "--refiner", file, "--base", refiner, "--gpus", "2"}) == folders));
+  // Each file in a folder with the configs that it lacks.
+  fs::copy(refiner, folder.path / "own", fs::copy_options::recursive);
+  fs::copy(file, folder.path / "own/file.safetensors");
+  CHECK((made("files.png", {"-m", XDIT_SINGLE_FILES "/tiny-sdxl.safetensors", "--base", sdxl, "--refiner",
+                            folder.path / "own/file.safetensors"}) == folders));
+}
+
 TEST_CASE("--report and --trace") {
   const Folder folder;
   const std::string report = (folder.path / "r.json").string();

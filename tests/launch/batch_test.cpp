@@ -111,15 +111,37 @@ TEST_CASE("exit 9: lines that cannot be, and all others made") {
   const std::string file =
       folder.write("p.jsonl",
                    "{\"prompt\": \"a\", \"seed\": 1}\n{\"prompt\": \"b\", \"steps\": 0}\n{\n{}\n"
-                   "{\"prompt\": \"c\", \"seed\": 2}\n");
+                   "{\"prompt\": \"c\", \"seed\": 2, \"scheduler\": \"Euler\"}\n"
+                   "{\"prompt\": \"d\", \"scheduler\": \"lms\"}\n");
   const Result result = xdit_gen(arguments(file, folder.path / "out"), kAlone);
   CHECK(result.code == 9);
   CHECK(result.out == listed(folder.path / "out", {0, 4}));
   CHECK_THAT(result.err, ContainsSubstring("p.jsonl:2") && ContainsSubstring("p.jsonl:3") &&
-                             ContainsSubstring("p.jsonl:4: no prompt"));
+                             ContainsSubstring("p.jsonl:4: no prompt") &&
+                             ContainsSubstring("lms does not fit a model of flow matching"));
   const std::vector<json> lines = manifest(folder.path / "out");
   CHECK(std::count_if(lines.begin(), lines.end(), [](const json& line) { return line.contains("error"); }) ==
-        3);
+        4);
+}
+
+TEST_CASE("a line's guidance is SDXL's cfg_scale, as generate's") {
+  const Folder folder;
+  const std::vector<std::string> small{"-m",       data("sd/tiny-sdxl"),
+                                       "--device", "cpu",
+                                       "--dtype",  "fp32",
+                                       "--size",   "32x48",
+                                       "--steps",  "2",
+                                       "-s",       "1"};
+  const auto made = [&](std::vector<std::string> all, const std::string& name) {
+    all.insert(all.end(), small.begin(), small.end());
+    all.insert(all.end(), {"-o", folder.path / name});
+    const Result result = xdit_gen(all, kAlone);
+    INFO(result.err);
+    REQUIRE(result.code == 0);
+    return contents(folder.path / name);
+  };
+  const std::string file = folder.write("p.jsonl", R"({"prompt": "a fox", "guidance": 3})");
+  CHECK(made({"batch", file}, "batch.png") == made({"-p", "a fox", "--guidance", "3"}, "alone.png"));
 }
 
 TEST_CASE("prompts on stdin, -p for lines without one, and what a batch refuses") {

@@ -37,7 +37,7 @@ TEST_CASE("a UNet's forward is diffusers'") {
   const Json& inputs = file.at("inputs");
   const auto seeds = inputs.at("seeds").get<std::vector<std::uint64_t>>();
   const auto error_size = inputs.at("error_size").get<std::vector<std::int64_t>>();
-  for (const std::string name : {"tiny-sdxl", "tiny-sd15", "tiny-sd21"}) {
+  for (const std::string name : {"tiny-sdxl", "tiny-sd15", "tiny-sd21", "shallow", "hollow"}) {
     const auto expected = read_tensors(kUnets / (name + ".safetensors"));
     for (const Json& size : inputs.at("sizes")) {
       const auto sides = size.get<std::vector<std::int64_t>>();

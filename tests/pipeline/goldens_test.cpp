@@ -4,6 +4,7 @@
 #define STBI_ONLY_PNG
 #include <stb_image.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -126,7 +127,7 @@ TEST_CASE("FLUX's pictures are diffusers'") {
 }
 
 TEST_CASE("pictures of SDXL and Stable Diffusion are diffusers'") {
-  compare_all(kData / "sd", 16);
+  compare_all(kData / "sd", 20);
 }
 
 TEST_CASE("Stable Diffusion and SDXL as one file give the same bytes") {
@@ -150,6 +151,31 @@ TEST_CASE("Stable Diffusion and SDXL as one file give the same bytes") {
     CHECK((pictures[0] == pictures[1]));
   }
   CHECK(seen.size() == 3);
+}
+
+TEST_CASE("a refiner as one file, behind a folder and behind a file, gives the same bytes") {
+  const Json cases = read_json(kData / "sd/cases.json", ExitCode::kModel).at("cases");
+  const auto c = std::find_if(cases.begin(), cases.end(), refined);
+  REQUIRE(c != cases.end());
+  const auto folder = [](const char* name) { return (kData / "sd" / name).string(); };
+  const auto file = [](const char* name) {
+    return std::string(XDIT_SINGLE_FILES) + "/" + name + ".safetensors";
+  };
+  std::vector<std::string> pictures;
+  for (const auto& [base, refiner] : {std::pair{folder("tiny-sdxl"), folder("tiny-refiner")},
+                                      {folder("tiny-sdxl"), file("tiny-refiner")},
+                                      {file("tiny-sdxl"), folder("tiny-refiner")},
+                                      {file("tiny-sdxl"), file("tiny-refiner")}}) {
+    const tests::Scratch scratch;
+    Recorder recorder;
+    const models::Model model =
+        models::open(base, base == file("tiny-sdxl") ? folder("tiny-sdxl") : "", {}, false);
+    const models::Model second = models::open_refiner(refiner, model, folder("tiny-refiner"), {});
+    static_cast<void>(
+        run(spec_of(*c, 0, scratch.path() / "trace.safetensors"), model, scratch.path(), recorder, &second));
+    pictures.push_back(read_file(scratch.path() / "0.png", ExitCode::kOutput));
+  }
+  for (const std::string& picture : pictures) CHECK((picture == pictures.front()));
 }
 
 TEST_CASE("black-forest-labs' layout gives the same picture") {

@@ -1,10 +1,11 @@
 #include <ATen/ATen.h>
 
-#include <array>
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "config/samplers.h"
+#include "config/values.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "schedulers/beta_quantile.h"
@@ -14,21 +15,13 @@
 namespace xdit::schedulers {
 namespace {
 
-constexpr std::array kNoiseSamplers{"euler",        "euler-ancestral",
-                                    "heun",         "dpm++-2m",
-                                    "dpm++-2m-sde", "dpm++-2s-ancestral",
-                                    "dpm-2",        "ddim",
-                                    "ddpm",         "pndm",
-                                    "lms",          "unipc",
-                                    "lcm"};
-constexpr std::array kFlowSamplers{"flow-match-euler", "flow-match-heun"};
 const Json kNoiseModel{{"_class_name", "DDIMScheduler"}, {"prediction_type", "v_prediction"}};
 const Json kFlowModel{{"_class_name", "FlowMatchEulerDiscreteScheduler"}, {"shift", 3.0}};
 
 std::vector<std::pair<std::string, Json>> all_samplers() {
   std::vector<std::pair<std::string, Json>> all;
-  for (const char* name : kNoiseSamplers) all.emplace_back(name, kNoiseModel);
-  for (const char* name : kFlowSamplers) all.emplace_back(name, kFlowModel);
+  for (const config::Sampler& sampler : config::samplers())
+    all.emplace_back(sampler.name, sampler.can.flow_matching ? kFlowModel : kNoiseModel);
   return all;
 }
 
@@ -166,6 +159,27 @@ TEST_CASE("what a model predicts may be said instead of read from its config") {
   CHECK(at::equal(stepped("v-prediction", "epsilon"), velocity));
 }
 
+TEST_CASE("the table says how often a sampler evaluates the network, and which noise levels it takes") {
+  for (const auto& [name, config] : all_samplers()) {
+    const config::Sampler& row = *config::sampler_named(name);
+    for (const std::int64_t steps : {1, 2, 7, 30}) {
+      CAPTURE(name, steps);
+      const auto sampler = make_sampler({.name = name, .steps = steps, .image_tokens = 256}, config);
+      CHECK(sampler->order() == row.can.order);
+      CHECK(std::ssize(sampler->timesteps()) == row.evaluations(steps));
+    }
+    const std::vector<std::string> taken = config::split(row.can.sigmas, '|');
+    for (const std::string& sigmas : config::split(config::kAllSigmas, '|')) {
+      CAPTURE(name, sigmas);
+      const SamplerOptions options{.name = name, .sigmas = sigmas, .steps = 4, .image_tokens = 256};
+      if (std::find(taken.begin(), taken.end(), sigmas) != taken.end())
+        CHECK(std::ssize(make_sampler(options, config)->timesteps()) == row.evaluations(4));
+      else
+        CHECK_THAT(refusal(options, config, ExitCode::kUsage), ContainsSubstring("--sigmas"));
+    }
+  }
+}
+
 TEST_CASE("samplers and models that do not fit each other are told apart") {
   CHECK_THAT(refusal({.name = "eulr"}, kNoiseModel, ExitCode::kUsage),
              ContainsSubstring("did you mean euler"));
@@ -175,6 +189,9 @@ TEST_CASE("samplers and models that do not fit each other are told apart") {
              ContainsSubstring("euler, euler-ancestral") && !ContainsSubstring("flow-match-heun"));
   CHECK_THAT(refusal({.name = "ddim", .sigmas = "karras"}, kNoiseModel, ExitCode::kUsage),
              ContainsSubstring("--sigmas") && ContainsSubstring("dpm++-2m"));
+  for (const char* sigmas : {"sgm-uniform", "simple"})
+    CHECK_THAT(refusal({.name = "lcm", .sigmas = sigmas}, kNoiseModel, ExitCode::kUsage),
+               ContainsSubstring("ddim, ddpm, pndm") && !ContainsSubstring("flow-match"));
   CHECK_THAT(refusal({.name = "flow-match-heun", .sigmas = "beta"}, kFlowModel, ExitCode::kUsage),
              ContainsSubstring("flow-match-euler"));
   CHECK_THAT(

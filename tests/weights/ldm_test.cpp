@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "models/registry.h"
+#include "models/sdxl/builtin.h"
 #include "models/sdxl/ldm_keys.h"
 #include "tests/catch.h"
 #include "tests/weights/support.h"
@@ -152,6 +153,22 @@ TEST_CASE("without a base, the published models' files give the published config
         CHECK(found.at(key) == value);
       }
     }
+  }
+}
+
+TEST_CASE("a refiner's file beside SDXL's folder takes its tokenizer, and none of its settings") {
+  const TemporaryFolder folder;
+  const std::string file = published(folder, open("sdxl-refiner", {}, {}, true));
+  const Model sdxl = open(folder_of("tiny-sdxl"), {}, {}, false);
+  const fs::path tokenizer = fs::path(folder_of("tiny-sdxl")) / "tokenizer_2";
+  for (const std::string base : {std::string(), folder_of("tiny-sdxl")}) {
+    CAPTURE(base);
+    const Model refiner = open_refiner(file, sdxl, base, {});
+    CHECK(refiner.refines);
+    CHECK(refiner.files.tokenizers.at("tokenizer_2") == tokenizer);
+    CHECK(refiner.files.components.size() == 3);
+    CHECK(refiner.files.settings == refiner_settings());
+    CHECK(refiner.files.components.at("vae").config.at("force_upcast") == true);
   }
 }
 

@@ -101,11 +101,20 @@ std::string pipeline_of(const ModelFiles& files, const TensorTable& table) {
   if (found.empty() && files.class_name.empty())
     weights::fail_model(files.path, "the file holds no text encoder",
                         "--base FOLDER, a diffusers folder with one");
-  if (!found.empty() && !files.class_name.empty() && found != files.class_name)
+  const bool shares = found == kRefiner && files.class_name == kSdxl;
+  if (!found.empty() && !files.class_name.empty() && found != files.class_name && !shares)
     weights::fail_model(files.path,
                         fmt::format("the file is a {}, and its base folder is a {}", found, files.class_name),
                         "--base FOLDER of the same kind");
   return found.empty() ? files.class_name : found;
+}
+
+/// Of SDXL's folder, a refiner's file can use the second encoder, its tokenizer and the VAE.
+void leave_what_refiner_shares(ModelFiles& files) {
+  for (const char* other : {"text_encoder", "unet"}) files.components.erase(other);
+  files.tokenizers.erase("tokenizer");
+  files.scheduler_config = nullptr;
+  files.settings = refiner_settings();
 }
 
 /// What the shapes say, and beside it the base's config where that is of the same widths, else `shared`,
@@ -237,9 +246,9 @@ void open_ldm(ModelFiles& files) {
     if (holds(file, start))
       weights::fail_model(files.path, fmt::format("this is {}", what),
                           "a model that makes pictures from text");
-  files.class_name = pipeline_of(files, file);
+  const std::string base = std::exchange(files.class_name, pipeline_of(files, file));
   const bool sdxl = files.class_name != kSd;
-  if (files.class_name == kRefiner && files.settings.empty()) files.settings = refiner_settings();
+  if (files.class_name == kRefiner && base != kRefiner) leave_what_refiner_shares(files);
   const bool velocity = holds(file, "v_pred");
   const bool zero_snr = holds(file, "ztsnr");
   std::erase_if(file.tensors, [](const auto& entry) { return is_unused(entry.first); });
