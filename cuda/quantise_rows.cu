@@ -1,12 +1,14 @@
 #include <cuda_fp8.h>
 
 #include "cuda/kernels.h"
+#include "cuda/rows.cuh"
 #include "cuda/vector.cuh"
 
 namespace xdit::cuda {
 namespace {
 
-constexpr float kLargest = 448;  // of e4m3
+constexpr float kLargest = 448;      // of e4m3
+constexpr float kSmallest = 1e-30F;  // 448 over it is finite
 
 // The block's largest, the same in all its threads.
 __device__ float block_max(float x) {
@@ -29,14 +31,14 @@ __global__ void __launch_bounds__(512)
   const int step = static_cast<int>(blockDim.x) * N;
   const int first = static_cast<int>(threadIdx.x) * N;
   float a[N];
-  float largest = 0;
+  float largest = kSmallest;
   for (int i = first; i < width; i += step) {
     load<N>(row + i, a);
 #pragma unroll
     for (int j = 0; j < N; ++j) largest = fmaxf(largest, fabsf(a[j]));
   }
   largest = block_max(largest);
-  const float inverse = largest > 0 ? kLargest / largest : 0;
+  const float inverse = kLargest / largest;
   for (int i = first; i < width; i += step) {
     load<N>(row + i, a);
     Vector<__nv_fp8_e4m3, N> quantised;

@@ -88,12 +88,6 @@ cudaError_t dispatch(Type type, F&& f) {
   return cudaGetLastError();
 }
 
-/// Threads of a block for a row of `width` in vectors of `n`: enough, in whole warps, at most 512.
-inline int threads_for(std::int64_t width, int n) {
-  const std::int64_t vectors = (width + n - 1) / n;
-  return static_cast<int>(vectors >= 512 ? 512 : (vectors + 31) / 32 * 32);
-}
-
 /// Whether vectors of N elements of T can be read at p and at every row behind it.
 template <int N, class T>
 inline bool aligned(const void* p, std::int64_t stride, std::int64_t width) {

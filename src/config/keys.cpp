@@ -87,7 +87,7 @@ constexpr std::array kKeys{
     row<&R::model, &R::Model::load_format>("model.load_format", "--load-format", kChoice, "auto|dummy",
                                            "dummy: random weights for a built-in model name, no files"),
     row<&R::model, &R::Model::quantize>("model.quantize", "--quantize", kChoice, "none|fp8",
-                                        "fp8: FLUX's blocks in 8 bits, from files of 16; faster, less exact"),
+                                        "fp8: FLUX's blocks in 8 bits (Hopper); faster, less exact"),
     row<&R::prompts>("prompt", "--prompt -p", kTexts, "",
                      "what to draw; repeat it for several, - reads stdin", set_prompts),
     row<&R::negative_prompt>("negative_prompt", "--negative-prompt -n", kText, "",

@@ -57,14 +57,13 @@ void run_joined(const pipeline::RankJob& job, pipeline::Listener& listener, outp
   rank->run(job, listener, report);
 }
 
-// What follows a rank's last phase: its process ends, and the launcher learns of it.
+// What follows the last phase of all: its rank's process ends, and the launcher learns of it.
 void add_finish(output::Report& report) {
-  for (const output::RankUse& use : report.ranks) {
-    double last_s = 0;
-    for (const output::Phase& phase : report.phases)
-      if (phase.rank == use.rank) last_s = std::max(last_s, phase.end_s);
-    report.phases.push_back({"finish", last_s, report.wall_s, use.rank});
-  }
+  const auto last =
+      std::max_element(report.phases.begin(), report.phases.end(),
+                       [](const output::Phase& a, const output::Phase& b) { return a.end_s < b.end_s; });
+  if (last != report.phases.end())
+    report.phases.push_back({"finish", last->end_s, report.wall_s, last->rank});
 }
 
 }  // namespace

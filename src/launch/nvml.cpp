@@ -74,9 +74,13 @@ Nvml::~Nvml() {
 
 parallel::Gpu Nvml::gpu(std::size_t gpu) const {
   void* const device = devices_.at(gpu);
+  int major = 0;
+  int minor = 0;
+  static_cast<void>(call("nvmlDeviceGetCudaComputeCapability", device, &major, &minor));
   return {.name = text("nvmlDeviceGetName", device),
           .uuid = text("nvmlDeviceGetUUID", device),
-          .memory = number<Memory>("nvmlDeviceGetMemoryInfo", device).total};
+          .memory = number<Memory>("nvmlDeviceGetMemoryInfo", device).total,
+          .capability = 10 * major + minor};
 }
 
 GpuState Nvml::state(std::size_t gpu) const {

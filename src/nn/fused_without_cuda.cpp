@@ -45,7 +45,7 @@ void quantise_rows(const at::Tensor& x, const Rows& rows) {
 at::Tensor linear(const Rows& x, const Rows& weight, const at::Tensor& bias, bool gelu_tanh,
                   at::ScalarType result) {
   at::Tensor y = at::linear(x.values.to(at::kFloat), weight.values.to(at::kFloat));
-  if (x.quantised()) y = y * x.scales.unsqueeze(1) * weight.scales;
+  if (x.quantised()) y = scaled(y, x, weight);
   y = (bias.defined() ? y + bias : y).to(result);
   return gelu_tanh ? activate(y, Activation::kGeluTanh) : y;
 }

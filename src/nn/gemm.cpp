@@ -77,6 +77,7 @@ class Product {
       : x_(x.values),
         weight_(weight.values),
         y_(y),
+        gelu_(gelu_tanh),
         type_(at::cuda::ScalarTypeToCudaDataType(x.values.scalar_type())) {
     TORCH_CUDABLAS_CHECK(cublasLtMatmulDescInit(&operation_, CUBLAS_COMPUTE_32F, CUDA_R_32F));
     set(CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
@@ -98,6 +99,15 @@ class Product {
   }
 
   void run() {
+    // Where no product in e4m3 has a gelu, whatever the number of rows, it follows.
+    const bool apart = gelu_ && x_.element_size() == 1 && !best(kReferenceRows, /*nvjet=*/false);
+    if (apart) operation_ = without_gelu_;
+    multiply();
+    if (apart) y_.copy_(at::gelu(y_, "tanh"));
+  }
+
+ private:
+  void multiply() {
     const cublasLtMatmulAlgo_t algorithm = choose();
     Layouts layouts = layouts_of(x_.size(0), leading(x_));
     const float one = 1;
@@ -109,7 +119,6 @@ class Product {
                                         workspace_bytes_, at::cuda::getCurrentCUDAStream()));
   }
 
- private:
   struct Layouts {
     cublasLtMatrixLayoutOpaque_t weight, x, y;
   };
@@ -179,11 +188,11 @@ class Product {
       for (const std::int64_t rows : {x_.size(0), kReferenceRows})
         if (const auto algorithm = best(rows, /*nvjet=*/true)) return *algorithm;
     if (const auto algorithm = best(kReferenceRows, /*nvjet=*/false)) return *algorithm;
-    throw Error(ExitCode::kDevice, "cuBLASLt has no algorithm without split K for this product",
-                fmt::format("[{}, {}] x [{}, {}]^T in {}", x_.size(0), x_.size(1), weight_.size(0),
-                            weight_.size(1), at::toString(x_.scalar_type())),
-                x_.element_size() == 1 ? "--quantize none: fp8 needs an Ada or Hopper GPU, or a newer one"
-                                       : "choose another --dtype");
+    throw Error(
+        ExitCode::kDevice, "cuBLASLt has no algorithm without split K for this product",
+        fmt::format("[{}, {}] x [{}, {}]^T in {}", x_.size(0), x_.size(1), weight_.size(0), weight_.size(1),
+                    at::toString(x_.scalar_type())),
+        x_.element_size() == 1 ? "--quantize none: fp8 needs a Hopper GPU" : "choose another --dtype");
   }
 
   static constexpr std::array kCounts{1, 32};  // the best one is nearly always it
@@ -191,6 +200,7 @@ class Product {
   const at::Tensor& x_;
   const at::Tensor& weight_;
   const at::Tensor& y_;
+  bool gelu_;
   cudaDataType_t type_;
   cublasLtMatmulDescOpaque_t operation_{};
   cublasLtMatmulDescOpaque_t without_gelu_{};  // for which cuBLASLt's guesses are better
@@ -206,7 +216,8 @@ at::Tensor linear(const Rows& x, const Rows& weight, const at::Tensor& bias, boo
   const std::int64_t outputs = weight.values.size(0);
   XDIT_ASSERT(x.values.dim() == 2 && x.values.size(1) == weight.values.size(1));
   XDIT_ASSERT(type == weight.values.scalar_type() && x.quantised() == weight.quantised());
-  XDIT_ASSERT(x.quantised() || result == type || (result == at::kFloat && !bias.defined() && !gelu_tanh));
+  XDIT_ASSERT(result == (x.quantised() ? at::kBFloat16 : type) ||
+              (result == at::kFloat && !bias.defined() && !gelu_tanh));
   XDIT_ASSERT(!bias.defined() || (bias.dim() == 1 && bias.scalar_type() == result));
   const c10::cuda::CUDAGuard guard(x.values.device());
   const std::int64_t more = padding(outputs, weight.values);  // outputs, dropped at the end

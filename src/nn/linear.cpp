@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "nn/fused.h"
+#include "nn/ops.h"
 #include "nn/tiles.h"
 
 namespace xdit::nn {
@@ -19,10 +20,10 @@ Rows rows_for(const at::Tensor& x, const Rows& weight) {
   return weight.quantised() ? quantise_rows(as_rows(x)) : Rows{as_rows(x)};
 }
 
-// x W^T of e4m3 in float32, on the CPU.
-at::Tensor product_of_scaled(const Rows& x, const Rows& weight) {
-  const at::Tensor y = tiles::linear(x.values.to(at::kFloat), weight.values.to(at::kFloat), {});
-  return y * x.scales.unsqueeze(1) * weight.scales;
+// x W^T in float32, on the CPU.
+at::Tensor wide_product(const Rows& x, const Rows& weight) {
+  const at::Tensor product = tiles::linear(x.values.to(at::kFloat), weight.values.to(at::kFloat), {});
+  return weight.quantised() ? scaled(product, x, weight) : product;
 }
 
 class LocalLinear final : public Linear {
@@ -51,25 +52,17 @@ class LocalLinear final : public Linear {
 
  private:
   [[nodiscard]] at::Tensor compute(const at::Tensor& x, const Activation* activation) const {
-    if (x.is_cpu())
-      return weight_.quantised() ? of_scaled(x, activation)
-                                 : tiles::linear(x, weight_.values, bias_, activation);
-    const bool gelu = activation != nullptr && *activation == Activation::kGeluTanh;
-    std::vector<std::int64_t> shape = x.sizes().vec();
-    shape.back() = outputs();
-    const at::Tensor y =
-        fused::linear(rows_for(x, weight_), weight_, bias_, gelu, x.scalar_type()).view(shape);
-    return activation == nullptr || gelu ? y : activate(y, *activation);
-  }
-  [[nodiscard]] at::Tensor of_scaled(const at::Tensor& x, const Activation* activation) const {
-    at::Tensor product = product_of_scaled(rows_for(x, weight_), weight_);
-    if (bias_.defined()) product += bias_;
-    at::Tensor y = product.to(x.scalar_type());
-    if (activation != nullptr) tiles::activate(y, *activation, y);
+    if (x.is_cpu() && !weight_.quantised()) return tiles::linear(x, weight_.values, bias_, activation);
+    const bool gelu = x.is_cuda() && activation != nullptr && *activation == Activation::kGeluTanh;
+    const Rows rows = rows_for(x, weight_);
+    const at::Tensor y = x.is_cpu() ? with_bias(wide_product(rows, weight_)).to(x.scalar_type())
+                                    : fused::linear(rows, weight_, bias_, gelu, x.scalar_type());
+    if (activation != nullptr && !gelu) activate_into(y, y, *activation);
     std::vector<std::int64_t> shape = x.sizes().vec();
     shape.back() = outputs();
     return y.view(shape);
   }
+  [[nodiscard]] at::Tensor with_bias(const at::Tensor& y) const { return bias_.defined() ? y + bias_ : y; }
 
   Rows weight_;
   at::Tensor bias_;
@@ -96,9 +89,8 @@ Rows matrix_of(const Weights& weights, const std::string& name) {
 
 at::Tensor linear_partial(const at::Tensor& x, const Rows& weight) {
   const Rows rows = rows_for(x, weight);
-  if (!x.is_cpu()) return fused::linear(rows, weight, {}, /*gelu_tanh=*/false, at::kFloat);
-  return weight.quantised() ? product_of_scaled(rows, weight)
-                            : tiles::linear(x.to(at::kFloat), weight.values.to(at::kFloat), {});
+  return x.is_cpu() ? wide_product(rows, weight)
+                    : fused::linear(rows, weight, {}, /*gelu_tanh=*/false, at::kFloat);
 }
 
 std::unique_ptr<Linear> LocalLinears::make(const Weights& weights, const std::string& name, bool bias) const {

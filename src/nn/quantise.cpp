@@ -20,14 +20,18 @@ void quantise_rows(const at::Tensor& x, const Rows& rows) {
     reference::quantise_rows(x, rows);
 }
 
+at::Tensor scaled(const at::Tensor& product, const Rows& x, const Rows& weight) {
+  return product * x.scales.unsqueeze(1) * weight.scales;
+}
+
 namespace reference {
 
 void quantise_rows(const at::Tensor& x, const Rows& rows) {
   constexpr double kLargest = 448;
+  constexpr double kSmallest = 1e-30;  // 448 over it is finite
   const at::Tensor wide = x.to(at::kFloat);
-  const at::Tensor largest = wide.abs().amax(1);
-  const at::Tensor inverse =
-      at::where(largest > 0, at::full_like(largest, kLargest) / largest, at::zeros_like(largest));
+  const at::Tensor largest = wide.abs().amax(1).clamp_min(kSmallest);
+  const at::Tensor inverse = at::full_like(largest, kLargest) / largest;
   rows.scales.copy_(largest / kLargest);
   rows.values.copy_(wide * inverse.unsqueeze(1));
 }

@@ -17,6 +17,9 @@ struct Rows {
 /// Into memory of that form.
 void quantise_rows(const at::Tensor& x, const Rows& rows);
 
+/// x W^T of what they stand for, from the product of their values [M, N] in float32.
+[[nodiscard]] at::Tensor scaled(const at::Tensor& product, const Rows& x, const Rows& weight);
+
 /// The Torch form that the kernel is tested against.
 namespace reference {
 void quantise_rows(const at::Tensor& x, const Rows& rows);

@@ -78,7 +78,7 @@ class Findings {
         "batch, worker or generate --keep: kernels that are loaded once");
     add("files", covered(work + warm_up + files) - covered(work + warm_up), report_.wall_s,
         "batch, worker or generate --keep: weights that stay; files in the page cache or on a faster disk");
-    add("idle", report_.wall_s - covered(stretches(report_, rank, {})), report_.wall_s,
+    add("idle", report_.wall_s - covered(work + warm_up + files), report_.wall_s,
         "a rank that waits for another's phase or the launcher; compare its phases with the others'");
   }
 

@@ -8,9 +8,10 @@ namespace xdit::output {
 
 /// Something that kept a run from being over sooner.
 struct Finding {
-  /// "start" of processes and their end; "files": waiting for weights; "idle": in no phase; "peers": waiting
-  /// for other ranks in steps; "shares": less than the busiest rank had to do; "cpu": queueing steps took the
-  /// host as long as making them took the device; "throttling": something held the clock down in steps.
+  /// "start" of processes and their end; "files": waiting for weights; "idle": without work of its own;
+  /// "peers": waiting for other ranks in steps; "shares": less than the busiest rank had to do; "cpu":
+  /// queueing steps took the host as long as making them took the device; "throttling": something held the
+  /// clock down in steps.
   std::string what;
   double seconds = 0;  ///< for which it did
   double of = 0;       ///< seconds that these are among: of the run, or of a rank's steps

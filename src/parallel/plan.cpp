@@ -191,6 +191,16 @@ bool is_worth_warming(const Plan& plan, const config::RunSpec& spec, const model
   return can && spec.runtime.device == config::Device::kCuda && values_of_a_launch(plan, shape) < kMost;
 }
 
+// cuBLASLt scales rows of e4m3 on Hopper alone.
+void require_hopper(const std::vector<std::int64_t>& devices, const Machine& machine) {
+  for (const std::int64_t device : devices) {
+    const Gpu& gpu = machine.gpus.at(static_cast<std::size_t>(device));
+    if (gpu.capability != 0 && gpu.capability != 90)
+      throw Error(ExitCode::kDevice, fmt::format("fp8 needs Hopper GPUs (H100, H200), not {}", gpu.name),
+                  "--quantize", "--quantize none");
+  }
+}
+
 bool quantises(const config::RunSpec& spec, const models::Model& model) {
   if (spec.model.quantize == config::Quantize::kNone) return false;
   const std::vector<weights::Parameter>& parameters = denoiser_of(model).parameters;
@@ -245,6 +255,7 @@ Plan make_plan(const config::RunSpec& spec, const models::Model& model, const Ma
   plan.joins_branches = model.shape.by_rows && spec.sampling.cfg_scale > 1 && plan.mesh.cfg == 1 &&
                         plan.mesh.token_ranks() == 1 && !plan.displaced;
   plan.quantised = quantises(spec, model);
+  if (plan.quantised && !on_cpu) require_hopper(devices, machine);
   spread_weights(plan, spec, model, machine);
   plan.replays = !on_cpu && spec.runtime.cuda_graphs && can_replay(plan) && is_short(plan, model.shape);
   plan.warms_up = is_worth_warming(plan, spec, model.shape);

@@ -30,6 +30,7 @@ struct KnownGpu {
   std::string_view key;
   std::string_view name;  // as the driver's begins
   std::uint64_t memory;
+  std::int64_t capability;
   Rates rates;
 };
 
@@ -40,14 +41,17 @@ constexpr std::array kKnown{
     KnownGpu{"h100",
              "NVIDIA H100 80GB HBM3",
              85'520'809'984,
+             90,
              {7.5e14, 6.0e14, 4.0e14, 3.0e13, 3.35e12, 3.26e11, 5.0e10, 1.9e10}},
     KnownGpu{"h200",
              "NVIDIA H200",
              150'754'820'096,
+             90,
              {7.5e14, 6.0e14, 4.0e14, 3.0e13, 4.80e12, 3.26e11, 5.0e10, 1.9e10}},
     KnownGpu{"a100",
              "NVIDIA A100-SXM4-80GB",
              85'899'345'920,
+             80,
              {2.37e14, 1.89e14, 1.26e14, 8.7e12, 2.04e12, 2.17e11, 2.5e10, 1.9e10}},
 };
 
@@ -67,7 +71,7 @@ std::optional<Machine> named_machine(std::string_view text) {
       return std::nullopt;
     const auto number = static_cast<std::size_t>(gpus);
     constexpr std::uint64_t kHostBytes = 256'000'000'000;  // a GPU's share
-    return Machine{.gpus = std::vector<Gpu>(number, {std::string(gpu.name), "", gpu.memory}),
+    return Machine{.gpus = std::vector<Gpu>(number, {std::string(gpu.name), "", gpu.memory, gpu.capability}),
                    .host_memory = kHostBytes * number,
                    .cores = 16 * gpus};
   }
@@ -108,13 +112,14 @@ std::vector<std::vector<std::int64_t>> islands(const Machine& machine, std::vect
 }  // namespace
 
 void to_json(nlohmann::json& json, const Gpu& gpu) {
-  json = {{"name", gpu.name}, {"uuid", gpu.uuid}, {"memory", gpu.memory}};
+  json = {{"name", gpu.name}, {"uuid", gpu.uuid}, {"memory", gpu.memory}, {"capability", gpu.capability}};
 }
 
 void from_json(const nlohmann::json& json, Gpu& gpu) {
   json.at("name").get_to(gpu.name);
   json.at("uuid").get_to(gpu.uuid);
   gpu.memory = static_cast<std::uint64_t>(integer_of(json.at("memory")));
+  if (json.contains("capability")) gpu.capability = integer_of(json.at("capability"));
 }
 
 void to_json(nlohmann::json& json, const Machine& machine) {

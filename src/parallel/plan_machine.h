@@ -9,9 +9,10 @@
 namespace xdit::parallel {
 
 struct Gpu {
-  std::string name;          ///< "NVIDIA H100 80GB HBM3"
-  std::string uuid;          ///< "GPU-..."
-  std::uint64_t memory = 0;  ///< bytes
+  std::string name;             ///< "NVIDIA H100 80GB HBM3"
+  std::string uuid;             ///< "GPU-..."
+  std::uint64_t memory = 0;     ///< bytes
+  std::int64_t capability = 0;  ///< CUDA's, ten times the major number: 90 of an H100; 0: not known
 };
 
 /// How two GPUs reach each other, farthest first.

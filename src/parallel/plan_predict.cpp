@@ -117,7 +117,7 @@ struct Predictor {
       for (const auto& [name, held] : rank.networks) {
         const auto file = static_cast<double>(held.file);
         read += file;
-        if (file > 0) others += std::max(0.0, static_cast<double>(held.memory) - file);
+        if (file > 0) others += std::max(0.0, static_cast<double>(held.memory + held.unquantised / 2) - file);
       }
       all += read;
       most = std::max(most, read / rates.read + (plan.exchanges() ? others / between_ranks() : 0));

@@ -192,11 +192,13 @@ void predict_memory(const Plan& plan, RankPlan& rank, const config::RunSpec& spe
   std::uint64_t encoders = 0;
   std::uint64_t denoising = 0;
   for (const auto& [name, bytes] : rank.networks)
-    (network_of(model, name).role == Role::kEncoder ? encoders : denoising) += bytes.memory;
+    (network_of(model, name).role == Role::kEncoder ? encoders : denoising) +=
+        bytes.memory + bytes.unquantised;
   std::string fix = "a smaller --size, or --device cpu";
   if (spec.model.dtype == DType::kF32) fix = "--dtype bf16";
   if (sharing > 1) fix = "fewer --gpus";
   if (replicas_of(plan, rank).size() > 1 && spec.parallel.shard_weights == "false") fix = "--shard-weights";
+  if (plan.quantised) fix = "--quantize none: both forms of the matrices lie in memory while files are read";
   throw Error(
       ExitCode::kMemory,
       fmt::format("needs {:.1f} GB on the device, which has {:.1f} GB{}: encoders {:.1f}, denoiser and "

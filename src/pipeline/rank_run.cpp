@@ -84,6 +84,7 @@ void RankRun::run() {
     if (!plan_.overlap_loading) networks = expect_networks(networks_here);
     listener_.begin("load", 0);
     networks_here.wait();
+    if (job_.plan.quantised) release_cached_memory(device_);  // what was read
     for (const auto& [begin, end] : networks_here.stretches())
       report_.phases.push_back(phase("load", begin, end));
     listener_.finish();

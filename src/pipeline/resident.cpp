@@ -52,8 +52,7 @@ void KeptEmbeddings::keep(const Map& embeddings, std::int64_t length) {
 }
 
 bool Resident::serve(const parallel::Plan& next) {
-  const bool same = loaded_ && may_keep(next) && loaded_->quantised == next.quantised &&
-                    same_slices(loaded_->mesh, next.mesh) &&
+  const bool same = loaded_ && may_keep(next) && same_slices(loaded_->mesh, next.mesh) &&
                     std::equal(loaded_->ranks.begin(), loaded_->ranks.end(), next.ranks.begin(),
                                next.ranks.end(), same_networks);
   if (same) return true;

@@ -149,6 +149,12 @@ TEST_CASE("ranks of another grid or of other files do not serve: others take the
   CHECK(test::all_gone(two));
   for (const char* name : {"own.png", "b.png", "c.png", "d.png"})
     CHECK(session.picture(name) == session.picture("a.png"));
+
+  CHECK(loaded(session.generate("e.png", {"--dtype", "bf16", "--keep", "60s"})));
+  const std::vector<pid_t> wide = session.ranks();
+  CHECK(loaded(session.generate("f.png", {"--dtype", "bf16", "--quantize", "fp8", "--keep", "60s"})));
+  CHECK(test::all_gone(wide));
+  CHECK(session.picture("e.png") != session.picture("f.png"));
 }
 
 TEST_CASE("dead ranks and a dead keeper are replaced") {

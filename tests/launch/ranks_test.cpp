@@ -54,11 +54,13 @@ TEST_CASE("pictures do not depend on the number of ranks") {
     CHECK(of_many.pictures == 6);
     CHECK(of_many.warnings.empty());
     REQUIRE(outcome.report.ranks.size() == static_cast<std::size_t>(ranks));
+    CHECK(outcome.report.phases.back().name == "finish");
+    CHECK(outcome.report.phases.back().end_s == outcome.report.wall_s);
     for (std::int64_t rank = 0; rank < ranks; ++rank) {
       CHECK(outcome.report.ranks.at(static_cast<std::size_t>(rank)).rank == rank);
       CHECK(outcome.report.ranks.at(static_cast<std::size_t>(rank)).device == "cpu");
-      for (const char* name : {"start", "connect", "share_prompts", "load", "text_encode", "step", "decode",
-                               "write", "finish"}) {
+      for (const char* name :
+           {"start", "connect", "share_prompts", "load", "text_encode", "step", "decode", "write"}) {
         CAPTURE(rank, name);
         const bool encodes = rank == 0;  // for all
         CHECK((std::string(name) == "text_encode" && !encodes) !=

@@ -80,6 +80,21 @@ TEST_CASE("the time of products", "[.bench]") {
           print(
               "gelu", [&] { return (*layer)(x, Activation::kGeluTanh); },
               [&] { return at::_addmm_activation(bias, x, weight.t(), 1, 1, /*use_gelu=*/true); });
+        if (type == at::kBFloat16 && rows > 64) {
+          const Rows quantised = quantise_rows(weight), of_x = quantise_rows(x);
+          const ResidentWeights bytes(
+              {{"a.weight", quantised.values}, {"a.weight_scale", quantised.scales}, {"a.bias", bias}});
+          const auto in_e4m3 = LocalLinears().make(bytes, "a", true);
+          print(
+              "e4m3", [&] { return (*in_e4m3)(x); },
+              [&] {
+                return at::_scaled_mm(of_x.values, quantised.values.t(), of_x.scales.unsqueeze(1),
+                                      quantised.scales.unsqueeze(0), {}, {}, at::kBFloat16,
+                                      /*use_fast_accum=*/true);
+              });
+          print(
+              "rows to e4m3", [&] { return quantise_rows(x).values; }, [&] { return x.abs().amax(1); });
+        }
         if (out == 3072 && in > 3072)
           print(
               "to float32", [&] { return linear_partial(x, {weight}); },

@@ -65,13 +65,16 @@ TEST_CASE("a row in e4m3 uses all of its range, and each value is the nearest") 
 }
 
 TEST_CASE("rows of nothing but zeros stay so, and what is no number stays none") {
-  const at::Tensor x = at::zeros({3, 40}, at::TensorOptions().dtype(at::kBFloat16).device(device()));
+  const at::Tensor x = at::zeros({4, 40}, at::TensorOptions().dtype(at::kBFloat16).device(device()));
   x[1][7] = std::numeric_limits<float>::quiet_NaN();
   x[2][9] = std::numeric_limits<float>::infinity();
+  x[3][5] = 1e-37;
   const Rows rows = quantise_rows(x);
   CHECK(at::equal(whole(rows)[0], at::zeros({40}, rows.values.options().dtype(at::kDouble))));
   CHECK(whole(rows)[1].isnan().any().item<bool>());
   CHECK(whole(rows)[2].isnan().any().item<bool>());
+  CHECK(whole(rows)[3].isfinite().all().item<bool>());
+  CHECK(at::equal(bytes(rows.values), bytes(quantise_rows(x.to(at::kCPU)).values)));
   CHECK(quantise_rows(x.narrow(0, 0, 0)).values.sizes() == at::IntArrayRef({0, 40}));
 }
 

@@ -68,6 +68,20 @@ TEST_CASE("the matrices of blocks in fp8") {
     }
     return std::string();
   };
+  Machine older = machine_of(1, 80 * kGb);
+  older.gpus[0].capability = 89;
+  try {
+    static_cast<void>(make_plan(spec, flux_dev(), older));
+    FAIL("no GPU but Hopper has such products");
+  } catch (const Error& error) {
+    CHECK(error.code() == ExitCode::kDevice);
+  }
+  try {
+    static_cast<void>(make_plan(spec, flux_dev(), machine_of(1, 32 * kGb)));
+    FAIL("both forms fit");
+  } catch (const Error& error) {
+    CHECK_THAT(error.fix(), ContainsSubstring("--quantize none"));
+  }
   spec.model.dtype = DType::kF16;
   CHECK(refused(flux_dev()) == "--quantize --dtype bf16");
   spec.model.dtype = DType::kBF16;

@@ -75,6 +75,10 @@ TEST_CASE("quantised weights") {
     run.quantize = config::Quantize::kFp8;
     check_equal(run);
   }
+  Run plain = runs.front();
+  plain.quantize = config::Quantize::kNone;
+  const models::Model model = open_model(plain);
+  CHECK_FALSE(at::equal(denoise_alone(runs.front(), model), denoise_alone(plain, model)));
 }
 
 TEST_CASE("weights spread over ranks") {
