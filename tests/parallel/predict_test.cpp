@@ -60,7 +60,7 @@ TEST_CASE("the operations of a forward are those that the models are known to ta
   check_within(forward(sdxl()).convolution, 1.556e12, 0.001);
 }
 
-// Denoising loops and decoders measured on an H100 80GB HBM3 (700 W), 2026-11-25: README.
+// Denoising loops and decoders measured on an H100 80GB HBM3 (700 W), 2026-11-25: tests/bench/README.md.
 TEST_CASE("predictions are within 15 % of what was measured on one H100") {
   constexpr double kShare = 0.15;
   const auto denoise = [](const models::Model& model, std::int64_t pixels, std::int64_t steps, DType dtype) {
