@@ -174,7 +174,7 @@ constexpr std::array kKeys{
     row<&R::parallel, &R::Parallel::vae>("parallel.vae", "--vae-parallel", kAutoInteger, kDegrees,
                                          "degree of decoding in row slabs"),
     row<&R::parallel, &R::Parallel::allow>("parallel.allow", "--allow", kChoice, "exact|rounding|approximate",
-                                           "how far the picture may depend on the number of GPUs"),
+                                           "what a grid that is chosen may do to the picture"),
     row<&R::output, &R::Output::path>("output.path", "--output -o", kText, "",
                                       "template: {seed} {index} {prompt} {date} or %03d"),
     row<&R::output, &R::Output::metadata>("output.metadata", "--metadata", kBoolean, "true|false",

@@ -16,6 +16,7 @@
 #include "launch/stages.h"
 #include "launch/watch.h"
 #include "output/path_template.h"
+#include "parallel/plan_predict.h"
 #include "weights/model_files.h"
 
 namespace xdit::launch {
@@ -81,7 +82,10 @@ Outcome run(const config::RunSpec& asked, const Models& models, Makers& makers, 
                                        spec.output.overwrite);
   for (const std::string& file : {spec.output.report, spec.output.trace})
     if (!file.empty()) output::check_output(file, spec.output.overwrite);
+  if (place)  // machines may differ: a rule decides
+    spec = parallel::with_degrees(spec, parallel::choose_mesh(spec, model.shape, place->ranks));
   outcome.plan = parallel::make_plan(spec, model, machine);
+  const config::RunSpec unsettled = std::exchange(spec, parallel::with_degrees(spec, outcome.plan.mesh));
   if (place && models.refiner != nullptr)
     throw Error(ExitCode::kUsage, "the refiner works on ranks that xdit-gen starts itself", "--refiner",
                 "--gpus, without torchrun, srun or mpirun");
@@ -95,7 +99,8 @@ Outcome run(const config::RunSpec& asked, const Models& models, Makers& makers, 
   report.version = XDIT_VERSION;
   report.model = model.files.name;
   report.model_hash = model.dummy ? "dummy" : weights::model_hash(model.files);
-  for (const config::Key& key : config::keys()) report.settings[std::string(key.path)] = key.print(spec, key);
+  for (const config::Key& key : config::keys())
+    report.settings[std::string(key.path)] = key.print(unsettled, key);
   for (const auto& [name, degree] : outcome.plan.mesh.degrees()) report.grid[name] = degree;
   report.pictures = outcome.paths;
 

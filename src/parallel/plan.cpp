@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "parallel/plan_parameters.h"
+#include "parallel/plan_predict.h"
 #include "parallel/plan_weights.h"
 
 namespace xdit::parallel {
@@ -229,7 +230,9 @@ Plan make_plan(const config::RunSpec& spec, const models::Model& model, const Ma
   if (!on_cpu) require_devices(devices, machine);
 
   Plan plan;
-  plan.mesh = choose_mesh(spec, model.shape, static_cast<std::int64_t>(devices.size()));
+  const auto ranks = static_cast<std::int64_t>(devices.size());
+  const std::optional<Mesh> fastest = fastest_mesh(spec, model, machine, ranks);
+  plan.mesh = fastest ? *fastest : choose_mesh(spec, model.shape, ranks);
   plan.transport = transport_of(spec, machine, devices);
   plan.displaced = spec.parallel.patch == config::Patch::kDisplaced;
   plan.warmup = std::min(plan.displaced ? spec.parallel.patch_warmup : spec.parallel.pipefusion_warmup,

@@ -18,15 +18,17 @@ struct Axis {
   const char* name;
   std::int64_t Mesh::*degree;
   config::RunSpec::Parallel::Degree config::RunSpec::Parallel::*asked;
+  config::Allow grade = config::Allow::kExact;
 };
+using P = config::RunSpec::Parallel;
 constexpr std::array<Axis, 7> kAxes{
-    {{"data", &Mesh::data, &config::RunSpec::Parallel::data},
-     {"cfg", &Mesh::cfg, &config::RunSpec::Parallel::cfg},
-     {"pipefusion", &Mesh::pipefusion, &config::RunSpec::Parallel::pipefusion},
-     {"ring", &Mesh::ring, &config::RunSpec::Parallel::ring},
-     {"gather", &Mesh::gather, &config::RunSpec::Parallel::gather},
-     {"ulysses", &Mesh::ulysses, &config::RunSpec::Parallel::ulysses},
-     {"tensor", &Mesh::tensor, &config::RunSpec::Parallel::tensor}}};
+    {{"data", &Mesh::data, &P::data},
+     {"cfg", &Mesh::cfg, &P::cfg},
+     {"pipefusion", &Mesh::pipefusion, &P::pipefusion, config::Allow::kApproximate},
+     {"ring", &Mesh::ring, &P::ring, config::Allow::kRounding},
+     {"gather", &Mesh::gather, &P::gather},
+     {"ulysses", &Mesh::ulysses, &P::ulysses},
+     {"tensor", &Mesh::tensor, &P::tensor, config::Allow::kRounding}}};
 
 // All meshes of `ranks` that the asked degrees allow.
 void each_mesh(const config::RunSpec& spec, std::int64_t ranks, Mesh mesh, std::size_t axis,
@@ -60,16 +62,17 @@ double most_gigabytes(const Prediction& prediction) {
          1e9;
 }
 
-std::string loss(const Grid& grid, const Grid& chosen) {
-  if (grid.grade == config::Allow::kApproximate) return "another picture: only when asked for";
-  if (grid.grade == config::Allow::kRounding) return "rounds differently: only when asked for";
+std::string loss(const Grid& grid, const Grid& chosen, config::Allow allowed) {
+  if (grid.grade > allowed)
+    return grid.grade == config::Allow::kApproximate ? "another picture: --allow approximate"
+                                                     : "rounds differently: --allow rounding";
   if (!grid.prediction || !chosen.prediction) return "the rule: pictures, branches, heads, then rows";
-  const double more = grid.prediction->denoise_s / chosen.prediction->denoise_s - 1;
+  const double more = grid.prediction->total_s() / chosen.prediction->total_s() - 1;
   if (more > kNoDifference)
     return fmt::format("{:.0f} % slower, gets {:.2f} GB a step instead of {:.2f}", 100 * more,
                        most_gigabytes(*grid.prediction), most_gigabytes(*chosen.prediction));
   return more < -kNoDifference ? fmt::format("predicted {:.0f} % faster: worth a try", -100 * more)
-                               : "as fast: the rule takes pictures, branches, heads, then rows";
+                               : "about as fast";
 }
 
 Grid grid_of(const Plan& plan, const models::Model& model, const Machine& machine,
@@ -81,11 +84,45 @@ Grid grid_of(const Plan& plan, const models::Model& model, const Machine& machin
             .prediction = predict(plan, model, machine, spec, refiner),
             .why_not = {}};
   if (refiner != nullptr)  // one goes before the other comes
-    grid.peak_memory = std::max(grid.peak_memory, most_memory(make_plan(spec, *refiner, machine)));
+    grid.peak_memory =
+        std::max(grid.peak_memory, most_memory(make_plan(with_degrees(spec, plan.mesh), *refiner, machine)));
   return grid;
 }
 
 }  // namespace
+
+config::RunSpec with_degrees(config::RunSpec spec, const Mesh& mesh) {
+  for (const Axis& axis : kAxes) spec.parallel.*axis.asked = mesh.*axis.degree;
+  return spec;
+}
+
+std::optional<Mesh> fastest_mesh(const config::RunSpec& spec, const models::Model& model,
+                                 const Machine& machine, std::int64_t ranks) {
+  const auto open = [&](const Axis& axis) { return !(spec.parallel.*axis.asked); };
+  if (ranks == 1 || std::none_of(kAxes.begin(), kAxes.end(), open)) return std::nullopt;
+  if (spec.runtime.device == config::Device::kCpu || !rates_of(machine)) return std::nullopt;
+  std::optional<Mesh> best;
+  double least_s = 0;
+  const auto weigh = [&](const Mesh& mesh) {
+    try {
+      const config::RunSpec asked = with_degrees(spec, mesh);
+      const double seconds = predict(make_plan(asked, model, machine), model, machine, asked)->total_s();
+      if (best && seconds >= least_s) return;
+      best = mesh;
+      least_s = seconds;
+    } catch (const Error&) {  // of no use
+    }
+  };
+  weigh(choose_mesh(spec, model.shape, ranks));
+  const auto pictures = static_cast<std::int64_t>(config::pictures(spec).size());
+  each_mesh(spec, ranks, {}, 0, [&](const Mesh& mesh) {
+    const bool allowed = std::none_of(kAxes.begin(), kAxes.end(), [&](const Axis& axis) {
+      return open(axis) && mesh.*axis.degree > 1 && axis.grade > spec.parallel.allow;
+    });
+    if (allowed && (mesh.data <= pictures || spec.parallel.data)) weigh(mesh);
+  });
+  return best;
+}
 
 std::vector<Grid> grids(const Plan& chosen, const models::Model& model, const Machine& machine,
                         const config::RunSpec& spec, const models::Model* refiner) {
@@ -93,12 +130,11 @@ std::vector<Grid> grids(const Plan& chosen, const models::Model& model, const Ma
   const auto pictures = static_cast<std::int64_t>(config::pictures(spec).size());
   each_mesh(spec, chosen.mesh.size(), {}, 0, [&](const Mesh& mesh) {
     if (mesh == chosen.mesh || (mesh.data > pictures && !spec.parallel.data)) return;
-    config::RunSpec asked = spec;
-    for (const Axis& axis : kAxes) asked.parallel.*axis.asked = mesh.*axis.degree;
+    const config::RunSpec asked = with_degrees(spec, mesh);
     try {
       const Plan plan = make_plan(asked, model, machine);
       Grid grid = grid_of(plan, model, machine, asked, refiner);
-      grid.why_not = loss(grid, all.front());
+      grid.why_not = loss(grid, all.front(), std::max(spec.parallel.allow, chosen.grade));
       all.push_back(std::move(grid));
     } catch (const Error& error) {
       if (error.code() == ExitCode::kMemory || is_pure(mesh))

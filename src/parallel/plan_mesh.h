@@ -32,8 +32,8 @@ struct Mesh {
   friend bool operator==(const Mesh&, const Mesh&) = default;
 };
 
-/// The mesh of `ranks`: the degrees that were asked for, the others chosen among exact modes. Error(kUsage)
-/// for degrees that fit neither each other nor the model.
+/// The mesh of `ranks`: the degrees that were asked for, the others chosen among exact modes by a rule:
+/// pictures, branches, heads, rows. Error(kUsage) for degrees that fit neither each other nor the model.
 [[nodiscard]] Mesh choose_mesh(const config::RunSpec& spec, const models::Shape& shape, std::int64_t ranks);
 
 /// What the degrees do to the picture, and displaced rows after `warmup` of `steps` steps.

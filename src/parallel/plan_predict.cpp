@@ -20,7 +20,7 @@ constexpr double kLaunch = 2e-6;           // between two kernels
 constexpr double kExchange = 1.5e-5;       // signals and their kernels
 constexpr double kEightBits = 1.8;         // products in e4m3, that is how much faster than in bf16
 constexpr double kReaders = 2;             // ranks that together read as fast as the host can
-constexpr double kWriteMegapixel = 0.1;
+constexpr double kWriteMegapixel = 0.05;
 
 const models::Network& decoder_of(const models::Model& model) {
   return *std::find_if(model.networks.begin(), model.networks.end(),
@@ -104,7 +104,7 @@ struct Predictor {
     const DType dtype = decoder_of(model).dtype(spec.model.dtype);
     const Work work = decoder_work(plan, rank, model);
     return pictures * turns(rank) * seconds(work, dtype) +
-           (dtype == DType::kF32 ? 0 : work.shapes * kConvolutionPlan);
+           (dtype == DType::kF32 || plan.warms_up ? 0 : work.shapes * kConvolutionPlan);
   }
 
   // Of the slowest rank; together they read no faster than the host.
@@ -174,7 +174,7 @@ std::optional<Prediction> predict(const Plan& plan, const models::Model& model, 
   if (refiner == nullptr) return predicted({plan, model, spec, *rates, all});
   const double begun = std::nearbyint(spec.sampling.refiner_start * all);  // as of evenly spaced noise levels
   const Plan begins = without_decoding(plan, model);
-  const Plan ends = make_plan(spec, *refiner, machine);
+  const Plan ends = make_plan(with_degrees(spec, plan.mesh), *refiner, machine);
   Prediction both = predicted({begins, model, spec, *rates, begun});
   const Prediction second = predicted({ends, *refiner, spec, *rates, all - begun});
   both.load_s += second.load_s;

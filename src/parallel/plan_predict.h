@@ -33,6 +33,15 @@ struct Prediction {
 /// The plan of a model whose pictures another one finishes and decodes.
 [[nodiscard]] Plan without_decoding(Plan plan, const models::Model& model);
 
+/// `spec` that asks for each degree of `mesh`.
+[[nodiscard]] config::RunSpec with_degrees(config::RunSpec spec, const Mesh& mesh);
+
+/// The mesh of `ranks` that is predicted to be over first, among those that the asked degrees and
+/// `parallel.allow` take; choose_mesh's where another is no faster. Nothing where no degree is left to
+/// choose, no prediction can be made or no mesh fits.
+[[nodiscard]] std::optional<Mesh> fastest_mesh(const config::RunSpec& spec, const models::Model& model,
+                                               const Machine& machine, std::int64_t ranks);
+
 /// A grid that a run could have.
 struct Grid {
   Mesh mesh;

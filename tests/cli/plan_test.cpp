@@ -17,7 +17,7 @@ TEST_CASE("plan predicts a run on a named machine, without a GPU") {
                            ContainsSubstring("rounds differently"));
   arguments.emplace_back("--json");
   const json plan = json::parse(xdit_gen(arguments).out);
-  CHECK(plan.at("chosen").at("grid").at("ulysses") == 2);
+  CHECK(plan.at("chosen").at("grid").at("gather") == 2);
   CHECK(plan.at("chosen").at("seconds").at("denoise") > 1);
   CHECK(plan.at("ranks").size() == 2);
   for (const json& grid : plan.at("rejected")) CHECK(grid.at("why_not") != "");
