@@ -2,9 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/file.h"
@@ -13,6 +15,20 @@ namespace xdit {
 namespace {
 
 constexpr int kMaxDepth = 64;
+
+// `text` with null for the numbers that Python's json writes and JSON has no spelling for.
+std::string without_infinities(std::string text) {
+  constexpr std::array<std::string_view, 3> kNumbers{"-Infinity", "Infinity", "NaN"};
+  bool quoted = false;
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    if (text[at] == '"') quoted = !quoted;
+    if (quoted && text[at] == '\\') ++at;  // what is escaped ends nothing
+    if (quoted || std::string_view("-IN").find(text[at]) == std::string_view::npos) continue;
+    for (const std::string_view number : kNumbers)
+      if (text.compare(at, number.size(), number) == 0) text.replace(at, number.size(), "null");
+  }
+  return text;
+}
 
 }  // namespace
 
@@ -35,7 +51,7 @@ Json parse_json(std::string_view text, const std::string& where, ExitCode code) 
 }
 
 Json read_json(const std::filesystem::path& path, ExitCode code, std::size_t limit) {
-  return parse_json(read_file(path, code, limit), path.string(), code);
+  return parse_json(without_infinities(read_file(path, code, limit)), path.string(), code);
 }
 
 std::int64_t integer_of(const Json& json) {

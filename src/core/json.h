@@ -16,7 +16,8 @@ using Json = nlohmann::json;
 /// `where` names the source in errors; `code` is the exit code of a fault.
 [[nodiscard]] Json parse_json(std::string_view text, const std::string& where, ExitCode code);
 
-/// Reads and parses a file of at most `limit` bytes.
+/// Reads and parses a file of at most `limit` bytes. Infinity, -Infinity and NaN, which Python writes, are
+/// null.
 [[nodiscard]] Json read_json(const std::filesystem::path& path, ExitCode code,
                              std::size_t limit = 64U << 20U);
 

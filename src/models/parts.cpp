@@ -50,6 +50,11 @@ Network clip_network(weights::Component& component, const text::ClipConfig& conf
   return {Role::kEncoder, component.name, text::clip_parameters(config), std::move(ignored), {}};
 }
 
+void drop_settings(weights::Component& component, std::initializer_list<const char*> keys) {
+  for (const char* key : keys)
+    if (component.config.contains(key) && !component.config.at(key).is_null()) component.config.erase(key);
+}
+
 Network vae_network(weights::Component& component, const VaeConfig& config) {
   component.keys = vae_keys(component.keys);
   return {Role::kDecoder, component.name, vae_decoder_parameters(config), {"encoder.", "quant_conv."}, {}};

@@ -22,6 +22,9 @@ void require_equal(const Model& model, const std::string& what, std::int64_t a, 
 
 /// Canonical keys of the component, and the network.
 [[nodiscard]] Network clip_network(weights::Component& component, const text::ClipConfig& config);
+/// Drops settings of a component's config that diffusers' pipeline of the family does not look at.
+void drop_settings(weights::Component& component, std::initializer_list<const char*> keys);
+
 [[nodiscard]] Network vae_network(weights::Component& component, const VaeConfig& config);
 
 /// Which of `published` the user means by NAME or OWNER/NAME in any case, or "".

@@ -13,19 +13,31 @@
 namespace xdit::schedulers {
 namespace {
 
-// Settings that change the latents and that no sampler here has, with the value that leaves them alone.
-// Thresholding needs the statistics of a whole picture.
-constexpr std::array<std::pair<const char*, const char*>, 9> kUnsupported{{
-    {"thresholding", "false"},
-    {"use_flow_sigmas", "false"},
-    {"use_lu_lambdas", "false"},
-    {"interpolation_type", "\"linear\""},
-    {"timestep_type", "\"discrete\""},
-    {"predict_x0", "true"},
-    {"solver_p", "null"},
-    {"sigma_min", "null"},
-    {"sigma_max", "null"},
-}};
+// Settings that change the latents and that no sampler here has, with the value that leaves them alone and
+// the samplers whose classes know them. Thresholding needs the statistics of a whole picture.
+struct Unsupported {
+  const char* key;
+  const char* value;
+  std::string_view samplers;
+};
+constexpr std::array kUnsupported{
+    Unsupported{"thresholding", "false", "ddim ddpm lcm dpm++-2m dpm++-2m-sde unipc"},
+    Unsupported{"use_flow_sigmas", "false", "dpm++-2m dpm++-2m-sde unipc"},
+    Unsupported{"use_lu_lambdas", "false", "dpm++-2m dpm++-2m-sde"},
+    Unsupported{"interpolation_type", "\"linear\"", "euler"},
+    Unsupported{"timestep_type", "\"discrete\"", "euler"},
+    Unsupported{"sigma_min", "null", "euler"},
+    Unsupported{"sigma_max", "null", "euler"},
+    Unsupported{"predict_x0", "true", "unipc"},
+    Unsupported{"solver_p", "null", "unipc"},
+    Unsupported{"disable_corrector", "[]", "unipc"},
+    Unsupported{"lambda_min_clipped", "null", "dpm++-2m dpm++-2m-sde"},
+};
+
+bool is_among(std::string_view name, std::string_view names) {
+  const std::string listed = fmt::format(" {} ", names);
+  return listed.find(fmt::format(" {} ", name)) != std::string::npos;
+}
 
 template <class T, std::size_t N>
 using Names = std::array<std::pair<const char*, T>, N>;
@@ -64,14 +76,10 @@ class DiffusionReader {
     }
     refuse(key, fmt::format("{}", fmt::join(known, " or ")));
   }
-  void refuse_unsupported() const {
-    for (const auto& [key, value] : kUnsupported)
-      if (has(key) && config_.at(key) != nlohmann::json::parse(value)) refuse(key, value);
-    if (has("disable_corrector") && !config_.at("disable_corrector").empty())
-      refuse("disable_corrector", "none");
-    // -Infinity has no spelling in JSON: writers leave null or text.
-    if (has("lambda_min_clipped") && config_.at("lambda_min_clipped").is_number())
-      refuse("lambda_min_clipped", "no bound");
+  void refuse_unsupported(std::string_view sampler) const {
+    for (const auto& [key, value, samplers] : kUnsupported)
+      if (is_among(sampler, samplers) && has(key) && config_.at(key) != nlohmann::json::parse(value))
+        refuse(key, value);
   }
   [[nodiscard]] bool has(const char* key) const {
     return config_.contains(key) && !config_.at(key).is_null();
@@ -95,11 +103,12 @@ Sigmas read_sigmas(const DiffusionReader& reader) {
 
 }  // namespace
 
-DiffusionConfig read_diffusion_config(const nlohmann::json& config, const std::string& where) {
+DiffusionConfig read_diffusion_config(const nlohmann::json& config, const std::string& where,
+                                      std::string_view sampler) {
   const DiffusionReader reader(config, where);
   DiffusionConfig read;
   try {
-    reader.refuse_unsupported();
+    reader.refuse_unsupported(sampler);
     reader.read("num_train_timesteps", read.training_steps);
     reader.read("beta_start", read.beta_start);
     reader.read("beta_end", read.beta_end);
@@ -118,7 +127,7 @@ DiffusionConfig read_diffusion_config(const nlohmann::json& config, const std::s
     reader.read("solver_type", read.solver_type);
     reader.read("lower_order_final", read.lower_order_final);
     reader.read("euler_at_final", read.euler_at_final);
-    reader.read("variance_type", kVariances, read.large_variance);
+    if (sampler == "ddpm") reader.read("variance_type", kVariances, read.large_variance);
     reader.read("original_inference_steps", read.original_steps);
     reader.read("timestep_scaling", read.timestep_scaling);
   } catch (const nlohmann::json::exception& error) {

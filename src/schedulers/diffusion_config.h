@@ -3,6 +3,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace xdit::schedulers {
@@ -42,6 +43,7 @@ struct DiffusionConfig {
 };
 
 /// Error(kModel) at what no sampler here has. `where` names the file.
-[[nodiscard]] DiffusionConfig read_diffusion_config(const nlohmann::json& config, const std::string& where);
+[[nodiscard]] DiffusionConfig read_diffusion_config(const nlohmann::json& config, const std::string& where,
+                                                    std::string_view sampler);
 
 }  // namespace xdit::schedulers

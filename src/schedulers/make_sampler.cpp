@@ -107,7 +107,8 @@ std::unique_ptr<Sampler> make_sampler(const SamplerOptions& options, const nlohm
   const auto* entry = std::find_if(kSamplers.begin(), kSamplers.end(),
                                    [&](const Entry& e) { return e.name == options.name; });
   XDIT_ASSERT(entry != kSamplers.end());
-  const DiffusionConfig diffusion = fitted(read_diffusion_config(config, kConfigFile), options, *entry);
+  const DiffusionConfig diffusion =
+      fitted(read_diffusion_config(config, kConfigFile, options.name), options, *entry);
   if (options.steps > diffusion.training_steps)
     throw Error(ExitCode::kUsage,
                 fmt::format("{} steps are more than the model's {}", options.steps, diffusion.training_steps),

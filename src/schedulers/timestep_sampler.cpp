@@ -1,8 +1,11 @@
 #include "schedulers/timestep_sampler.h"
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
 #include <cmath>
+
+#include "core/error.h"
 
 namespace xdit::schedulers {
 
@@ -36,6 +39,11 @@ std::vector<float> whole_timesteps(const DiffusionConfig& config, std::int64_t s
   std::vector<float> whole;
   whole.reserve(spaced.size());
   for (const double timestep : spaced) whole.push_back(static_cast<float>(std::nearbyint(timestep)));
+  if (!whole.empty() && whole.front() >= static_cast<float>(config.training_steps))
+    throw Error(ExitCode::kUsage,
+                fmt::format("{} steps begin at timestep {:.0f}, and the model was trained on 0 to {}", steps,
+                            whole.front(), config.training_steps - 1),
+                "--steps", "fewer, or --set sampling.timestep_spacing=trailing");
   return whole;
 }
 

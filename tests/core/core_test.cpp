@@ -4,10 +4,12 @@
 
 #include "core/dtype.h"
 #include "core/error.h"
+#include "core/file.h"
 #include "core/json.h"
 #include "core/nearest.h"
 #include "core/stop.h"
 #include "tests/catch.h"
+#include "tests/scratch.h"
 
 using xdit::DType;
 using xdit::Error;
@@ -73,6 +75,21 @@ TEST_CASE("JSON is read strictly", "[json]") {
   CHECK(json_fault(std::string(64, '[') + std::string(64, ']')).empty());
   CHECK_THAT(json_fault(std::string(66, '[') + std::string(66, ']')), ContainsSubstring("nested deeper"));
   CHECK_THAT(json_fault(std::string(1'000'000, '[')), ContainsSubstring("nested deeper"));
+}
+
+TEST_CASE("Python's infinities are null, in files and outside texts", "[json]") {
+  const xdit::tests::Scratch folder;
+  const std::filesystem::path file = folder.path() / "config.json";
+  const auto read = [&](const std::string& text) {
+    xdit::write_file_atomically(file, text, true);
+    return xdit::read_json(file, ExitCode::kModel);
+  };
+  CHECK(read(R"({"lambda_min_clipped": -Infinity, "a": [NaN,Infinity]})") ==
+        xdit::Json{{"lambda_min_clipped", nullptr}, {"a", {nullptr, nullptr}}});
+  CHECK(read(R"({"-Infinity": "a \" NaN \\", "b": "Infinity"})") ==
+        xdit::Json{{"-Infinity", "a \" NaN \\"}, {"b", "Infinity"}});
+  CHECK_THROWS_AS(read("{\"a\": -Infinite}"), Error);
+  CHECK_THROWS_AS(xdit::parse_json("[NaN]", "text", ExitCode::kModel), Error);
 }
 
 TEST_CASE("the nearest name", "[nearest]") {

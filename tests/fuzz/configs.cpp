@@ -37,6 +37,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const Json scheduler = document.value("scheduler", Json::object());
   if (!scheduler.is_object()) return 0;
   fuzz::attempt([&] { static_cast<void>(schedulers::read_flow_match_config(scheduler, "scheduler.json")); });
-  fuzz::attempt([&] { static_cast<void>(schedulers::read_diffusion_config(scheduler, "scheduler.json")); });
+  for (const char* sampler : {"euler", "dpm++-2m", "unipc", "ddpm"})
+    fuzz::attempt(
+        [&] { static_cast<void>(schedulers::read_diffusion_config(scheduler, "scheduler.json", sampler)); });
   return 0;
 }

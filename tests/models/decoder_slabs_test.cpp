@@ -125,6 +125,24 @@ void print_cost(const models::VaeDecoder& decoder, const at::Tensor& latents) {
               static_cast<double>(bytes) / 1e9);
 }
 
+TEST_CASE("latents with a mean and a deviation a channel are brought to the decoder's") {
+  const c10::InferenceMode no_gradients;
+  const models::Model model = models::open((kFlux / "tiny-dev").string(), {}, {}, false);
+  auto config = models::read_vae_config(model.files.components.at("vae").config, "vae");
+  const nn::ResidentWeights weights = load(model, "vae", at::kFloat);
+  const at::Tensor latents = latents_of(config, 3, 5, at::kCPU, at::kFloat);
+  at::Tensor expected = latents.clone();
+  for (std::int64_t channel = 0; channel < config.latent_channels; ++channel) {
+    config.means.push_back(0.25 * static_cast<double>(channel));
+    config.deviations.push_back(1 + 0.5 * static_cast<double>(channel));
+    expected[0][channel] =
+        latents[0][channel] * config.deviations.back() / config.scaling_factor + config.means.back();
+  }
+  const models::VaeDecoder decoder(config, weights);
+  CHECK(at::allclose(decoder.decode_scaled(latents, nn::LocalSpatial()),
+                     decoder.decode(expected, nn::LocalSpatial()), 1e-5, 1e-5));
+}
+
 TEST_CASE("a slab of the decoder, given its halos, is the whole picture's") {
   const c10::InferenceMode no_gradients;
   if (std::getenv("XDIT_TEST_CUDA") == nullptr) {

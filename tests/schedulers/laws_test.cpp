@@ -3,6 +3,8 @@
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <tuple>
+#include <vector>
 
 #include "config/samplers.h"
 #include "config/values.h"
@@ -207,27 +209,49 @@ TEST_CASE("samplers and models that do not fit each other are told apart") {
 }
 
 TEST_CASE("a config that no sampler here has is refused by its key") {
-  for (const auto& [key, value] : std::map<std::string, Json>{{"thresholding", true},
-                                                              {"use_lu_lambdas", true},
-                                                              {"use_flow_sigmas", true},
-                                                              {"interpolation_type", "log_linear"},
-                                                              {"timestep_type", "continuous"},
-                                                              {"prediction_type", "flow_prediction"},
-                                                              {"timestep_spacing", "even"},
-                                                              {"beta_schedule", "sigmoid"},
-                                                              {"final_sigmas_type", "one"},
-                                                              {"lambda_min_clipped", -5.1},
-                                                              {"disable_corrector", {0}},
-                                                              {"sigma_min", 0.1},
-                                                              {"solver_order", 4},
-                                                              {"steps_offset", "one"},
-                                                              {"num_train_timesteps", 0}}) {
+  for (const auto& [sampler, key, value] : std::vector<std::tuple<const char*, std::string, Json>>{
+           {"ddim", "thresholding", true},
+           {"dpm++-2m", "use_lu_lambdas", true},
+           {"dpm++-2m", "use_flow_sigmas", true},
+           {"euler", "interpolation_type", "log_linear"},
+           {"euler", "timestep_type", "continuous"},
+           {"euler", "prediction_type", "flow_prediction"},
+           {"euler", "timestep_spacing", "even"},
+           {"euler", "beta_schedule", "sigmoid"},
+           {"euler", "final_sigmas_type", "one"},
+           {"dpm++-2m", "lambda_min_clipped", -5.1},
+           {"unipc", "disable_corrector", Json::array({0})},
+           {"euler", "sigma_min", 0.1},
+           {"euler", "solver_order", 4},
+           {"euler", "steps_offset", "one"},
+           {"euler", "num_train_timesteps", 0}}) {
     CAPTURE(key);
-    const std::string said = refusal({.name = "euler"}, Json{{key, value}}, ExitCode::kModel);
+    const std::string said = refusal({.name = sampler}, Json{{key, value}}, ExitCode::kModel);
     CHECK_THAT(said, ContainsSubstring("scheduler_config.json"));
     if (value != Json("one")) CHECK_THAT(said, ContainsSubstring(key));
   }
   CHECK(make_sampler({.name = "euler"}, Json{{"sigma_min", nullptr}, {"thresholding", false}}) != nullptr);
+}
+
+TEST_CASE("a setting of another class's leaves a sampler alone") {
+  Json config = kNoiseModel;
+  config.update({{"thresholding", true}, {"variance_type", "fixed_small_log"}, {"solver_p", "x"}});
+  CHECK_NOTHROW(make_sampler({.name = "euler", .steps = 4}, config));
+  CHECK_THAT(refusal({.name = "dpm++-2m", .steps = 4}, config, ExitCode::kModel),
+             ContainsSubstring("thresholding"));
+  config["thresholding"] = false;
+  CHECK_THAT(refusal({.name = "ddpm", .steps = 4}, config, ExitCode::kModel),
+             ContainsSubstring("variance_type"));
+  CHECK_THAT(refusal({.name = "unipc", .steps = 4}, config, ExitCode::kModel), ContainsSubstring("solver_p"));
+}
+
+TEST_CASE("as many steps as the model was trained on, and an offset, are one too many") {
+  for (const char* name : {"ddim", "ddpm", "pndm"}) {
+    CAPTURE(name);
+    CHECK_THAT(refusal({.name = name, .steps = 1000}, kNoiseModel, ExitCode::kUsage),
+               ContainsSubstring("timestep 1000"));
+    CHECK_NOTHROW(make_sampler({.name = name, .steps = 999}, kNoiseModel));
+  }
 }
 
 TEST_CASE("quantiles of the beta distribution") {

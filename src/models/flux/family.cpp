@@ -29,6 +29,7 @@ void describe_flux(Model& model) {
   const weights::Component& t5_part = part(model, "text_encoder_2", {"T5EncoderModel"});
   const text::T5Config t5 = text::read_t5_config(t5_part.config, config_place(t5_part));
   weights::Component& vae_part = part(model, "vae", {"AutoencoderKL"});
+  drop_settings(vae_part, {"latents_mean", "latents_std"});
   const VaeConfig vae = read_vae_config(vae_part.config, config_place(vae_part));
   require_equal(model, "CLIP's width and the transformer's pooled_projection_dim", clip.width,
                 flux.pooled_width);

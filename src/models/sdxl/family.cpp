@@ -89,6 +89,7 @@ void check_added(const Model& model, const UnetConfig& unet, std::int64_t ids) {
 void describe_xl(Model& model, std::vector<TextEncoder> encoders, std::int64_t ids) {
   const UnetConfig unet = describe(model, std::move(encoders), 128);
   check_added(model, unet, ids);
+  drop_settings(model.files.components.at("vae"), {"shift_factor"});
   model.embeds_sizes = true;
   model.defaults.guidance = 5;
   const weights::ConfigReader settings(model.files.settings, "model_index.json");
@@ -117,9 +118,19 @@ void describe_refiner(Model& model) {
   model.refines = true;
 }
 
+// diffusers' StableDiffusionPipeline changes these settings of every scheduler, and knows of UNets that were
+// written before its 0.9 without their size.
+void correct_old_files(Model& model) {
+  json& scheduler = model.files.scheduler_config;
+  if (scheduler.is_object() && scheduler.contains("steps_offset")) scheduler["steps_offset"] = 1;
+  if (scheduler.is_object() && scheduler.contains("clip_sample")) scheduler["clip_sample"] = false;
+}
+
 void describe_sd(Model& model) {
+  correct_old_files(model);
   const UnetConfig unet =
       describe(model, {{"text_encoder", "tokenizer", "clip_ids", Tokens::kLast, false}}, 64);
+  drop_settings(model.files.components.at("vae"), {"shift_factor", "latents_mean", "latents_std"});
   require_equal(model, "a prompt without a pooled embedding and the UNet's", 0, unet.added_width);
 }
 

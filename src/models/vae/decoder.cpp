@@ -81,7 +81,12 @@ at::Tensor VaeDecoder::decode(const at::Tensor& latents, const nn::Spatial& spat
 }
 
 at::Tensor VaeDecoder::decode_scaled(const at::Tensor& latents, const nn::Spatial& spatial) const {
-  return decode(latents.to(conv_in_.weight.scalar_type()) / config_.scaling_factor + config_.shift_factor,
+  const at::Tensor x = latents.to(conv_in_.weight.scalar_type());
+  if (config_.deviations.empty()) return decode(x / config_.scaling_factor + config_.shift_factor, spatial);
+  const auto by_channel = [&](const std::vector<double>& values) {
+    return at::tensor(values, x.options()).view({1, -1, 1, 1});
+  };
+  return decode(x * by_channel(config_.deviations) / config_.scaling_factor + by_channel(config_.means),
                 spatial);
 }
 

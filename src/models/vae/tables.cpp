@@ -31,6 +31,17 @@ void check_blocks(const weights::ConfigReader& read, const nlohmann::json& confi
   if (!fits) read.refuse(key, "a list of " + kind);
 }
 
+// A number for each channel of latents, or none.
+std::vector<double> latent_numbers(const weights::ConfigReader& read, const nlohmann::json& config,
+                                   const char* key, std::int64_t channels) {
+  const auto found = config.find(key);
+  if (found == config.end() || found->is_null()) return {};
+  if (!found->is_array() || std::ssize(*found) != channels ||
+      !std::all_of(found->begin(), found->end(), [](const auto& number) { return number.is_number(); }))
+    read.refuse(key, fmt::format("{} numbers", channels));
+  return found->get<std::vector<double>>();
+}
+
 }  // namespace
 
 VaeConfig read_vae_config(const nlohmann::json& config, const std::string& where) {
@@ -45,6 +56,9 @@ VaeConfig read_vae_config(const nlohmann::json& config, const std::string& where
   vae.post_quant_conv = read.boolean("use_post_quant_conv", true);
   vae.scaling_factor = read.number("scaling_factor", 0.18215);
   vae.shift_factor = read.number("shift_factor", 0);
+  vae.means = latent_numbers(read, config, "latents_mean", vae.latent_channels);
+  vae.deviations = latent_numbers(read, config, "latents_std", vae.latent_channels);
+  if (vae.means.empty() || vae.deviations.empty()) vae.means = vae.deviations = {};  // as diffusers
   check_blocks(read, config, "up_block_types", "UpDecoderBlock2D");
   if (vae.out_channels != 3) read.refuse("out_channels", "3");
   if (read.text("act_fn", "silu") != "silu") read.refuse("act_fn", "silu");

@@ -19,6 +19,7 @@ struct VaeConfig {
   bool post_quant_conv = false;
   double scaling_factor = 0.3611;
   double shift_factor = 0.1159;
+  std::vector<double> means{}, deviations{};  ///< of latents, by channel, in place of shift_factor; or empty
 
   /// Pixels along a side of a latent pixel.
   [[nodiscard]] std::int64_t downscale() const { return std::int64_t{1} << (channels.size() - 1); }
