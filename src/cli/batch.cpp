@@ -71,6 +71,13 @@ fs::path manifest_path(const std::string& given, const std::string& path_templat
   return fs::path(fixed.substr(0, fixed.rfind('/') + 1)) / "batch.jsonl";
 }
 
+void refuse_own_lines(const fs::path& manifest, const std::string& file) {
+  std::error_code ignored;
+  if (fs::equivalent(manifest, file == "-" ? "/dev/stdin" : file, ignored))
+    misuse("the manifest would be written over the prompts", manifest.string(),
+           "--manifest done.jsonl, or another -o");
+}
+
 /// A batch whose lines are settled.
 struct Batch {
   std::vector<BatchEntry> entries;
@@ -231,15 +238,17 @@ ExitCode batch(const Call& call) {
     if (!options.quiet) fmt::print(stderr, "xdit-gen: warning: {}\n", warning);
 
   const config::RunSpec::Output& output = run.resolved.spec.output;
+  const fs::path done = manifest_path(call.flags.last("--manifest"), output.path);
+  refuse_own_lines(done, call.rest.front());
   std::random_device entropy;
-  output::Manifest manifest(manifest_path(call.flags.last("--manifest"), output.path),
-                            {.seed = entropy(), .date = output::local_date(std::time(nullptr))},
+  output::Manifest manifest(done, {.seed = entropy(), .date = output::local_date(std::time(nullptr))},
                             call.flags.on("--resume"), output.overwrite);
   Batch all = settled(run, lines, manifest.begin());
+  const std::set<std::int64_t> wanted = missing(all, output, manifest);
+  manifest.start();
   BatchConsole console(options, manifest, all.pictures);
   for (const BatchEntry& entry : all.entries)
     if (entry.fault) console.fault(entry.line, *entry.fault);
-  const std::set<std::int64_t> wanted = missing(all, output, manifest);
   if (lines.empty()) console.warn("no prompts in " + call.rest.front());
   if (manifest.resumed())
     console.note(fmt::format("{} of {} pictures left", wanted.size(), all.pictures.size()));

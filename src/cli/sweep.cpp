@@ -75,9 +75,8 @@ File locked(const fs::path& folder) {
   return file;
 }
 
-// What a sweep that goes on must repeat: sweep.json. Begins it where there is none.
-std::uint64_t begin(const SweepPlace& place, bool resume, bool overwrite, bool dry_run) {
-  const fs::path path = place.folder / "sweep.json";
+// What a sweep that goes on must repeat; none for one that begins.
+std::optional<std::uint64_t> begun_seed(const fs::path& path, bool resume, bool overwrite) {
   std::error_code ignored;
   const bool there = fs::exists(fs::symlink_status(path, ignored));
   if (there && resume) {
@@ -86,14 +85,15 @@ std::uint64_t begin(const SweepPlace& place, bool resume, bool overwrite, bool d
       return begun["seed"].get<std::uint64_t>();
     throw Error(ExitCode::kOutput, "not a sweep of xdit-gen", path.string(), "another -o");
   }
-  if (there && !overwrite && !dry_run)
+  if (there && !overwrite)
     throw Error(ExitCode::kOutput, "a sweep was begun there", path.string(),
                 "--resume goes on with it, --overwrite begins again");
-  std::random_device entropy;
-  const std::uint64_t seed = entropy();
+  return std::nullopt;
+}
+
+void begin(const fs::path& path, std::uint64_t seed, bool overwrite) {
   const nlohmann::ordered_json begun{{"version", XDIT_VERSION}, {"seed", seed}};
-  if (!dry_run) write_file_atomically(path, begun.dump() + "\n", overwrite);
-  return seed;
+  write_file_atomically(path, begun.dump() + "\n", overwrite);
 }
 
 void say_once_what_points_share(const Sweep& sweep) {
@@ -209,7 +209,9 @@ ExitCode sweep(const Call& call) {
   warn_of_what_is_swept(all, call.environment);
   std::optional<File> lock;
   if (!options.dry_run) lock = locked(all.place.folder);
-  const std::uint64_t seed = begin(all.place, resume, overwrite, options.dry_run);
+  const fs::path begun = all.place.folder / "sweep.json";
+  const std::optional<std::uint64_t> goes_on = begun_seed(begun, resume, overwrite || options.dry_run);
+  const std::uint64_t seed = goes_on ? *goes_on : std::random_device()();
   all.points = settle_points(all.axes, options, call.environment, all.place, seed,
                              overwrite || resume || options.dry_run);
   const auto failed = [](const SweepPoint& point) { return point.fault.has_value(); };
@@ -217,6 +219,7 @@ ExitCode sweep(const Call& call) {
   say_once_what_points_share(all);
   if (options.dry_run) return dry_run(all);
   if (resume) refuse_other_runs(all, overwrite);
+  if (!goes_on) begin(begun, seed, overwrite);
   const bool as_promised = make_all(all, resume, call.stop);
   print(text_in(format, table_of(all.axes, all.points)));
 
