@@ -94,8 +94,10 @@ Batch settled(const Prepared& run, const std::vector<config::BatchLine>& lines,
               .paths = {},
               .model_hash = run.model.dummy ? "dummy" : weights::model_hash(run.model.files)};
   std::vector<config::Picture> all;
-  for (const BatchEntry& entry : batch.entries)
+  for (BatchEntry& entry : batch.entries) {
+    entry.spec.date = begin.date;
     all.insert(all.end(), entry.pictures.begin(), entry.pictures.end());
+  }
   // What stands there already is looked at later: a batch that goes on has made some of it.
   const std::vector<fs::path> paths = output::output_paths(output.path, all, begin.date, /*overwrite=*/true);
   for (std::size_t i = 0; i < all.size(); ++i) {
@@ -145,6 +147,22 @@ std::set<std::int64_t> missing(const Batch& batch, const config::RunSpec::Output
     all.insert(index);
   }
   return all;
+}
+
+// Pictures of one batch may share a preview, which replaces nothing else.
+void check_previews(const Batch& batch, const Prepared& run, const std::string& date, bool overwrite) {
+  config::RunSpec spec = run.resolved.spec;
+  spec.date = date;
+  std::map<std::int64_t, fs::path> paths;
+  for (const BatchEntry& entry : batch.entries)
+    for (const config::Picture& picture : entry.pictures) {
+      spec.listed.push_back(picture);
+      paths.emplace(picture.index, batch.paths.at(static_cast<std::size_t>(picture.index)));
+    }
+  if (paths.empty()) return;
+  std::set<fs::path> previews;
+  for (const auto& [index, preview] : launch::preview_paths(spec, run.model, paths)) previews.insert(preview);
+  for (const fs::path& preview : previews) output::check_output(preview, overwrite);
 }
 
 std::string text_of(const parallel::Mesh& mesh) {
@@ -245,6 +263,7 @@ ExitCode batch(const Call& call) {
                             call.flags.on("--resume"), output.overwrite);
   Batch all = settled(run, lines, manifest.begin());
   const std::set<std::int64_t> wanted = missing(all, output, manifest);
+  check_previews(all, run, manifest.begin().date, output.overwrite || manifest.resumed());
   manifest.start();
   BatchConsole console(options, manifest, all.pictures);
   for (const BatchEntry& entry : all.entries)

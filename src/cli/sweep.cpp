@@ -32,6 +32,7 @@ struct Sweep {
   const std::vector<config::Axis>& axes;
   SweepPlace place;
   std::vector<SweepPoint> points{};
+  std::set<fs::path> previews{};  ///< that points wrote
 
   void say(const std::string& line) const {
     if (!options.quiet) fmt::print(stderr, "xdit-gen: {}\n", printable(line));
@@ -141,14 +142,15 @@ void write_tables(const Sweep& sweep) {
 }
 
 // The report is written last: where it stands, the point is complete.
-void make(const Sweep& sweep, SweepPoint& point, const StopToken& stop) {
+void make(Sweep& sweep, SweepPoint& point, const StopToken& stop) {
   const config::RunSpec& spec = point.run->resolved.spec;
   std::error_code ignored;
   fs::remove(point.report(), ignored);
   write_file_atomically(point.profile(), config::to_yaml(spec), spec.output.overwrite);
   ConsoleWithoutPaths console(sweep.options, spec, point.run->model.files.name, point.pictures);
   launch::Ranks ranks;
-  console.summary(launch::run(spec, point.run->models(), ranks, console, stop).report);
+  const launch::Manner manner{.previews = &sweep.previews};
+  console.summary(launch::run(spec, point.run->models(), ranks, console, stop, manner).report);
 }
 
 // Runs what is not complete yet. False when pictures differ that must not.

@@ -141,16 +141,19 @@ TEST_CASE("a second sweep in a folder where one runs: exit 8, and the first goes
 TEST_CASE("a sweep that is refused begins nothing: the command that is right is taken") {
   const Folder folder;
   const fs::path output = folder.path / "out";
-  const std::string file = profile(folder, "{sampling.steps: [1]}");
+  const std::string file = profile(folder, "{sampling.steps: [2, 3]}");
   CHECK(xdit_gen(arguments(file, output, {"-m", (folder.path / "none").string()})).code == 4);
-  fs::create_directories(output / "steps-1");
-  static_cast<void>(folder.write("out/steps-1/0.png", "mine"));
+  fs::create_directories(output / "steps-2");
+  static_cast<void>(folder.write("out/steps-2/0.png", "mine"));
   CHECK(xdit_gen(arguments(file, output)).code == 8);
-  fs::remove(output / "steps-1/0.png");
-  const Result result = xdit_gen(arguments(file, output), {.environment = kAlone});
+  fs::remove(output / "steps-2/0.png");
+  const std::string live = (folder.path / "live.png").string();  // of all points
+  const Result result =
+      xdit_gen(arguments(file, output, {"--preview", "1", "--preview-path", live}), {.environment = kAlone});
   INFO(result.err);
   CHECK(result.code == 0);
   CHECK(fs::exists(output / "sweep.json"));
+  CHECK(fs::exists(live));
 }
 
 TEST_CASE("SIGINT keeps the points that are done: exit 130") {
