@@ -271,7 +271,7 @@ TEST_CASE("jobs are cancelled while they wait and while they run, and the weight
 TEST_CASE("a worker with as many jobs as may wait refuses the next by its name, and hears a cancel") {
   const cli::Folder folder;
   Worker worker;
-  worker.say(job("long", folder.path / "long.png", {{"steps", 1000}, {"count", 100}}));
+  worker.say(job("long", folder.path / "{index}.png", {{"steps", 1000}, {"count", 100}}));
   while (worker.hear("progress").value("step", 0) == 0) continue;
   constexpr int kMostWaiting = 10'000;
   std::string waiting;
