@@ -71,6 +71,13 @@ fs::path manifest_path(const std::string& given, const std::string& path_templat
   return fs::path(fixed.substr(0, fixed.rfind('/') + 1)) / "batch.jsonl";
 }
 
+void refuse_own_lines(const fs::path& manifest, const std::string& file) {
+  std::error_code ignored;
+  if (fs::equivalent(manifest, file == "-" ? "/dev/stdin" : file, ignored))
+    misuse("the manifest would be written over the prompts", manifest.string(),
+           "--manifest done.jsonl, or another -o");
+}
+
 /// A batch whose lines are settled.
 struct Batch {
   std::vector<BatchEntry> entries;
@@ -87,8 +94,10 @@ Batch settled(const Prepared& run, const std::vector<config::BatchLine>& lines,
               .paths = {},
               .model_hash = run.model.dummy ? "dummy" : weights::model_hash(run.model.files)};
   std::vector<config::Picture> all;
-  for (const BatchEntry& entry : batch.entries)
+  for (BatchEntry& entry : batch.entries) {
+    entry.spec.date = begin.date;
     all.insert(all.end(), entry.pictures.begin(), entry.pictures.end());
+  }
   // What stands there already is looked at later: a batch that goes on has made some of it.
   const std::vector<fs::path> paths = output::output_paths(output.path, all, begin.date, /*overwrite=*/true);
   for (std::size_t i = 0; i < all.size(); ++i) {
@@ -138,6 +147,22 @@ std::set<std::int64_t> missing(const Batch& batch, const config::RunSpec::Output
     all.insert(index);
   }
   return all;
+}
+
+// Pictures of one batch may share a preview, which replaces nothing else.
+void check_previews(const Batch& batch, const Prepared& run, const std::string& date, bool overwrite) {
+  config::RunSpec spec = run.resolved.spec;
+  spec.date = date;
+  std::map<std::int64_t, fs::path> paths;
+  for (const BatchEntry& entry : batch.entries)
+    for (const config::Picture& picture : entry.pictures) {
+      spec.listed.push_back(picture);
+      paths.emplace(picture.index, batch.paths.at(static_cast<std::size_t>(picture.index)));
+    }
+  if (paths.empty()) return;
+  std::set<fs::path> previews;
+  for (const auto& [index, preview] : launch::preview_paths(spec, run.model, paths)) previews.insert(preview);
+  for (const fs::path& preview : previews) output::check_output(preview, overwrite);
 }
 
 std::string text_of(const parallel::Mesh& mesh) {
@@ -231,15 +256,18 @@ ExitCode batch(const Call& call) {
     if (!options.quiet) fmt::print(stderr, "xdit-gen: warning: {}\n", warning);
 
   const config::RunSpec::Output& output = run.resolved.spec.output;
+  const fs::path done = manifest_path(call.flags.last("--manifest"), output.path);
+  refuse_own_lines(done, call.rest.front());
   std::random_device entropy;
-  output::Manifest manifest(manifest_path(call.flags.last("--manifest"), output.path),
-                            {.seed = entropy(), .date = output::local_date(std::time(nullptr))},
+  output::Manifest manifest(done, {.seed = entropy(), .date = output::local_date(std::time(nullptr))},
                             call.flags.on("--resume"), output.overwrite);
   Batch all = settled(run, lines, manifest.begin());
+  const std::set<std::int64_t> wanted = missing(all, output, manifest);
+  check_previews(all, run, manifest.begin().date, output.overwrite || manifest.resumed());
+  manifest.start();
   BatchConsole console(options, manifest, all.pictures);
   for (const BatchEntry& entry : all.entries)
     if (entry.fault) console.fault(entry.line, *entry.fault);
-  const std::set<std::int64_t> wanted = missing(all, output, manifest);
   if (lines.empty()) console.warn("no prompts in " + call.rest.front());
   if (manifest.resumed())
     console.note(fmt::format("{} of {} pictures left", wanted.size(), all.pictures.size()));

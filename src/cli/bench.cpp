@@ -98,8 +98,8 @@ class Bench {
       : call_(call), options_(options), run_(run), spec_(run.resolved.spec) {
     spec_.output.report.clear();
     spec_.output.trace.clear();
-    paths_ = output::output_paths(spec_.output.path, config::pictures(spec_),
-                                  output::local_date(std::time(nullptr)), spec_.output.overwrite);
+    paths_ =
+        output::output_paths(spec_.output.path, config::pictures(spec_), spec_.date, spec_.output.overwrite);
   }
 
   [[nodiscard]] output::Benchmark measure(const Schedule& schedule) {

@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <cstdlib>
-#include <ctime>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -82,8 +81,8 @@ ExitCode generate(const Call& call) {
     return seed;
   });
   const config::RunSpec& spec = run.resolved.spec;
-  const Paths paths = output::output_paths(spec.output.path, config::pictures(spec),
-                                           output::local_date(std::time(nullptr)), spec.output.overwrite);
+  const Paths paths =
+      output::output_paths(spec.output.path, config::pictures(spec), spec.date, spec.output.overwrite);
   Console console(options, spec, run.model.files.name, paths);
   for (const std::string& warning : run.resolved.warnings) console.warn(warning);
   for (const std::uint64_t seed : run.resolved.drawn_seeds) console.note(fmt::format("seed {}", seed));

@@ -37,16 +37,6 @@ Setting setting(std::string_view key, std::vector<std::string> values, std::stri
           .code = ExitCode::kUsage};
 }
 
-void add_size(const std::string& size, config::Layer& layer) {
-  if (size.empty()) return;
-  const std::size_t x = size.find_first_of("xX");
-  if (x == std::string::npos)
-    throw Error(ExitCode::kUsage, fmt::format("expected WIDTHxHEIGHT, found {}", config::in_quotes(size)),
-                "--size", "--size 1024x1024");
-  layer.push_back(setting("image.width", {size.substr(0, x)}, "--size"));
-  layer.push_back(setting("image.height", {size.substr(x + 1)}, "--size"));
-}
-
 std::string read_prompt(std::istream& input) {
   std::string text(kMaxPromptBytes + 1, '\0');
   input.read(text.data(), static_cast<std::streamsize>(text.size()));
@@ -98,7 +88,9 @@ GenerateOptions read_generate_options(const Parser& flags, std::istream& input) 
 
   for (const std::string& assignment : flags.values("--set"))
     options.settings.push_back(config::parse_assignment(assignment));
-  add_size(flags.last("--size"), options.settings);
+  if (const std::string size = flags.last("--size"); !size.empty())
+    for (config::Setting& pixels : config::parse_size(size, "--size", "--size 1024x1024"))
+      options.settings.push_back(std::move(pixels));
   for (const Key& key : config::keys()) {
     if (key.flag.empty()) continue;
     std::vector<std::string> values = flags.values(std::string(key.flag));

@@ -2,12 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <ctime>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "config/samplers.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "output/path_template.h"
 #include "weights/model_files.h"
 
 namespace xdit::cli {
@@ -163,6 +165,7 @@ Prepared prepare(const GenerateOptions& options, const char* const* environment,
     std::erase_if(defaults.front(), [](const auto& setting) { return setting.key == "sampling.scheduler"; });
   layers.insert(layers.begin(), defaults.begin(), defaults.end());
   config::Resolved resolved = resolve_for({model, refiner ? &*refiner : nullptr}, layers, draw_seed);
+  resolved.spec.date = output::local_date(std::time(nullptr));
   if (record) compare_model(*record, model, resolved);
   if (record && record->refiner && !refiner)
     resolved.warnings.push_back(fmt::format("the picture was finished by {}: --refiner", *record->refiner));

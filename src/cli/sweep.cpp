@@ -32,6 +32,7 @@ struct Sweep {
   const std::vector<config::Axis>& axes;
   SweepPlace place;
   std::vector<SweepPoint> points{};
+  std::set<fs::path> previews{};  ///< that points wrote
 
   void say(const std::string& line) const {
     if (!options.quiet) fmt::print(stderr, "xdit-gen: {}\n", printable(line));
@@ -75,9 +76,8 @@ File locked(const fs::path& folder) {
   return file;
 }
 
-// What a sweep that goes on must repeat: sweep.json. Begins it where there is none.
-std::uint64_t begin(const SweepPlace& place, bool resume, bool overwrite, bool dry_run) {
-  const fs::path path = place.folder / "sweep.json";
+// What a sweep that goes on must repeat; none for one that begins.
+std::optional<std::uint64_t> begun_seed(const fs::path& path, bool resume, bool overwrite) {
   std::error_code ignored;
   const bool there = fs::exists(fs::symlink_status(path, ignored));
   if (there && resume) {
@@ -86,14 +86,15 @@ std::uint64_t begin(const SweepPlace& place, bool resume, bool overwrite, bool d
       return begun["seed"].get<std::uint64_t>();
     throw Error(ExitCode::kOutput, "not a sweep of xdit-gen", path.string(), "another -o");
   }
-  if (there && !overwrite && !dry_run)
+  if (there && !overwrite)
     throw Error(ExitCode::kOutput, "a sweep was begun there", path.string(),
                 "--resume goes on with it, --overwrite begins again");
-  std::random_device entropy;
-  const std::uint64_t seed = entropy();
+  return std::nullopt;
+}
+
+void begin(const fs::path& path, std::uint64_t seed, bool overwrite) {
   const nlohmann::ordered_json begun{{"version", XDIT_VERSION}, {"seed", seed}};
-  if (!dry_run) write_file_atomically(path, begun.dump() + "\n", overwrite);
-  return seed;
+  write_file_atomically(path, begun.dump() + "\n", overwrite);
 }
 
 void say_once_what_points_share(const Sweep& sweep) {
@@ -141,14 +142,15 @@ void write_tables(const Sweep& sweep) {
 }
 
 // The report is written last: where it stands, the point is complete.
-void make(const Sweep& sweep, SweepPoint& point, const StopToken& stop) {
+void make(Sweep& sweep, SweepPoint& point, const StopToken& stop) {
   const config::RunSpec& spec = point.run->resolved.spec;
   std::error_code ignored;
   fs::remove(point.report(), ignored);
   write_file_atomically(point.profile(), config::to_yaml(spec), spec.output.overwrite);
   ConsoleWithoutPaths console(sweep.options, spec, point.run->model.files.name, point.pictures);
   launch::Ranks ranks;
-  console.summary(launch::run(spec, point.run->models(), ranks, console, stop).report);
+  const launch::Manner manner{.previews = &sweep.previews};
+  console.summary(launch::run(spec, point.run->models(), ranks, console, stop, manner).report);
 }
 
 // Runs what is not complete yet. False when pictures differ that must not.
@@ -209,7 +211,9 @@ ExitCode sweep(const Call& call) {
   warn_of_what_is_swept(all, call.environment);
   std::optional<File> lock;
   if (!options.dry_run) lock = locked(all.place.folder);
-  const std::uint64_t seed = begin(all.place, resume, overwrite, options.dry_run);
+  const fs::path begun = all.place.folder / "sweep.json";
+  const std::optional<std::uint64_t> goes_on = begun_seed(begun, resume, overwrite || options.dry_run);
+  const std::uint64_t seed = goes_on ? *goes_on : std::random_device()();
   all.points = settle_points(all.axes, options, call.environment, all.place, seed,
                              overwrite || resume || options.dry_run);
   const auto failed = [](const SweepPoint& point) { return point.fault.has_value(); };
@@ -217,6 +221,7 @@ ExitCode sweep(const Call& call) {
   say_once_what_points_share(all);
   if (options.dry_run) return dry_run(all);
   if (resume) refuse_other_runs(all, overwrite);
+  if (!goes_on) begin(begun, seed, overwrite);
   const bool as_promised = make_all(all, resume, call.stop);
   print(text_in(format, table_of(all.axes, all.points)));
 

@@ -104,6 +104,7 @@ std::vector<SweepPoint> settle_points(const std::vector<config::Axis>& axes, con
       spec.output.path = (point.folder / place.names).string();
       spec.output.report = point.report().string();
       spec.output.overwrite = overwrite;
+      spec.date = date;
       point.pictures = output::output_paths(spec.output.path, config::pictures(spec), date, overwrite);
       point.plan = parallel::make_plan(spec, point.run->model, machine);
     } catch (const Error& error) {
@@ -122,6 +123,7 @@ bool holds_same_run(const SweepPoint& point) {
     spec.output.path = wanted.output.path;  // its own folder, however it was named
     spec.output.report = wanted.output.report;
     spec.output.overwrite = wanted.output.overwrite;
+    spec.date = wanted.date;
     return spec == wanted;
   } catch (const Error&) {
     return false;

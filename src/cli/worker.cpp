@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <csignal>
-#include <ctime>
 #include <iostream>
 #include <random>
+#include <set>
 
 #include "cli/commands.h"
 #include "cli/console.h"
@@ -49,12 +49,13 @@ class Worker {
   // Also while ranks work.
   void look() {
     if (call_.stop.signal() == SIGINT) stop_.request(SIGINT);
-    jobs_.read([this](const Json& id) {
+    const auto cancel = [this](const Json& id) {
       if (current_ == id)
         stop_.request(SIGINT);
       else if (jobs_.remove(id))
         WorkerEvents(id).cancelled();
-    });
+    };
+    jobs_.read(cancel, [](const Json& id, const Error& why) { WorkerEvents(id).failed(why); });
     aside_.descriptor = jobs_.descriptor();
   }
 
@@ -86,8 +87,8 @@ class Worker {
     spec.output.report.clear();
     spec.output.trace.clear();
     const Listed pictures = config::pictures(spec);
-    const std::vector<std::filesystem::path> paths = output::output_paths(
-        spec.output.path, pictures, output::local_date(std::time(nullptr)), spec.output.overwrite);
+    const std::vector<std::filesystem::path> paths =
+        output::output_paths(spec.output.path, pictures, spec.date, spec.output.overwrite);
     WorkerEvents::Pictures expected;
     for (std::size_t i = 0; i < pictures.size(); ++i)
       expected.emplace(
@@ -104,7 +105,9 @@ class Worker {
       const auto begin = pictures.begin() + static_cast<std::ptrdiff_t>(first);
       spec.listed.assign(begin,
                          begin + static_cast<std::ptrdiff_t>(std::min(at_once, pictures.size() - first)));
-      events.add(launch::run(spec, run.models(), ranks_, events, stop_, {.last = false}).report);
+      events.add(
+          launch::run(spec, run.models(), ranks_, events, stop_, {.last = false, .previews = &previews_})
+              .report);
       if (events.failure()) throw *events.failure();
     }
     return true;
@@ -113,8 +116,9 @@ class Worker {
   const Call& call_;
   GenerateOptions options_;
   WorkerJobs jobs_{STDIN_FILENO};
-  Json current_;    // the id of the job in hand
-  StopToken stop_;  // of that job
+  Json current_;                              // the id of the job in hand
+  StopToken stop_;                            // of that job
+  std::set<std::filesystem::path> previews_;  // of all jobs
   launch::Aside aside_{.look = [this] { look(); }};
   launch::Ranks ranks_{/*stay=*/true, aside_};
 };

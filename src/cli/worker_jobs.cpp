@@ -17,7 +17,7 @@ namespace xdit::cli {
 namespace {
 
 constexpr std::size_t kMaxLine = std::size_t{2} << 20U;
-constexpr std::size_t kMaxWaiting = 1000;
+constexpr std::size_t kMaxWaiting = 10'000;
 
 // A text of the job that is no setting of its pictures.
 std::string taken_text(Json& object, const char* name, const std::string& where) {
@@ -54,16 +54,12 @@ Json taken_id(Json& object, const char* name, const std::string& where) {
 
 }  // namespace
 
-int WorkerJobs::descriptor() const {
-  return closed_ || waiting_.size() >= kMaxWaiting ? -1 : descriptor_;
-}
-
-void WorkerJobs::add_line(std::string_view text, const std::function<void(const Json& id)>& cancel) {
+void WorkerJobs::add_line(std::string_view text, const Cancel& cancel, const Refuse& refuse) {
   ++lines_;
   const bool too_long = std::exchange(too_long_, false);
   if (!too_long && text.find_first_not_of(" \t\r") == std::string_view::npos) return;
   const std::string where = fmt::format("stdin:{}", lines_);
-  WorkerJob job{.id = lines_};
+  WorkerJob job;
   try {
     if (too_long) throw Error(ExitCode::kUsage, "the line is longer than 2 MiB", where);
     Json object = parse_json(text, where, ExitCode::kUsage);
@@ -71,15 +67,19 @@ void WorkerJobs::add_line(std::string_view text, const std::function<void(const 
       throw Error(ExitCode::kUsage, fmt::format("expected an object, found {}", object.type_name()), where,
                   R"({"id": "a", "prompt": "a fox", "output": "a.png"})");
     if (object.contains("cancel")) return cancel(taken_id(object, "cancel", where));
-    if (object.contains("id")) job.id = taken_id(object, "id", where);
+    job.id = object.contains("id") ? taken_id(object, "id", where) : Json(lines_);
+    if (waiting_.size() >= kMaxWaiting)
+      return refuse(job.id, Error(ExitCode::kUsage, "too many jobs wait", where,
+                                  fmt::format("at most {} at a time", kMaxWaiting)));
     fill(job, std::move(object), where);
   } catch (const Error& error) {
+    if (waiting_.size() >= kMaxWaiting) return refuse(job.id, error);
     job.fault = error;
   }
   waiting_.push_back(std::move(job));
 }
 
-void WorkerJobs::read(const std::function<void(const Json& id)>& cancel) {
+void WorkerJobs::read(const Cancel& cancel, const Refuse& refuse) {
   pollfd readable{descriptor(), POLLIN, 0};
   if (readable.fd < 0 || ::poll(&readable, 1, 0) <= 0) return;
   std::array<char, std::size_t{1} << 16U> bytes{};
@@ -91,7 +91,7 @@ void WorkerJobs::read(const std::function<void(const Json& id)>& cancel) {
   if (closed_ && (too_long_ || !partial_.empty())) partial_ += '\n';
   std::size_t begin = 0;
   for (std::size_t end = partial_.find('\n'); end != std::string::npos; end = partial_.find('\n', begin)) {
-    add_line(std::string_view(partial_).substr(begin, end - begin), cancel);
+    add_line(std::string_view(partial_).substr(begin, end - begin), cancel, refuse);
     begin = end + 1;
   }
   partial_.erase(0, begin);

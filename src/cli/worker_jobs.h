@@ -16,7 +16,7 @@ namespace xdit::cli {
 
 /// A line of a worker's stdin: a job, or what is wrong with it.
 struct WorkerJob {
-  Json id;  ///< text or number; its line's number when it has none
+  Json id;  ///< text or number; its line's number when it has none, null when the line is no job
   std::string profile{};
   config::Layer settings{};
   std::optional<Error> fault{};
@@ -27,17 +27,21 @@ class WorkerJobs {
  public:
   explicit WorkerJobs(int descriptor) : descriptor_(descriptor) {}
 
-  /// To be polled for more; -1 when nothing more comes, or is read for now since many jobs wait.
-  [[nodiscard]] int descriptor() const;
-  /// Takes what is there, without waiting. Calls `cancel` with the id of each {"cancel": id}.
-  void read(const std::function<void(const Json& id)>& cancel);
+  using Cancel = std::function<void(const Json& id)>;
+  using Refuse = std::function<void(const Json& id, const Error& why)>;
+
+  /// To be polled for more; -1 when nothing more comes.
+  [[nodiscard]] int descriptor() const { return closed_ ? -1 : descriptor_; }
+  /// Takes what is there, without waiting. Calls `cancel` with the id of each {"cancel": id}, `refuse` for
+  /// jobs when 10,000 wait.
+  void read(const Cancel& cancel, const Refuse& refuse);
   [[nodiscard]] std::optional<WorkerJob> next();
   /// Takes a waiting job away; false when there is none of that id.
   bool remove(const Json& id);
   [[nodiscard]] bool ended() const { return closed_ && waiting_.empty(); }
 
  private:
-  void add_line(std::string_view text, const std::function<void(const Json& id)>& cancel);
+  void add_line(std::string_view text, const Cancel& cancel, const Refuse& refuse);
 
   int descriptor_;
   bool closed_ = false;

@@ -87,6 +87,7 @@ struct RunSpec {
   Output output;
   Runtime runtime;
   std::vector<Picture> listed{};  ///< a batch names its pictures; else they follow from the above
+  std::string date{};             ///< {date} of the paths
   friend bool operator==(const RunSpec&, const RunSpec&) = default;
 };
 

@@ -40,8 +40,9 @@ const Key& require_key(std::string_view path, const std::string& where) {
   std::vector<std::string> paths;
   for (const Key& known : keys()) paths.emplace_back(known.path);
   const std::string near = nearest(path, paths);
-  throw Error(ExitCode::kUsage, fmt::format("unknown key {}", in_quotes(path)), where,
-              near.empty() ? "--help lists them; --dry-run prints them all" : "--set " + near + "=...");
+  std::string fix = near.empty() ? "--help lists them; --dry-run prints them all" : "--set " + near + "=...";
+  if (path == "size" || path == "image.size") fix = "image.width and image.height, or --size 1024x1024";
+  throw Error(ExitCode::kUsage, fmt::format("unknown key {}", in_quotes(path)), where, fix);
 }
 
 // The setting that wins, for its place in an error.
@@ -109,6 +110,17 @@ Setting parse_assignment(std::string_view assignment) {
           .values = {std::string(assignment.substr(equals + 1))},
           .where = fmt::format("--set {}", key.path),
           .code = ExitCode::kUsage};
+}
+
+Layer parse_size(const std::string& size, const std::string& where, const std::string& fix) {
+  const std::size_t x = size.find_first_of("xX");
+  if (x == std::string::npos)
+    throw Error(ExitCode::kUsage, fmt::format("expected WIDTHxHEIGHT, found {}", in_quotes(size)), where,
+                fix);
+  const auto pixels = [&](const char* key, std::string value) {
+    return Setting{.key = key, .values = {std::move(value)}, .where = where, .code = ExitCode::kUsage};
+  };
+  return {pixels("image.width", size.substr(0, x)), pixels("image.height", size.substr(x + 1))};
 }
 
 const Setting* winner(std::span<const Layer> layers, std::string_view key) {

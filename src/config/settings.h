@@ -53,6 +53,9 @@ struct Key {
 /// "key.path=value" of --set.
 [[nodiscard]] Setting parse_assignment(std::string_view assignment);
 
+/// "1024x768" as width and height. Error(kUsage) with the fix.
+[[nodiscard]] Layer parse_size(const std::string& size, const std::string& where, const std::string& fix);
+
 /// The setting of `key` that wins over all others, or nullptr.
 [[nodiscard]] const Setting* winner(std::span<const Layer> layers, std::string_view key);
 

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <ctime>
 #include <optional>
 #include <set>
 #include <utility>
@@ -51,6 +50,29 @@ std::vector<std::string> gpus_of(const parallel::Plan& plan, const parallel::Mac
   return {gpus.begin(), gpus.end()};
 }
 
+// Report, trace and previews have places of their own, and replace nothing that is not `own`.
+void check_other_files(const config::RunSpec& spec, const std::vector<std::filesystem::path>& pictures,
+                       const std::map<std::int64_t, std::filesystem::path>& previews, bool writes_previews,
+                       std::set<std::filesystem::path>* own) {
+  std::set<std::filesystem::path> taken;
+  for (const std::filesystem::path& picture : pictures) taken.insert(output::whole_path(picture));
+  for (const auto& [index, preview] : previews) {
+    const bool replaces = !writes_previews || (own != nullptr && own->contains(preview));
+    if (taken.insert(output::whole_path(preview)).second)
+      output::check_output(preview, spec.output.overwrite || replaces);
+  }
+  for (const auto& [flag, file] :
+       {std::pair{"--report", spec.output.report}, {"--trace", spec.output.trace}}) {
+    if (file.empty()) continue;
+    if (!taken.insert(output::whole_path(file)).second)
+      throw Error(ExitCode::kUsage, "another file of the run is to be written there",
+                  fmt::format("{} {}", flag, file), fmt::format("another name with {}", flag));
+    output::check_output(file, spec.output.overwrite);
+  }
+  if (own != nullptr)
+    for (const auto& [index, preview] : previews) own->insert(preview);
+}
+
 // This process is the rank.
 void run_joined(const pipeline::RankJob& job, pipeline::Listener& listener, output::Report& report) {
   const std::unique_ptr<pipeline::Rank> rank = make_rank();
@@ -78,10 +100,11 @@ Outcome run(const config::RunSpec& asked, const Models& models, Makers& makers, 
   const std::optional<Place> place = joined_place(&std::getenv);
   config::RunSpec spec = place ? joined_spec(asked, *place, machine.gpus.size()) : asked;
   const std::vector<config::Picture> pictures = config::pictures(spec);
-  outcome.paths = output::output_paths(spec.output.path, pictures, output::local_date(std::time(nullptr)),
-                                       spec.output.overwrite);
-  for (const std::string& file : {spec.output.report, spec.output.trace})
-    if (!file.empty()) output::check_output(file, spec.output.overwrite);
+  outcome.paths = output::output_paths(spec.output.path, pictures, spec.date, spec.output.overwrite);
+  std::map<std::int64_t, std::filesystem::path> paths;
+  for (std::size_t i = 0; i < pictures.size(); ++i) paths[pictures[i].index] = outcome.paths[i];
+  const std::map<std::int64_t, std::filesystem::path> previews = preview_paths(spec, model, paths);
+  check_other_files(spec, outcome.paths, previews, !place || place->rank == 0, manner.previews);
   if (place)  // machines may differ: a rule decides
     spec = parallel::with_degrees(spec, parallel::choose_mesh(spec, model.shape, place->ranks));
   outcome.plan = parallel::make_plan(spec, model, machine);
@@ -104,9 +127,6 @@ Outcome run(const config::RunSpec& asked, const Models& models, Makers& makers, 
   for (const auto& [name, degree] : outcome.plan.mesh.degrees()) report.grid[name] = degree;
   report.pictures = outcome.paths;
 
-  std::map<std::int64_t, std::filesystem::path> paths;
-  for (std::size_t i = 0; i < pictures.size(); ++i) paths[pictures[i].index] = outcome.paths[i];
-  const std::map<std::int64_t, std::filesystem::path> previews = preview_paths(spec, model, paths);
   if (place) {
     std::optional<pipeline::Meeting> meeting;
     if (outcome.plan.exchanges()) meeting = meeting_place(&std::getenv);

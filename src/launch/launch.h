@@ -1,6 +1,7 @@
 #pragma once
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,8 @@ struct Outcome {
 struct Manner {
   bool last = true;      ///< the ranks need not stay
   bool watched = false;  ///< GPUs are read while it runs, as they are where a report is written
+  /// Of the caller's runs so far, which may be replaced; this run's are added.
+  std::set<std::filesystem::path>* previews = nullptr;
 };
 
 /// Checks the output paths, plans, has the pictures made and writes the report, if asked. Under torchrun,

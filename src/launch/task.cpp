@@ -3,9 +3,8 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
-#include <algorithm>
-#include <ctime>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -121,18 +120,15 @@ std::map<std::int64_t, std::filesystem::path> preview_paths(
     refuse(fmt::format("no projection of {}'s latents of {} channels to colours is known", model.family,
                        model.shape.latent_channels),
            "--preview", "--preview 0");
-  const std::string date = output::local_date(std::time(nullptr));
+  std::set<std::filesystem::path> pictures;
+  for (const auto& [index, path] : paths) pictures.insert(output::whole_path(path));
   for (const config::Picture& picture : config::pictures(spec)) {
     const std::filesystem::path& path = paths.at(picture.index);
     std::filesystem::path preview = path;
     preview.replace_extension(".preview.png");
     if (!spec.output.preview_path.empty())
-      preview = output::output_paths(spec.output.preview_path, {&picture, 1}, date, true).front();
-    const auto whole = [](const std::filesystem::path& of) {
-      return std::filesystem::absolute(of).lexically_normal();
-    };
-    if (std::any_of(paths.begin(), paths.end(),
-                    [&](const auto& of) { return whole(of.second) == whole(preview); }))
+      preview = output::output_paths(spec.output.preview_path, {&picture, 1}, spec.date, true).front();
+    if (pictures.contains(output::whole_path(preview)))
       refuse("previews and pictures want one file", "--preview-path", "--preview-path live.png");
     previews.emplace(picture.index, std::move(preview));
   }

@@ -19,18 +19,25 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::size_t kMaxBytes = std::size_t{4} << 30U;
+constexpr std::string_view kBegin = R"({"batch":)";  // of the first line
 
 [[noreturn]] void fail(const std::filesystem::path& path, int reason) {
   throw Error(ExitCode::kOutput, fmt::format("cannot write: {}", std::strerror(reason)), path.string());
 }
 
-File open_for_appending(const std::filesystem::path& path) {
-  std::error_code ignored;
-  std::filesystem::create_directories(path.parent_path(), ignored);
+[[noreturn]] void refuse_begun(const std::filesystem::path& path) {
+  throw Error(ExitCode::kOutput, "a batch was begun there", path.string(),
+              "--resume goes on with it, --overwrite begins again");
+}
+
+// `more`: O_CREAT | O_EXCL for a new file; else none where there is none.
+File open_for_appending(const std::filesystem::path& path, int more) {
   const int descriptor =
-      ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0666);  // NOLINT(*-vararg)
-  if (descriptor < 0) fail(path, errno);
+      ::open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW | more, 0666);  // NOLINT(*-vararg)
+  if (descriptor < 0 && errno == EEXIST) refuse_begun(path);
+  if (descriptor < 0 && (errno != ENOENT || more != 0)) fail(path, errno);
   File file(descriptor, path, ExitCode::kOutput);
+  if (descriptor < 0) return file;
   lock_alone(file, path, "another batch writes there", "another -o, or --manifest");
   return file;
 }
@@ -61,18 +68,27 @@ bool same_settings(PictureRecord a, PictureRecord b) {
 }
 
 Manifest::Manifest(const std::filesystem::path& path, const Begin& begin, bool resume, bool overwrite)
-    : path_(path), file_(open_for_appending(path)), begin_(begin) {
+    : path_(path), file_(open_for_appending(path, 0)), begin_(begin), resume_(resume) {
+  if (file_.descriptor() < 0) return;
   const std::string text = read_file(path, ExitCode::kOutput, kMaxBytes);
-  if (resume) {
-    read(text);
-    if (!text.empty() && !text.ends_with('\n')) append("");  // ends the line that was cut off
-  } else if (!text.empty()) {
-    if (!overwrite)
-      throw Error(ExitCode::kOutput, "a batch was begun there", path.string(),
-                  "--resume goes on with it, --overwrite begins again");
-    if (::ftruncate(file_.descriptor(), 0) != 0) fail(path, errno);
+  if (!text.empty() && !text.starts_with(kBegin))
+    throw Error(ExitCode::kOutput, "not the manifest of a batch", path.string(), "another --manifest or -o");
+  if (!text.empty() && !resume && !overwrite) refuse_begun(path);
+  if (!resume) return;
+  read(text);
+  cut_off_ = !text.empty() && !text.ends_with('\n');
+}
+
+void Manifest::start() {
+  if (resumed_) return;
+  if (file_.descriptor() < 0) {
+    std::error_code ignored;
+    std::filesystem::create_directories(path_.parent_path(), ignored);
+    file_ = open_for_appending(path_, O_CREAT | O_EXCL);
+  } else if (!resume_ && ::ftruncate(file_.descriptor(), 0) != 0) {
+    fail(path_, errno);
   }
-  if (!resumed_) append(Json{{"batch", XDIT_VERSION}, {"seed", begin_.seed}, {"date", begin_.date}}.dump());
+  append(Json{{"batch", XDIT_VERSION}, {"seed", begin_.seed}, {"date", begin_.date}}.dump());
 }
 
 void Manifest::read(const std::string& text) {
@@ -119,12 +135,13 @@ void Manifest::failed(const std::string& line, const std::string& why) {
 }
 
 void Manifest::append(const std::string& line) {
-  const std::string bytes = line + "\n";
+  const std::string bytes = (cut_off_ ? "\n" : "") + line + "\n";
   for (std::size_t wrote = 0; wrote < bytes.size();) {
     const ssize_t count = ::write(file_.descriptor(), bytes.data() + wrote, bytes.size() - wrote);
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) fail(path_, errno);
     wrote += static_cast<std::size_t>(count);
+    cut_off_ = wrote < bytes.size();
   }
   if (::fsync(file_.descriptor()) != 0 && errno != EINVAL) fail(path_, errno);  // EINVAL: /dev/null
 }

@@ -25,9 +25,11 @@ class Manifest {
     std::string grid;            ///< "data 4, ulysses 2"
   };
 
-  /// Opens `path` to go on there with `resume`, else begins it: Error(kOutput) when it exists already, unless
-  /// `overwrite`.
+  /// Reads `path`, if it is there, to go on with `resume`: Error(kOutput) when it is something else, or a
+  /// batch's without `resume` or `overwrite`. Writes nothing.
   Manifest(const std::filesystem::path& path, const Begin& begin, bool resume, bool overwrite);
+  /// Begins the file, unless it goes on: what was there of another batch is lost.
+  void start();
 
   [[nodiscard]] const Begin& begin() const { return begin_; }  ///< of the first time
   [[nodiscard]] bool resumed() const { return resumed_; }      ///< something was there
@@ -44,7 +46,9 @@ class Manifest {
   std::filesystem::path path_;
   File file_;
   Begin begin_;
+  bool resume_;
   bool resumed_ = false;
+  bool cut_off_ = false;                     // the last line in the file
   std::map<std::string, std::string> made_;  ///< path -> settings
 };
 

@@ -208,6 +208,10 @@ std::string local_date(std::time_t time) {
   return fmt::format("{:04}-{:02}-{:02}", date.tm_year + 1900, date.tm_mon + 1, date.tm_mday);
 }
 
+fs::path whole_path(const fs::path& path) {
+  return fs::absolute(path).lexically_normal();
+}
+
 void check_output(const fs::path& file, bool overwrite) {
   if (!overwrite) check_free({file});
   check_folder(file.parent_path());

@@ -28,6 +28,9 @@ namespace xdit::output {
 /// YYYY-MM-DD in local time: the {date} of a run that began at `time`.
 [[nodiscard]] std::string local_date(std::time_t time);
 
+/// Absolute, without . and .. in it: one for all spellings of a file, links aside.
+[[nodiscard]] std::filesystem::path whole_path(const std::filesystem::path& path);
+
 /// Error(kOutput) when a file could not be written there, or is there already without `overwrite`.
 void check_output(const std::filesystem::path& file, bool overwrite);
 

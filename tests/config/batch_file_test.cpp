@@ -38,6 +38,25 @@ TEST_CASE("the four formats say the same") {
   CHECK(read("a fox\r\n\n  \nan owl", BatchFormat::kText) == Lines{{"prompt=a fox;"}, {"prompt=an owl;"}});
 }
 
+TEST_CASE("size is width and height, in every format") {
+  const Lines expected{{"image.height=48;", "image.width=32;", "prompt=a fox;"}};
+  CHECK(read(R"({"prompt": "a fox", "size": "32x48"})", BatchFormat::kJsonl) == expected);
+  CHECK(read("size,prompt\n32x48,a fox\n", BatchFormat::kCsv) == expected);
+  CHECK(read("- {prompt: a fox, size: 32X48}\n", BatchFormat::kYaml) == expected);
+  const std::vector<BatchLine> wrong = read_batch(
+      "{\"size\": 32}\n{\"size\": [\"32x48\", \"8x8\"]}\n{\"size\": \"32x48\", \"width\": 32}\n"
+      "{\"sizes\": \"32x48\"}",
+      "f", BatchFormat::kJsonl);
+  const std::vector<std::string> why{"expected WIDTHxHEIGHT, found '32'", "size takes one value",
+                                     "image.width is there twice", "'sizes' is no setting of a line"};
+  REQUIRE(wrong.size() == why.size());
+  for (std::size_t i = 0; i < why.size(); ++i) {
+    REQUIRE(wrong[i].fault);
+    CHECK(wrong[i].fault->message() == why[i]);
+  }
+  CHECK(wrong[3].fault->fix() == "size");
+}
+
 TEST_CASE("a line's fault is its own") {
   const std::vector<BatchLine> lines = read_batch(
       "{\"prompt\": \"a\", \"seed\": [1, 2]}\n{\"prompt\": \"b\", \"setps\": 4}\n{\"gpus\": 2}\n[1]\n{\n"

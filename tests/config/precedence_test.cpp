@@ -209,6 +209,7 @@ TEST_CASE("--set: unknown keys and malformed assignments") {
   CHECK_THROWS_WITH(parse_assignment("sampling.setps=4"), ContainsSubstring("--set sampling.steps="));
   CHECK_THROWS_WITH(parse_assignment("sampling.steps"), ContainsSubstring("expected key=value"));
   CHECK_THROWS_WITH(parse_assignment("sampling={steps: 4}"), ContainsSubstring("unknown key 'sampling'"));
+  CHECK_THROWS_WITH(parse_assignment("size=32x48"), ContainsSubstring("image.width and image.height"));
 }
 
 }  // namespace xdit::config

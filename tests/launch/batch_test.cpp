@@ -175,6 +175,52 @@ TEST_CASE("prompts on stdin, -p for lines without one, and what a batch refuses"
   CHECK(xdit_gen(arguments("-", folder.path / "x", {"--retry", "-1"}), {.input = "a\n"}).code == 2);
 }
 
+TEST_CASE("a batch whose manifest is its prompts, or another file: refused, and the file is as it was") {
+  const Folder folder;
+  const std::string text = R"({"prompt": "a fox", "seed": 1})";
+  const std::string prompts = folder.write("batch.jsonl", text);
+  const std::string other = folder.write("notes.txt", text);
+  fs::create_hard_link(prompts, folder.path / "linked.jsonl");
+  for (const char* manner : {"--overwrite", "--resume"}) {
+    for (const std::string& manifest :
+         {std::string(), prompts, (folder.path / "linked.jsonl").string(), other}) {
+      CAPTURE(manner, manifest);
+      std::vector<std::string> more{manner};
+      if (!manifest.empty()) more.insert(more.end(), {"--manifest", manifest});
+      const Result result = xdit_gen(arguments(prompts, folder.path, more), kAlone);
+      CHECK(result.code == (manifest == other ? 8 : 2));
+      CHECK_THAT(result.err, ContainsSubstring(manifest == other ? "not the manifest of a batch"
+                                                                 : "--manifest done.jsonl"));
+    }
+    const std::string piped =
+        "OMP_NUM_THREADS=1 '" XDIT_GEN "' batch - -o '" + folder.path.string() + "/{index}.png' ";
+    CHECK(WEXITSTATUS(std::system((piped + "-m '" + data("flux/tiny-dev") + "' --device cpu " + manner +
+                                   " <'" + prompts + "' 2>/dev/null")
+                                      .c_str())) == 2);
+  }
+  CHECK(contents(prompts) == text);
+  CHECK(contents(other) == text);
+  CHECK(!fs::exists(folder.path / "0.png"));
+}
+
+TEST_CASE("a batch that is refused begins nothing: the command that is right is taken") {
+  const Folder folder;
+  const std::string file = folder.write("p.txt", "a fox\nan owl\n");
+  const fs::path output = folder.path / "out";
+  CHECK(xdit_gen(arguments(file, output, {"-o", output / "x.png"}), kAlone).code == 2);
+  CHECK(!fs::exists(output));
+  fs::create_directory(output);
+  static_cast<void>(folder.write("out/1.png", "mine"));
+  CHECK(xdit_gen(arguments(file, output), kAlone).code == 8);
+  CHECK(!fs::exists(output / "batch.jsonl"));
+  fs::remove(output / "1.png");
+  CHECK(xdit_gen(arguments(file, output), kAlone).code == 0);
+  CHECK(recorded(output).size() == 2);
+  // Nor is an earlier one lost.
+  CHECK(xdit_gen(arguments(file, output, {"--overwrite", "-o", output / "x.png"}), kAlone).code == 2);
+  CHECK(recorded(output).size() == 2);
+}
+
 TEST_CASE("a stdout that is full or closed: exit 8, however often is retried, and the manifest is whole") {
   const Folder folder;
   const std::string file = folder.write("p.jsonl", kLines);

@@ -177,4 +177,52 @@ TEST_CASE("previews: a file of their own, and latents that nobody knows to show"
   CHECK_THAT(same.err, ContainsSubstring("previews and pictures want one file"));
 }
 
+TEST_CASE("a preview replaces no file that was there before the run, without --overwrite") {
+  const Folder folder;
+  const std::string mine = folder.write("mine.png", "mine");
+  const std::string beside = folder.write("0.preview.png", "mine");
+  const std::string prompts = folder.write("p.txt", "a fox\nan owl\n");
+  const std::vector<std::string> kept{"--preview", "1", "--preview-path", mine};
+  const auto batch = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> all = test::arguments(folder.path / "batch", more);
+    all.insert(all.begin(), {"batch", prompts});
+    return xdit_gen(all);
+  };
+  for (const Result& result : {xdit_gen(test::arguments(folder.path, kept)),
+                               xdit_gen(test::arguments(folder.path, {"--preview", "1"})), batch(kept)}) {
+    CHECK(result.code == 8);
+    CHECK_THAT(result.err, ContainsSubstring("the file exists"));
+  }
+  CHECK(contents(mine) == "mine");
+  CHECK(contents(beside) == "mine");
+  CHECK(!fs::exists(folder.path / "0.png"));
+  CHECK(!fs::exists(folder.path / "batch"));
+  std::vector<std::string> replaced = kept;
+  replaced.insert(replaced.end(), {"--overwrite", "--steps", "2"});
+  CHECK(xdit_gen(test::arguments(folder.path, replaced)).code == 0);
+  CHECK(contents(mine) != "mine");
+  const std::string live = (folder.path / "live.png").string();  // of both pictures
+  CHECK(batch({"--steps", "2", "--preview", "1", "--preview-path", live}).code == 0);
+  CHECK(fs::exists(live));
+}
+
+TEST_CASE("a report or trace where another file of the run goes: refused before the run") {
+  const Folder folder;
+  fs::create_directory(folder.path / "a");
+  const std::string picture = (folder.path / "a/../0.png").string();
+  const std::string other = (folder.path / "other").string();
+  const std::string preview = (folder.path / "0.preview.png").string();
+  for (const std::vector<std::string>& more : {std::vector<std::string>{"--report", picture},
+                                               {"--trace", picture},
+                                               {"--report", other, "--trace", other},
+                                               {"--preview", "1", "--trace", preview},
+                                               {"--overwrite", "--report", picture}}) {
+    CAPTURE(more);
+    const Result result = xdit_gen(test::arguments(folder.path, more));
+    CHECK(result.code == 2);
+    CHECK_THAT(result.err, ContainsSubstring("another file of the run"));
+    CHECK(!fs::exists(folder.path / "0.png"));
+  }
+}
+
 }  // namespace xdit::launch

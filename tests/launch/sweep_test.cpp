@@ -138,6 +138,24 @@ TEST_CASE("a second sweep in a folder where one runs: exit 8, and the first goes
   CHECK(fs::exists(output / "steps-400/0.png"));
 }
 
+TEST_CASE("a sweep that is refused begins nothing: the command that is right is taken") {
+  const Folder folder;
+  const fs::path output = folder.path / "out";
+  const std::string file = profile(folder, "{sampling.steps: [2, 3]}");
+  CHECK(xdit_gen(arguments(file, output, {"-m", (folder.path / "none").string()})).code == 4);
+  fs::create_directories(output / "steps-2");
+  static_cast<void>(folder.write("out/steps-2/0.png", "mine"));
+  CHECK(xdit_gen(arguments(file, output)).code == 8);
+  fs::remove(output / "steps-2/0.png");
+  const std::string live = (folder.path / "live.png").string();  // of all points
+  const Result result =
+      xdit_gen(arguments(file, output, {"--preview", "1", "--preview-path", live}), {.environment = kAlone});
+  INFO(result.err);
+  CHECK(result.code == 0);
+  CHECK(fs::exists(output / "sweep.json"));
+  CHECK(fs::exists(live));
+}
+
 TEST_CASE("SIGINT keeps the points that are done: exit 130") {
   const Folder folder;
   const fs::path output = folder.path / "out";

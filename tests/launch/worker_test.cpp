@@ -1,11 +1,13 @@
 // The worker as a service starts it: jobs and results over pipes.
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <poll.h>
 #include <signal.h>  // NOLINT: kill is POSIX's
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <ctime>
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -27,7 +29,7 @@ const std::string kOneThread = "OMP_NUM_THREADS=1";
 // A worker of small pictures on the CPU.
 class Worker {
  public:
-  explicit Worker(const std::vector<std::string>& more = {}) {
+  explicit Worker(const std::vector<std::string>& more = {}, const std::string& time_zone = "UTC") {
     std::array<int, 2> in{};
     std::array<int, 2> out{};
     REQUIRE(::pipe2(in.data(), O_CLOEXEC) == 0);
@@ -36,7 +38,7 @@ class Worker {
         "worker",  "-m", cli::data("flux/tiny-dev"), "--device", "cpu", "--dtype", "fp32", "--size", "32x48",
         "--steps", "2"};
     all.insert(all.end(), more.begin(), more.end());
-    process = cli::start(all, {kOneThread}, in[0], out[1], STDERR_FILENO);
+    process = cli::start(all, {kOneThread, "TZ=" + time_zone}, in[0], out[1], STDERR_FILENO);
     ::close(in[0]);
     ::close(out[1]);
     input_ = in[1];
@@ -210,6 +212,7 @@ TEST_CASE("a job that fails is told, and the next one is made by the same proces
     worker.say(std::string(line));
     const json result = worker.result();
     CHECK(result.at("event") == "failed");
+    CHECK(result.at("id").is_null());
     CHECK(result.at("where").get<std::string>().starts_with("stdin:"));
   }
   worker.say(job("good", folder.path / "good.png"));
@@ -263,6 +266,67 @@ TEST_CASE("jobs are cancelled while they wait and while they run, and the weight
   CHECK(worker.ranks() == ranks);
   CHECK_FALSE(fs::exists(folder.path / "long.png"));
   CHECK((contents(folder.path / "next.png") == alone(folder.path / "alone.png")));
+}
+
+TEST_CASE("a worker with as many jobs as may wait refuses the next by its name, and hears a cancel") {
+  const cli::Folder folder;
+  Worker worker;
+  worker.say(job("long", folder.path / "{index}.png", {{"steps", 1000}, {"count", 100}}));
+  while (worker.hear("progress").value("step", 0) == 0) continue;
+  constexpr int kMostWaiting = 10'000;
+  std::string waiting;
+  for (int i = 0; i < kMostWaiting; ++i)
+    waiting += R"({"prompt":"a fox"})"
+               "\n";
+  worker.say(waiting + json{{"id", "one more"}, {"prompt", "a fox"}}.dump());
+  worker.say(json{{"cancel", "long"}});
+  const json refused = worker.result();
+  CHECK(refused.at("id") == "one more");
+  CHECK(refused.at("event") == "failed");
+  CHECK(refused.at("error") == "too many jobs wait");
+  CHECK(worker.result().at("id") == "long");
+}
+
+TEST_CASE("a job that lasts past midnight says where its pictures are") {
+  const cli::Folder folder;
+  constexpr std::time_t kDay = 86'400;
+  constexpr std::time_t kAhead_s = 8;
+  const std::time_t midnight = std::time(nullptr) + kAhead_s;
+  const std::time_t east = kDay - midnight % kDay;  // of UTC, so that it is the day's end there
+  Worker worker({}, fmt::format("XDT-{:02}:{:02}:{:02}", east / 3600, east / 60 % 60, east % 60));
+  worker.say(job("a", folder.path / "{date}-{index}.png", {{"count", 10'000}, {"steps", 8}}));
+  while (worker.hear("progress").at("made") < 1) continue;
+  REQUIRE(std::time(nullptr) < midnight);
+  std::int64_t before = 0;  // pictures begun before midnight
+  for (bool past = false; !past; past = std::time(nullptr) >= midnight)
+    before = worker.hear("progress").at("made").get<std::int64_t>() + 1;
+  while (worker.hear("progress").at("made") < before + 2) continue;
+  worker.say(json{{"cancel", "a"}});
+  const json result = worker.result();
+  REQUIRE(result.at("pictures").size() > static_cast<std::size_t>(before));
+  for (const json& picture : result.at("pictures")) CHECK(fs::exists(picture.at("path").get<std::string>()));
+}
+
+TEST_CASE("jobs of a worker share a preview, which replaces no other file; size is width and height") {
+  const cli::Folder folder;
+  const std::string live = (folder.path / "live.png").string();
+  const std::vector<std::string> flags{"--preview", "1", "--preview-path", live};
+  {
+    Worker worker(flags);
+    for (const char* id : {"a", "b"}) {
+      worker.say(job(id, folder.path / (std::string(id) + ".png"), {{"size", "48x32"}}));
+      const json result = worker.result();
+      CAPTURE(result.dump());
+      REQUIRE(result.at("event") == "done");
+      CHECK(result.at("pictures").at(0).at("width") == 48);
+      CHECK(result.at("pictures").at(0).at("height") == 32);
+    }
+  }
+  Worker worker(flags);
+  worker.say(job("c", folder.path / "c.png"));
+  const json result = worker.result();
+  CHECK(result.at("event") == "failed");
+  CHECK(result.at("code") == 8);
 }
 
 TEST_CASE("a rank killed between jobs or in one is replaced, once a job") {
