@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <cstring>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "launch/clock.h"
@@ -155,6 +156,28 @@ TEST_CASE("ranks of another grid or of other files do not serve: others take the
   CHECK(loaded(session.generate("f.png", {"--dtype", "bf16", "--quantize", "fp8", "--keep", "60s"})));
   CHECK(test::all_gone(wide));
   CHECK(session.picture("e.png") != session.picture("f.png"));
+}
+
+TEST_CASE("nor do those whose refiner has become another's: its configuration is read again") {
+  Session session;
+  session.model = cli::data("sd/tiny-sdxl");
+  const fs::path refiner = session.folder.path / "refiner";
+  fs::copy(cli::data("sd/tiny-refiner"), refiner, fs::copy_options::recursive);
+  const std::vector<std::string> refined{"--refiner", refiner.string(), "--cfg-scale", "3"};
+  std::vector<std::string> kept = refined;
+  kept.insert(kept.end(), kKeep.begin(), kKeep.end());
+  static_cast<void>(session.generate("a.png", kept));
+  CHECK_FALSE(loaded(session.generate("b.png", kept)));
+
+  nlohmann::json config = nlohmann::json::parse(contents(refiner / "vae/config.json"));
+  config["scaling_factor"] = 0.5;
+  std::ofstream(refiner / "vae/config.json") << config;
+  static_cast<void>(session.generate("c.png", kept));
+  static_cast<void>(session.stop());
+  static_cast<void>(session.generate("d.png", refined));
+  CHECK(session.picture("b.png") == session.picture("a.png"));
+  CHECK(session.picture("c.png") != session.picture("a.png"));
+  CHECK(session.picture("c.png") == session.picture("d.png"));
 }
 
 TEST_CASE("dead ranks and a dead keeper are replaced") {
