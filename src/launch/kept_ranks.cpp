@@ -105,6 +105,7 @@ class Joined {
     }
     pollfd readable{channel_.descriptor(), POLLIN, 0};
     if (::poll(&readable, 1, kLookMs) > 0) heard_s_ = now_s();
+    listener_.tick();
     return channel_.receive(heard_) || !heard_.empty();
   }
 
