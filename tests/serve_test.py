@@ -161,6 +161,18 @@ def check_a1111(served: Front) -> None:
         else:
             raise AssertionError(f"not refused: {more}")
 
+    def answer_to(more: dict) -> requests.Response:
+        return requests.post(f"{served.base}/sdapi/v1/txt2img", json=asked | {"batch_size": 1} | more, timeout=60)
+
+    changing = {"refiner_checkpoint": "sdxl-refiner", "eta": 0, "s_churn": 0.5, "s_noise": 1.1, "s_min_uncond": 1}
+    changing |= {"seed_resize_from_w": 64, "init_images": [result.json["images"][0]], "infotext": "Steps: 3"}
+    for name, value in changing.items():
+        answer = answer_to({name: value})
+        assert answer.status_code == 422 and name in answer.text, answer.text
+    neutral = {"refiner_checkpoint": None, "refiner_switch_at": 0.8, "denoising_strength": 0.3, "eta": None}
+    answer = answer_to(neutral | {"seed_resize_from_w": -1, "init_images": []})
+    assert answer.json()["images"] == result.json["images"][:1], answer.text
+
     for more, part in (
         ({"width": 32}, "width and height"),
         ({"height": 1 << 30}, "width and height"),

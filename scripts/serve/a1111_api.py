@@ -11,8 +11,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from worker import Picture
 
-# Each would change the picture.
-UNKNOWN = ("enable_hr", "restore_faces", "tiling", "styles", "subseed_strength", "script_name", "alwayson_scripts")
+# Each would change the picture, but for these values: what A1111 and its clients send unless told otherwise.
+EMPTY = (None, False, 0, "", "None", [], {})
+UNKNOWN = {
+    **dict.fromkeys(("enable_hr", "restore_faces", "tiling", "styles", "subseed_strength"), EMPTY),
+    **dict.fromkeys(("script_name", "alwayson_scripts", "init_images", "infotext", "refiner_checkpoint"), EMPTY),
+    **dict.fromkeys(("s_churn", "s_min_uncond"), EMPTY),
+    **dict.fromkeys(("eta", "s_noise"), (None, 1)),
+    **dict.fromkeys(("seed_resize_from_h", "seed_resize_from_w"), (*EMPTY, -1)),
+}
 SIGMAS = {"": None, "automatic": None, "uniform": "default", "normal": "default"}  # others: the same names
 
 
@@ -96,7 +103,8 @@ def routes(front: Front) -> APIRouter:
 
     @router.post("/txt2img")
     async def txt2img(asked: Text2Image, request: Request) -> dict:
-        if unknown := [name for name in UNKNOWN if (asked.model_extra or {}).get(name)]:
+        extra = asked.model_extra or {}
+        if unknown := [name for name, neutral in UNKNOWN.items() if extra.get(name) not in neutral]:
             raise HTTPException(422, f"not supported: {', '.join(unknown)}")
         asked_model = ("sd_model_checkpoint", front.model)
         if other := [key for key, value in (asked.override_settings or {}).items() if (key, value) != asked_model]:

@@ -37,6 +37,7 @@ class Console : public pipeline::Listener {
   void begin(std::string_view phase, std::int64_t steps) override;
   void advance(std::int64_t done) override { progress_.advance(done); }
   void finish() override { progress_.finish(); }
+  void tick() override { progress_.tick(); }
   void picture(std::int64_t index) override;
   void warn(std::string_view line) override;
 

@@ -10,7 +10,21 @@
 namespace xdit::cli {
 namespace {
 
-constexpr std::size_t kColumn = 32;  // where meanings begin
+constexpr std::size_t kColumn = 32;   // where meanings begin
+constexpr std::size_t kColumns = 80;  // of a screen
+
+// `text` behind `first`, in lines that begin with `indent` spaces: broken behind spaces and between choices.
+std::string wrapped(std::string first, std::string_view text, std::size_t indent) {
+  std::string all;
+  while (first.size() + text.size() > kColumns) {
+    std::size_t end = text.find_last_of(" |", kColumns - first.size() - 1);
+    if (end == std::string_view::npos) break;
+    all += first.append(text.substr(0, text[end] == ' ' ? end : end + 1)) + "\n";
+    text.remove_prefix(end + 1);
+    first.assign(indent, ' ');
+  }
+  return all.append(first).append(text) + "\n";
+}
 
 // "  -s, --seed N   seeds and ranges"
 std::string flag_line(const Parser::Flag& flag) {
@@ -20,8 +34,8 @@ std::string flag_line(const Parser::Flag& flag) {
     if (name.size() == 2) names = name + ", ";
   names += flag.names.front();
   if (!flag.value.empty()) names += choices ? " NAME" : " " + flag.value;
-  return fmt::format("  {:<{}} {}{}\n", names, kColumn - 3, flag.meaning,
-                     choices ? fmt::format(" ({})", flag.value) : "");
+  return wrapped(fmt::format("  {:<{}} ", names, kColumn - 3),
+                 flag.meaning + (choices ? fmt::format(" ({})", flag.value) : ""), kColumn);
 }
 
 // Flags of generate that another command takes too.
@@ -62,18 +76,19 @@ xdit-gen -m configs/demo --device cpu -p "a fox"
 xdit-gen -m models/FLUX.1-dev -p "a lighthouse" -s 1-4 -o "dawn/{seed}.png"
 xdit-gen --profile run.yaml --steps 20 --dry-run
 
-All flags: xdit-gen generate --help. A flag's setting can also come from a
+All flags: xdit-gen help all. A flag's setting can also come from a
 profile or the environment: --steps, sampling: {steps: 20}, XDIT_GEN_STEPS.
 )";
 }
 
 std::string help_of(const Command& command) {
-  std::string text = fmt::format("usage: xdit-gen {}{}{} [flags]\n\n{}\n\n", command.name,
-                                 command.arguments.empty() ? "" : " ", command.arguments, command.meaning);
+  std::string text = fmt::format("usage: xdit-gen {}{}{} [flags]\n\n", command.name,
+                                 command.arguments.empty() ? "" : " ", command.arguments);
+  text += wrapped({}, command.meaning, 0) + "\n";
   const std::set<std::string> shared = of_generate(command);
   for (const Parser::Flag& flag : flags_of(command))
     if (!shared.contains(flag.names.front())) text += flag_line(flag);
-  if (!shared.empty()) text += "\nAlso the flags of generate: xdit-gen generate --help\n";
+  if (!shared.empty()) text += "\nAlso the flags of generate: xdit-gen help all\n";
   return text + fmt::format("\nSwitches also as --no-NAME.\n\n{}", command.examples);
 }
 

@@ -5,7 +5,7 @@
 
 namespace xdit::cli {
 
-[[nodiscard]] std::string short_help();                     ///< a screen with examples
+[[nodiscard]] std::string short_help();                     ///< of generate: a screen with examples
 [[nodiscard]] std::string help_of(const Command& command);  ///< every flag, or those that generate has not
 [[nodiscard]] std::string settings_help();                  ///< where settings come from besides flags
 

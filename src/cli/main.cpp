@@ -49,6 +49,10 @@ Error unknown_command(const std::string& name, const std::vector<Command>& all) 
 }
 
 ExitCode run(Arguments arguments) {
+  if (arguments == Arguments{"help", "all"}) {
+    print(help_of(generate_command()) + "\n" + settings_help());
+    return ExitCode::kOk;
+  }
   if (arguments.size() == 2 && arguments.front() == "help") arguments = {arguments.back(), "--help"};
   const std::string first = arguments.empty() ? "" : arguments.front();
   if (first == "--help" || first == "-h" || first == "help") {
@@ -70,7 +74,7 @@ ExitCode run(Arguments arguments) {
   command->add_flags(parser);
   const Arguments rest = parser.parse(arguments, command->positionals);
   if (parser.on("--help")) {
-    print(help_of(*command) + (command == all.begin() ? "\n" + settings_help() : ""));
+    print(command == all.begin() ? short_help() : help_of(*command));
     return ExitCode::kOk;
   }
   return command->run({.flags = parser, .rest = rest, .environment = environ, .stop = stop_token});

@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <deque>
 #include <nlohmann/json.hpp>
 #include <utility>
 #include <vector>
@@ -25,8 +26,9 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kWaiting = 64;      // connections
-constexpr int kWakeMs = 200;      // a signal that arrives just before poll() waits so long
+constexpr int kWaiting = 64;  // connections
+constexpr int kWakeMs = 200;  // a signal that arrives just before poll() waits so long
+constexpr double kBeatS = 0.25;
 constexpr double kPatienceS = 2;  // with a connection that does not say what it wants
 
 bool readable_within(int descriptor, int wait_ms) {
@@ -36,22 +38,44 @@ bool readable_within(int descriptor, int wait_ms) {
 
 class Keeper {
  public:
-  explicit Keeper(const Keeping& keeping) : keeping_(keeping), keep_s_(keeping.keep_s) {}
+  Keeper(const Keeping& keeping, const File& listening)
+      : keeping_(keeping), listening_(listening), keep_s_(keeping.keep_s) {}
 
-  void serve(const File& listening, Channel first) {
+  void serve(Channel first) {
     answer(std::move(first));
     double until_s = now_s() + keep_s_;
     while (!ends_ && keeping_.stop.signal() == 0 && now_s() < until_s) {
       const auto left_ms = static_cast<int>((until_s - now_s()) * 1e3) + 1;
-      if (!readable_within(listening.descriptor(), std::clamp(left_ms, 0, kWakeMs))) continue;
-      if (std::optional<File> connection = accept_own(listening)) {
-        answer(Channel(std::move(*connection)));
-        until_s = now_s() + keep_s_;
-      }
+      welcome(waiting_.empty() ? std::clamp(left_ms, 0, kWakeMs) : 0);
+      if (waiting_.empty()) continue;
+      Channel next = std::move(waiting_.front());
+      waiting_.pop_front();
+      answer(std::move(next));
+      until_s = now_s() + keep_s_;
     }
   }
 
  private:
+  void welcome(int wait_ms) {
+    while (readable_within(listening_.descriptor(), std::exchange(wait_ms, 0))) {
+      std::optional<File> connection = accept_own(listening_);
+      if (!connection) return;
+      waiting_.emplace_back(std::move(*connection));
+    }
+  }
+
+  // Nobody who does not read is waited for.
+  void beat() {
+    if (now_s() - beaten_s_ < kBeatS) return;
+    beaten_s_ = now_s();
+    const auto tell = [](const Channel& channel) {
+      pollfd writable{channel.descriptor(), POLLOUT, 0};
+      if (::poll(&writable, 1, 0) > 0) channel.send(json::object());
+    };
+    tell(*channel_);
+    for (const Channel& channel : waiting_) tell(channel);
+  }
+
   void answer(Channel connection) {
     channel_.emplace(std::move(connection));
     heard_.clear();
@@ -71,8 +95,11 @@ class Keeper {
 
   std::optional<json> hear() {
     const double until = now_s() + kPatienceS;
-    while (heard_.empty() && now_s() < until)
+    while (heard_.empty() && now_s() < until) {
+      welcome(0);
+      beat();
       if (readable_within(channel_->descriptor(), kWakeMs) && !channel_->receive(heard_)) break;
+    }
     if (heard_.empty()) return std::nullopt;
     json first = std::move(heard_.front());
     heard_.erase(heard_.begin());
@@ -97,6 +124,8 @@ class Keeper {
 
   // While ranks work: who asked may want no more, or be gone.
   void look() {
+    welcome(0);
+    beat();
     if (keeping_.stop.signal() != 0) stop_.request(SIGTERM);
     if (aside_.descriptor < 0) return;
     const bool open = channel_->receive(heard_);
@@ -107,6 +136,9 @@ class Keeper {
   }
 
   const Keeping& keeping_;
+  const File& listening_;
+  std::deque<Channel> waiting_;  // for their turn
+  double beaten_s_ = 0;
   double keep_s_;
   bool ends_ = false;
   StopToken stop_;  // of the task
@@ -136,8 +168,8 @@ void keep_nothing_but(int one, int other) {
   if (::listen(listening.descriptor(), kWaiting) != 0) ::_exit(1);
   first.send(json::object());
   {
-    Keeper keeper(keeping);
-    keeper.serve(listening, std::move(first));
+    Keeper keeper(keeping, listening);
+    keeper.serve(std::move(first));
     const File lock = keeping.place.lock();
     keeping.place.remove();
   }
@@ -146,7 +178,7 @@ void keep_nothing_but(int one, int other) {
 
 }  // namespace
 
-Channel start_keeper(const Keeping& keeping) {
+Kept start_keeper(const Keeping& keeping) {
   const File listening = keeping.place.bind();
   auto [ours, theirs] = Channel::make();
   const pid_t process = ::fork();
@@ -164,7 +196,7 @@ Channel start_keeper(const Keeping& keeping) {
   { const Channel unused = std::move(theirs); }
   std::vector<json> ready;
   while (ready.empty() && ours.receive(ready)) static_cast<void>(readable_within(ours.descriptor(), kWakeMs));
-  return std::move(ours);
+  return {.channel = std::move(ours), .process = process};
 }
 
 }  // namespace xdit::launch

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
@@ -23,7 +24,9 @@ constexpr int kLookMs = 200;
 constexpr double kCancelGraceS = 2.5;  // for ranks to end their step after Ctrl-C
 constexpr double kNoticeS = 1;         // of waiting for another's task
 constexpr double kEndGraceS = 10;
-constexpr int kMeetings = 5;  // with ranks that end just then
+constexpr double kMeetS = 10;   // of silence before it takes the task
+constexpr double kEndingS = 3;  // a keeper that ends its ranks does not speak
+constexpr int kMeetings = 5;    // with ranks that end just then
 
 // What ranks that stay cannot change, or must not.
 std::string identity_of(const Task& task, const parallel::Plan& plan) {
@@ -48,19 +51,28 @@ Task with_whole_paths(Task task) {
 /// One task, made by ranks that stay.
 class Joined {
  public:
-  enum class Answer : std::uint8_t { kDone, kOther, kGone };
+  enum class Answer : std::uint8_t { kDone, kOther, kGone, kSilent };
 
-  Joined(Channel channel, pipeline::Listener& listener, const StopToken& stop, output::Report& report)
-      : channel_(std::move(channel)), listener_(listener), stop_(stop), report_(report) {}
+  Joined(Kept kept, pipeline::Listener& listener, const StopToken& stop, output::Report& report)
+      : channel_(std::move(kept.channel)),
+        keeper_(kept.process),
+        listener_(listener),
+        stop_(stop),
+        report_(report) {}
 
-  /// kOther and kGone: not begun. Those that end have ended when it returns.
+  /// kOther, kGone and kSilent: not begun. Those that end have ended when it returns. Error(kRank) when
+  /// one that has the task, or is to keep ranks, is silent.
   Answer make(const Task& task, const std::string& identity, const std::optional<double>& keep_s) {
     channel_.send({{"join", identity}, {"keep_s", keep_s ? json(*keep_s) : json()}});
-    const double begun_s = now_s();
+    const double begun_s = heard_s_ = now_s();
+    const double timeout_s = task.spec.runtime.timeout_s;
     while (listen()) {
       for (const json& message : std::exchange(heard_, {})) {
         if (message.contains("other")) {
-          while (keep_s && listen()) heard_.clear();
+          while (keep_s && listen()) {
+            heard_.clear();
+            if (silent_for(timeout_s)) fail_silent();
+          }
           return Answer::kOther;
         }
         if (message.contains("taken")) {
@@ -69,6 +81,11 @@ class Joined {
         } else if (take(message)) {
           return Answer::kDone;
         }
+      }
+      if (silent_for(taken_ ? timeout_s : std::min(timeout_s, kMeetS))) {
+        if (taken_ || keep_s) fail_silent();
+        listener_.warn(fmt::format("process {}, which keeps ranks, is silent: others are started", keeper_));
+        return Answer::kSilent;
       }
       if (!taken_ && now_s() - begun_s > kNoticeS && !std::exchange(noticed_, true))
         listener_.warn("the ranks that stay are at work for another; this waits for its turn");
@@ -87,8 +104,17 @@ class Joined {
       if (now_s() - stopped_s_ > kCancelGraceS) stop_.check();
     }
     pollfd readable{channel_.descriptor(), POLLIN, 0};
-    ::poll(&readable, 1, kLookMs);
+    if (::poll(&readable, 1, kLookMs) > 0) heard_s_ = now_s();
+    listener_.tick();
     return channel_.receive(heard_) || !heard_.empty();
+  }
+
+  [[nodiscard]] bool silent_for(double seconds) const { return now_s() - heard_s_ > seconds + kEndingS; }
+  [[noreturn]] void fail_silent() const {
+    throw Error(
+        ExitCode::kRank,
+        fmt::format("process {}, which keeps ranks, was silent for {:.3g} s", keeper_, now_s() - heard_s_),
+        {}, fmt::format("kill -9 {}, or --set runtime.timeout=10m, if it only needs longer", keeper_));
   }
 
   // Whether it was the last.
@@ -104,12 +130,14 @@ class Joined {
   }
 
   Channel channel_;
+  pid_t keeper_;
   pipeline::Listener& listener_;
   const StopToken& stop_;
   output::Report& report_;
   std::vector<json> heard_;
   bool taken_ = false;
   bool noticed_ = false;
+  double heard_s_ = 0;  // when it spoke last
   double stopped_s_ = 0;
 };
 
@@ -129,21 +157,24 @@ void KeptRanks::make(const Task& task, const Models& models, const parallel::Pla
                      pipeline::Listener& listener, const StopToken& stop, output::Report& report) {
   const std::optional<PrivateSocket> place = place_of(keep_s_.has_value());
   const std::string identity = identity_of(task, plan);
-  const auto meet = [&]() -> std::optional<Channel> {
+  const auto meet = [&]() -> std::optional<Kept> {
     if (!place) return std::nullopt;
     const File lock = place->lock();
-    if (std::optional<File> connection = place->connect()) return Channel(std::move(*connection));
+    if (std::optional<File> connection = place->connect()) {
+      const pid_t keeper = peer_process(*connection);
+      return Kept{.channel = Channel(std::move(*connection)), .process = keeper};
+    }
     if (!keep_s_) return std::nullopt;
     return start_keeper(
         {.place = *place, .identity = identity, .models = models, .keep_s = *keep_s_, .stop = stop});
   };
   for (int meeting = 0; meeting < kMeetings; ++meeting) {
-    std::optional<Channel> channel = meet();
-    if (!channel) break;
-    Joined joined(std::move(*channel), listener, stop, report);
+    std::optional<Kept> kept = meet();
+    if (!kept) break;
+    Joined joined(std::move(*kept), listener, stop, report);
     const Joined::Answer answer = joined.make(with_whole_paths(task), identity, keep_s_);
     if (answer == Joined::Answer::kDone) return;
-    if (answer == Joined::Answer::kOther && !keep_s_) break;
+    if (answer != Joined::Answer::kGone && !keep_s_) break;
   }
   Ranks().make(task, models, plan, listener, stop, report);
 }

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "launch/launch.h"
+#include "launch/limits.h"
 #include "launch/nvml.h"
 
 namespace xdit::launch {
@@ -64,6 +65,7 @@ parallel::Machine this_machine() {
   machine.host_memory = static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) *
                         static_cast<std::uint64_t>(::sysconf(_SC_PAGE_SIZE));
   machine.cores = std::max(1U, std::thread::hardware_concurrency());
+  apply_limits(machine);
   return machine;
 }
 

@@ -27,6 +27,7 @@ class Noting final : public pipeline::Listener {
     to_.picture(index);
   }
   void warn(std::string_view line) override { to_.warn(line); }
+  void tick() override { to_.tick(); }
   void failed(std::int64_t index, const Error& why) override {
     made_.insert(index);
     to_.failed(index, why);

@@ -149,6 +149,7 @@ void Supervisor::poll_once(const Turn& turn) {
            "--set runtime.timeout=10m, if it only needs longer");
     }
   }
+  turn.listener.tick();
   if (turn.aside.look) turn.aside.look();
 }
 

@@ -13,6 +13,7 @@
 #include "core/error.h"
 #include "output/path_template.h"
 #include "output/preview.h"
+#include "weights/model_files.h"
 #include "weights/model_stamp.h"
 
 namespace xdit::config {
@@ -101,8 +102,11 @@ Task task_of(const json& message) {
 }
 
 std::string weights_text(const config::RunSpec& spec, const Models& models, const std::string& model_hash) {
-  const std::string refiner =
-      models.refiner != nullptr ? weights::model_stamp(models.refiner->files) : std::string();
+  std::string refiner;
+  if (models.refiner != nullptr) {
+    refiner = weights::model_stamp(models.refiner->files);
+    if (!models.refiner->dummy) refiner += weights::model_hash(models.refiner->files) + " ";
+  }
   return fmt::format("{}{}{} {} {} {} {}", weights::model_stamp(models.model.files), refiner, model_hash,
                      flag_name(spec.model.dtype), static_cast<int>(spec.model.quantize),
                      static_cast<int>(spec.model.load_format), static_cast<int>(spec.runtime.device));

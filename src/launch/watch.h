@@ -36,6 +36,10 @@ class Watch final : public pipeline::Listener {
   }
   void picture(std::int64_t index) override { pictures_.settle(index, /*there=*/true); }
   void warn(std::string_view line) override { to_.warn(line); }
+  void tick() override {
+    read();
+    to_.tick();
+  }
   void failed(std::int64_t picture, const Error& why) override {
     to_.failed(picture, why);
     pictures_.settle(picture, /*there=*/false);

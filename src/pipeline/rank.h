@@ -33,6 +33,7 @@ class Listener {
   virtual void finish() = 0;                     ///< the phase is over
   virtual void picture(std::int64_t index) = 0;  ///< its file is written
   virtual void warn(std::string_view line) = 0;
+  virtual void tick() {}  ///< time has passed, whatever the phase
   virtual void failed(std::int64_t /*picture*/, const Error& why) { throw why; }  ///< the others can be made
 };
 

@@ -13,6 +13,17 @@
 #include "tests/cli/process.h"
 
 namespace xdit::cli {
+namespace {
+
+void check_columns(const std::string& text) {
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    CAPTURE(line);
+    CHECK(line.size() <= 80);
+  }
+}
+
+}  // namespace
 
 TEST_CASE("--help fits a screen and answers in 50 ms") {
   double best_s = 1;
@@ -27,17 +38,19 @@ TEST_CASE("--help fits a screen and answers in 50 ms") {
   CHECK(help.code == 0);
   CHECK(help.err.empty());
   CHECK(std::count(help.out.begin(), help.out.end(), '\n') <= 24);
-  std::istringstream lines(help.out);
-  for (std::string line; std::getline(lines, line);) CHECK(line.size() <= 80);
+  check_columns(help.out);
   CHECK(xdit_gen({"-h"}).out == help.out);
   CHECK(xdit_gen({"help"}).out == help.out);
+  CHECK(xdit_gen({"generate", "--help", "--nonsense"}).out == help.out);
   CHECK(xdit_gen({"help", "batch"}).out == xdit_gen({"batch", "--help"}).out);
   CHECK(xdit_gen({"help", "btach"}).code == 2);
 }
 
-TEST_CASE("the help of generate names every flag") {
-  const Result help = xdit_gen({"generate", "--help", "--nonsense"});
+TEST_CASE("help all names every flag and each of its choices") {
+  const Result help = xdit_gen({"help", "all"});
   CHECK(help.code == 0);
+  check_columns(help.out);
+  CHECK_THAT(help.out, ContainsSubstring("flow-match-euler|") && ContainsSubstring("|lcm)"));
   for (const config::Key& key : config::keys()) {
     CAPTURE(key.path);
     CHECK_THAT(help.out, ContainsSubstring(key.flag.empty() ? std::string(key.path) : std::string(key.flag)));
@@ -51,6 +64,7 @@ TEST_CASE("each command's help fits a screen, with examples; generate's own is x
     CAPTURE(command, short_one.out);
     CHECK(short_one.code == 0);
     CHECK(std::count(short_one.out.begin(), short_one.out.end(), '\n') <= 24);
+    check_columns(short_one.out);
     const std::size_t examples = short_one.out.find("Switches also");
     REQUIRE(examples != std::string::npos);
     CHECK_THAT(short_one.out.substr(examples), ContainsSubstring(std::string("xdit-gen ") + command));

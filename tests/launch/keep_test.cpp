@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <cstring>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "launch/clock.h"
@@ -157,6 +158,28 @@ TEST_CASE("ranks of another grid or of other files do not serve: others take the
   CHECK(session.picture("e.png") != session.picture("f.png"));
 }
 
+TEST_CASE("nor do those whose refiner has become another's: its configuration is read again") {
+  Session session;
+  session.model = cli::data("sd/tiny-sdxl");
+  const fs::path refiner = session.folder.path / "refiner";
+  fs::copy(cli::data("sd/tiny-refiner"), refiner, fs::copy_options::recursive);
+  const std::vector<std::string> refined{"--refiner", refiner.string(), "--cfg-scale", "3"};
+  std::vector<std::string> kept = refined;
+  kept.insert(kept.end(), kKeep.begin(), kKeep.end());
+  static_cast<void>(session.generate("a.png", kept));
+  CHECK_FALSE(loaded(session.generate("b.png", kept)));
+
+  nlohmann::json config = nlohmann::json::parse(contents(refiner / "vae/config.json"));
+  config["scaling_factor"] = 0.5;
+  std::ofstream(refiner / "vae/config.json") << config;
+  static_cast<void>(session.generate("c.png", kept));
+  static_cast<void>(session.stop());
+  static_cast<void>(session.generate("d.png", refined));
+  CHECK(session.picture("b.png") == session.picture("a.png"));
+  CHECK(session.picture("c.png") != session.picture("a.png"));
+  CHECK(session.picture("c.png") == session.picture("d.png"));
+}
+
 TEST_CASE("dead ranks and a dead keeper are replaced") {
   const Session session;
   static_cast<void>(session.generate("a.png", kKeep));
@@ -211,6 +234,52 @@ TEST_CASE("Ctrl-C of a joined generate: 130, the ranks stay; so they do when it 
     CHECK_FALSE(session.is_there("long.png"));
     CHECK(session.picture("next.png") == session.picture("a.png"));
   }
+}
+
+TEST_CASE("a stopped keeper ends a generate that it works for; one without --keep has ranks of its own") {
+  const Session session;
+  const std::vector<std::string> brief{"--set", "runtime.timeout=2s"};
+  std::vector<std::string> kept = brief;
+  kept.insert(kept.end(), kKeep.begin(), kKeep.end());
+  static_cast<void>(session.generate("a.png", kept));
+  const pid_t keeper = session.keeper();
+  REQUIRE(keeper > 0);
+  const auto start = [&](std::vector<std::string> more, const char* error_name) {
+    more.insert(more.end(), {"--progress", "plain", "--overwrite"});
+    const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+    const int error = ::open((session.folder.path / error_name).c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    const pid_t client = cli::start(session.words("b.png", more), session.environment(), null, null, error);
+    for (const int descriptor : {null, error}) ::close(descriptor);
+    return client;
+  };
+  const auto says = [&](const char* name, const char* text) {
+    const double until = now_s() + 30;
+    while (session.picture(name).find(text) == std::string::npos && now_s() < until) ::usleep(20'000);
+    return session.picture(name).find(text) != std::string::npos;
+  };
+
+  std::vector<std::string> endless = brief;
+  endless.insert(endless.end(), {"--steps", "1000"});
+  const pid_t works = start(endless, "works");
+  CHECK(says("works", "denoise"));
+  const pid_t waits = start(brief, "waits");
+  CHECK(says("waits", "waits for its turn"));
+  ::usleep(6'000'000);  // longer than it waits for one that is silent: this one lives
+  CHECK(session.picture("waits").find("silent") == std::string::npos);
+
+  ::kill(keeper, SIGSTOP);
+  const double begun = now_s();
+  CHECK(cli::wait_for(works) == 7);
+  CHECK(now_s() - begun < 10);
+  CHECK_THAT(session.picture("works"), ContainsSubstring("process " + std::to_string(keeper)));
+  CHECK(cli::wait_for(waits) == 0);
+  CHECK_THAT(session.picture("waits"), ContainsSubstring("silent"));
+  CHECK(session.picture("b.png") == session.picture("a.png"));
+  CHECK(cli::wait_for(start(kept, "keeps")) == 7);
+  CHECK_THAT(session.picture("keeps"), ContainsSubstring("kill -9 " + std::to_string(keeper)));
+  ::kill(keeper, SIGCONT);
+  CHECK_FALSE(loaded(session.generate("c.png", brief)));
+  CHECK(session.picture("c.png") == session.picture("a.png"));
 }
 
 TEST_CASE("files are written as if this process wrote them: its folder and its umask") {

@@ -29,6 +29,8 @@ struct Heard final : pipeline::Listener {
     if (line == "throw") throw Error(ExitCode::kOutput, "nobody reads");
     warnings.emplace_back(line);
   }
+  void tick() override { ++ticks; }
+  int ticks = 0;
   std::vector<std::string> phases, warnings;
   std::vector<std::int64_t> pictures;
   std::int64_t stop_at = -1;
@@ -245,6 +247,17 @@ TEST_CASE("a stop that comes too late changes nothing") {
   const Ended ended = supervise({life}, heard);
   CHECK(ended.code == ExitCode::kOk);
   CHECK(ended.report.ranks.size() == 1);
+}
+
+TEST_CASE("a listener learns that time passes in a phase that tells nothing") {
+  Heard heard;
+  const auto life = [](Channel& channel) {
+    channel.send({{"begin", "decode"}, {"steps", 0}});
+    ::usleep(1'500'000);
+    report(0)(channel);
+  };
+  CHECK(supervise({life}, heard).code == ExitCode::kOk);
+  CHECK(heard.ticks >= 5);
 }
 
 TEST_CASE("a listener that cannot go on ends the ranks") {

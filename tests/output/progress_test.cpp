@@ -135,6 +135,15 @@ TEST_CASE("without a terminal there is a line every five seconds", "[progress]")
   fake.now_s += 1;
   progress.finish();
   CHECK(fake.lines().size() == 7);  // a short phase says nothing
+  progress.begin("load");
+  for (int i = 0; i < 12; ++i) {
+    fake.now_s += 1;
+    progress.tick();
+  }
+  progress.finish();
+  REQUIRE(fake.lines().size() == 10);  // one without steps too, in which only time passes
+  CHECK(fake.lines()[6] == "load  5 s");
+  CHECK(fake.lines()[8] == "load  12 s");
 }
 
 TEST_CASE("plain on a terminal, and off", "[progress]") {
