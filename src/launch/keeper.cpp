@@ -90,12 +90,13 @@ class Keeper {
         ends_ = !keep_s.is_null();
       }
     }
-    if (!ends_) channel_.reset();  // else the other end waits until the ranks are gone
+    if (!ends_ && keeping_.stop.signal() == 0)
+      channel_.reset();  // else the other end waits until the ranks are gone
   }
 
   std::optional<json> hear() {
     const double until = now_s() + kPatienceS;
-    while (heard_.empty() && now_s() < until) {
+    while (heard_.empty() && keeping_.stop.signal() == 0 && now_s() < until) {
       welcome(0);
       beat();
       if (readable_within(channel_->descriptor(), kWakeMs) && !channel_->receive(heard_)) break;
