@@ -17,7 +17,7 @@ using nlohmann::json;
 // A small model with other settings in one of its files.
 Model with(const char* name, const fs::path& file, const json& settings) {
   const tests::Scratch folder;
-  const fs::path own = folder.path() / name;
+  const fs::path own = folder.path() / "model";
   fs::copy(fs::path(XDIT_TEST_DATA) / name, own, fs::copy_options::recursive);
   std::ifstream from(own / file);
   json config = json::parse(from);
