@@ -108,7 +108,7 @@ GenerateOptions read_generate_options(const Parser& flags, std::istream& input) 
 }
 
 std::string format_of(const Parser& flags, const std::string& known, const GenerateOptions& options) {
-  const std::string format = flags.last("--format");
+  std::string format = flags.last("--format");
   if (format.empty()) return options.json ? "json" : "md";
   static_cast<void>(choice(format, known, "--format"));
   return format;

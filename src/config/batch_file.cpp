@@ -24,12 +24,12 @@ bool of_a_line(const Key& key) {
          key.path.starts_with("sampling.");
 }
 
-constexpr const char* kSize = "size";  // no key, but width and height as --size takes them
+constexpr const char* kBothSides = "size";  // no key, but width and height as --size takes them
 
 const Key& key_of(const std::string& name, const std::string& where) {
   std::string flag = name;
   std::replace(flag.begin(), flag.end(), '_', '-');
-  std::vector<std::string> known{kSize};
+  std::vector<std::string> known{kBothSides};
   for (const Key& key : keys()) {
     if (!of_a_line(key)) continue;
     std::vector<std::string> flags = split(key.aliases, ' ');
@@ -42,7 +42,7 @@ const Key& key_of(const std::string& name, const std::string& where) {
 }
 
 void add(const std::string& name, std::vector<std::string> values, BatchLine& line) {
-  if (name == kSize) {
+  if (name == kBothSides) {
     if (values.size() > 1) throw Error(ExitCode::kUsage, "size takes one value", line.where, "1024x1024");
     for (Setting& pixels : parse_size(values.front(), line.where, "1024x1024"))
       add(pixels.key, std::move(pixels.values), line);
@@ -165,7 +165,7 @@ std::vector<BatchLine> read_csv(std::string_view text, const std::string& name) 
   if (rows.empty()) return lines;
   const Row& head = rows.front();
   for (const std::string& column : head.cells)
-    if (column != kSize) static_cast<void>(key_of(column, fmt::format("{}:{}", name, head.line)));
+    if (column != kBothSides) static_cast<void>(key_of(column, fmt::format("{}:{}", name, head.line)));
   for (auto row = rows.begin() + 1; row != rows.end(); ++row)
     lines.push_back(line_of(fmt::format("{}:{}", name, row->line), [&](BatchLine& line) {
       if (row->cells.size() != head.cells.size())

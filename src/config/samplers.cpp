@@ -142,6 +142,7 @@ const Sampler& check_sampler(const SamplerChoice& choice, const TrainedModel& mo
   const Sampler* sampler = sampler_named(choice.name);
   if (sampler == nullptr) {
     std::vector<std::string> names;
+    names.reserve(kSamplers.size());
     for (const Sampler& known : kSamplers) names.emplace_back(known.name);
     throw Error(ExitCode::kUsage, fmt::format("no scheduler '{}'", choice.name), "--scheduler",
                 suggest(choice.name, names));

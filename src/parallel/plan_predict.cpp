@@ -117,7 +117,9 @@ struct Predictor {
       for (const auto& [name, held] : rank.networks) {
         const auto file = static_cast<double>(held.file);
         read += file;
-        if (file > 0) others += std::max(0.0, static_cast<double>(held.memory + held.unquantised / 2) - file);
+        // What will be quantised is exchanged as it was read.
+        const double exchanged = static_cast<double>(held.memory) + static_cast<double>(held.unquantised) / 2;
+        if (file > 0) others += std::max(0.0, exchanged - file);
       }
       all += read;
       most = std::max(most, read / rates.read + (plan.exchanges() ? others / between_ranks() : 0));
