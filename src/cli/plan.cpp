@@ -139,8 +139,7 @@ ExitCode plan(const Call& call) {
     throw Error(ExitCode::kDevice, "no GPU to plan for", {}, "--machine h100x8, or --device cpu");
   const launch::Models models = run.models();
   parallel::Plan plan = parallel::make_plan(spec, run.model, machine);
-  const std::optional<parallel::Plan> refiner =
-      launch::plan_refiner(parallel::with_degrees(spec, plan.mesh), models, plan, machine);
+  const std::optional<parallel::Plan> refiner = launch::plan_refiner(spec, models, plan, machine);
   const std::vector<Grid> grids = parallel::grids(plan, run.model, machine, spec, models.refiner);
   if (options.json) {
     if (refiner) plan = parallel::without_decoding(std::move(plan), run.model);
@@ -165,8 +164,7 @@ ExitCode plan(const Call& call) {
 std::string plan_text(const Prepared& run, const parallel::Machine& machine) {
   const config::RunSpec& spec = run.resolved.spec;
   const parallel::Plan plan = parallel::make_plan(spec, run.model, machine);
-  const auto refiner =
-      launch::plan_refiner(parallel::with_degrees(spec, plan.mesh), run.models(), plan, machine);
+  const auto refiner = launch::plan_refiner(spec, run.models(), plan, machine);
   if (!refiner) return parallel::to_text(plan, run.model, machine, spec);
   return parallel::to_text(parallel::without_decoding(plan, run.model), run.model, machine, spec) +
          "refiner, once the model has gone:\n" + parallel::to_text(*refiner, *run.refiner, machine, spec);

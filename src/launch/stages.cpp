@@ -5,13 +5,15 @@
 #include <utility>
 
 #include "core/error.h"
+#include "parallel/plan_predict.h"
 
 namespace xdit::launch {
 
 std::optional<parallel::Plan> plan_refiner(const config::RunSpec& spec, const Models& models,
                                            const parallel::Plan& plan, const parallel::Machine& machine) {
   if (models.refiner == nullptr) return std::nullopt;
-  parallel::Plan refiner = parallel::make_plan(spec, *models.refiner, machine);
+  parallel::Plan refiner =
+      parallel::make_plan(parallel::with_degrees(spec, plan.mesh), *models.refiner, machine);
   const auto same = [](const parallel::RankPlan& a, const parallel::RankPlan& b) {
     return a.pictures.first == b.pictures.first && a.pictures.count == b.pictures.count;
   };

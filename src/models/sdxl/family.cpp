@@ -118,16 +118,15 @@ void describe_refiner(Model& model) {
   model.refines = true;
 }
 
-// diffusers' StableDiffusionPipeline changes these settings of every scheduler, and knows of UNets that were
-// written before its 0.9 without their size.
-void correct_old_files(Model& model) {
+// diffusers' StableDiffusionPipeline changes these settings of every scheduler.
+void correct_scheduler(Model& model) {
   json& scheduler = model.files.scheduler_config;
   if (scheduler.is_object() && scheduler.contains("steps_offset")) scheduler["steps_offset"] = 1;
   if (scheduler.is_object() && scheduler.contains("clip_sample")) scheduler["clip_sample"] = false;
 }
 
 void describe_sd(Model& model) {
-  correct_old_files(model);
+  correct_scheduler(model);
   const UnetConfig unet =
       describe(model, {{"text_encoder", "tokenizer", "clip_ids", Tokens::kLast, false}}, 64);
   drop_settings(model.files.components.at("vae"), {"shift_factor", "latents_mean", "latents_std"});
