@@ -23,63 +23,65 @@ __device__ Moments merged(Moments a, Moments b) {
   return {count, a.mean + delta * share, a.squares + b.squares + delta * delta * (a.count * share)};
 }
 
-// A block a row of a slice of whole groups: a thread takes every `lanes`-th pixel of N channels, and a tree
-// over channels and lanes merges a group.
+// A block a row of a slice of whole groups: a thread takes every `lanes`-th pixel of N channels, then a warp
+// a group adds its channels and lanes up. Sums are of differences from the mean of some of the group's
+// values, since those of the values themselves would cancel.
 template <class T, int N>
 __global__ void row_moments_kernel(const T* x, std::int64_t x_stride, Picture shape, int group, int slice,
-                                   float* moments) {
-  extern __shared__ Moments leaves[];  // [channels of the slice, lanes]
+                                   float2* moments) {
+  extern __shared__ float2 sums[];  // [lanes, channels of the slice], then means [groups of the slice]
   const int channels = static_cast<int>(shape.channels);
   const int columns = static_cast<int>(shape.columns);
   const int vectors = slice / N;
+  const int groups = slice / group;
   const int lanes = static_cast<int>(blockDim.x) / vectors;
-  const int vector = static_cast<int>(threadIdx.x) % vectors;
+  const int channel = static_cast<int>(threadIdx.x) % vectors * N;
   const int lane = static_cast<int>(threadIdx.x) / vectors;
+  auto* means = reinterpret_cast<float*>(sums + lanes * slice);
   const std::int64_t row = blockIdx.z * shape.rows + blockIdx.x;
   const T* from = x + blockIdx.z * x_stride + static_cast<std::int64_t>(blockIdx.x) * columns * channels +
-                  blockIdx.y * slice + vector * N;
-  // Sums of differences from the thread's first pixel: squares of the values themselves would cancel.
-  float first[N] = {};
-  float sum[N] = {};
-  float squares[N] = {};
-  int count = 0;
-  if (lane < columns) load<N>(from + lane * channels, first);
-#pragma unroll 4
-  for (int column = lane; column < columns; column += lanes) {
-    float a[N];
-    load<N>(from + static_cast<std::int64_t>(column) * channels, a);
-#pragma unroll
-    for (int j = 0; j < N; ++j) {
-      const float difference = a[j] - first[j];
-      sum[j] += difference;
-      squares[j] += difference * difference;
-    }
-    ++count;
-  }
-  const auto pixels = static_cast<float>(count);
-  const float inverse = count == 0 ? 0.0F : 1 / pixels;
-#pragma unroll
-  for (int j = 0; j < N; ++j) {
-    const float mean = sum[j] * inverse;
-    leaves[(vector * N + j) * lanes + lane] = {pixels, first[j] + mean, fmaxf(squares[j] - sum[j] * mean, 0)};
+                  blockIdx.y * slice;
+  const int in_warp = static_cast<int>(threadIdx.x) % 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32, warps = static_cast<int>(blockDim.x) / 32;
+  for (int i = warp; i < groups; i += warps) {
+    const int pixel = in_warp / group % columns;
+    const float some = sum_over<32>(to_float(from[pixel * channels + i * group + in_warp % group])) / 32;
+    if (in_warp == 0) means[i] = some;
   }
   __syncthreads();
-  const int of_group = group * lanes;
-  const int groups = slice / group;
-  for (int stride = 1; stride < of_group; stride *= 2) {
-    const int pairs = (of_group + stride - 1) / (2 * stride);
-    for (int i = static_cast<int>(threadIdx.x); i < groups * pairs; i += static_cast<int>(blockDim.x)) {
-      Moments* left = leaves + i / pairs * of_group + i % pairs * 2 * stride;
-      *left = merged(*left, left[stride]);
+  if (lane < lanes) {
+    float mean[N];
+#pragma unroll
+    for (int j = 0; j < N; ++j) mean[j] = means[(channel + j) / group];
+    float sum[N] = {};
+    float squares[N] = {};
+#pragma unroll 4
+    for (int column = lane; column < columns; column += lanes) {
+      float a[N];
+      load<N>(from + static_cast<std::int64_t>(column) * channels + channel, a);
+#pragma unroll
+      for (int j = 0; j < N; ++j) {
+        const float difference = a[j] - mean[j];
+        sum[j] += difference;
+        squares[j] += difference * difference;
+      }
     }
-    __syncthreads();
+#pragma unroll
+    for (int j = 0; j < N; ++j) sums[lane * slice + channel + j] = {sum[j], squares[j]};
   }
-  const int all_groups = channels / group;
-  for (int i = static_cast<int>(threadIdx.x); i < groups; i += static_cast<int>(blockDim.x)) {
-    const Moments whole = leaves[i * of_group];
-    float* to = moments + 2 * (row * all_groups + static_cast<int>(blockIdx.y) * groups + i);
-    to[0] = whole.mean;
-    to[1] = whole.squares;
+  __syncthreads();
+  for (int i = warp; i < groups; i += warps) {
+    float2 whole = {};
+    for (int j = in_warp; j < group * lanes; j += 32) {
+      const float2 of = sums[j / group * slice + i * group + j % group];
+      whole.x += of.x;
+      whole.y += of.y;
+    }
+    whole = {sum_over<32>(whole.x), sum_over<32>(whole.y)};
+    const float more = whole.x / static_cast<float>(group * columns);
+    if (in_warp == 0)
+      moments[(row * gridDim.y + blockIdx.y) * groups + i] = {means[i] + more,
+                                                              fmaxf(whole.y - whole.x * more, 0)};
   }
 }
 
@@ -109,7 +111,8 @@ __device__ float silu(float x) {
   return sizeof(T) == 4 ? x / (1 + expf(-x)) : __fdividef(x, 1 + __expf(-x));
 }
 
-// N channels of pixels in blockIdx.x and threadIdx.y, channels in blockIdx.y and threadIdx.x.
+// N channels of pixels in blockIdx.x and threadIdx.y, channels in blockIdx.y and threadIdx.x; several pixels
+// a thread, which share what the channels need.
 template <class T, int N, bool kSilu>
 __global__ void __launch_bounds__(kThreads)
     normalise_kernel(const T* __restrict__ x, T* __restrict__ y, Normalise arguments) {
@@ -122,13 +125,23 @@ __global__ void __launch_bounds__(kThreads)
   load<N>(static_cast<const T*>(arguments.weight) + channel, scale);
   load<N>(static_cast<const T*>(arguments.bias) + channel, bias);
   const int group = channels / static_cast<int>(arguments.groups);
-  const auto* whole = reinterpret_cast<const float2*>(arguments.whole) + blockIdx.z * arguments.groups;
+  const auto moments_of = [&](int index) -> float2 {
+    const auto* whole = reinterpret_cast<const float2*>(arguments.whole) + blockIdx.z * arguments.groups;
+    const float variance = whole[index].y + arguments.eps;
+    return {whole[index].x,
+            sqrtf(variance) / variance};  // NaN, not 0, of an infinite one: overflow stays visible
+  };
+  int index = channel / group;
+  int left = group - channel % group;  // channels of this group from here on
+  float2 of_group = moments_of(index);
 #pragma unroll
-  for (int j = 0; j < N; ++j) {
-    const float2 of_group = whole[(channel + j) / group];
+  for (int j = 0; j < N; ++j, --left) {
+    if (left == 0) {
+      of_group = moments_of(++index);
+      left = group;
+    }
     mean[j] = of_group.x;
-    const float variance = of_group.y + arguments.eps;
-    scale[j] *= sqrtf(variance) / variance;  // NaN, not 0, of an infinite one: overflow stays visible
+    scale[j] *= of_group.y;
   }
   const std::int64_t pixels = arguments.shape.rows * arguments.shape.columns;
   const T* from = x + blockIdx.z * arguments.x_stride + channel;
@@ -168,11 +181,13 @@ cudaError_t row_moments(Type type, const void* x, std::int64_t x_stride, const P
     const auto launch = [&](auto kernel, int n) {
       const int slice = slice_of(channels, group, n);
       const int vectors = slice / n;
-      const int threads = vectors * (vectors < kThreads ? kThreads / vectors : 1);
+      const int threads = vectors < kThreads ? kThreads : (vectors + 31) / 32 * 32;
       const dim3 grid(static_cast<unsigned>(shape.rows), static_cast<unsigned>(channels / slice),
                       static_cast<unsigned>(shape.pictures));
-      kernel<<<grid, threads, static_cast<std::size_t>(threads * n) * sizeof(Moments), stream>>>(
-          static_cast<const T*>(x), x_stride, shape, group, slice, moments);
+      const std::size_t shared = static_cast<std::size_t>(threads / vectors * slice) * sizeof(float2) +
+                                 static_cast<std::size_t>(slice / group) * sizeof(float);
+      kernel<<<grid, threads, shared, stream>>>(static_cast<const T*>(x), x_stride, shape, group, slice,
+                                                reinterpret_cast<float2*>(moments));
     };
     constexpr int kVector = 16 / sizeof(T);
     aligned<kVector, T>(x, x_stride, channels) ? launch(row_moments_kernel<T, kVector>, kVector)
@@ -194,11 +209,12 @@ cudaError_t normalise(Type type, const void* x, void* y, const Normalise& argume
   if (shape.pictures * shape.rows == 0) return cudaSuccess;
   return dispatch(type, [&]<class T>(T) {
     const auto launch = [&](auto kernel, int n) {
-      constexpr std::int64_t kMostBlocks = 4096;
+      constexpr std::int64_t kMostBlocks = 1024;
+      constexpr std::int64_t kPixels = 4;  // of a thread, where there are enough
       const std::int64_t vectors = shape.channels / n;
       const auto wide = static_cast<unsigned>(vectors < kThreads ? vectors : kThreads);
       const unsigned high = kThreads / wide;
-      const std::int64_t blocks = (shape.rows * shape.columns + high - 1) / high;
+      const std::int64_t blocks = (shape.rows * shape.columns + kPixels * high - 1) / (kPixels * high);
       const dim3 grid(static_cast<unsigned>(blocks < kMostBlocks ? blocks : kMostBlocks),
                       static_cast<unsigned>((vectors + wide - 1) / wide),
                       static_cast<unsigned>(shape.pictures));

@@ -9,11 +9,20 @@ namespace xdit::cuda {
 
 enum class Type : std::uint8_t { kF32, kF16, kBF16 };
 
-/// y = layer_norm(x) (base + scale) + shift: x [rows, width] at x_stride, y [rows, width] packed, shift,
-/// scale [width].
-cudaError_t layer_norm(Type type, const void* x, std::int64_t x_stride, const void* shift, const void* scale,
-                       float base, void* y, std::int64_t rows, std::int64_t width, float eps,
-                       cudaStream_t stream);
+struct LayerNorm {
+  const void* x;  ///< [rows, width] at x_stride
+  std::int64_t x_stride;
+  const void* shift;  ///< [width]
+  const void* scale;  ///< [width]
+  float base;
+  void* y;        ///< [rows, width] packed
+  float* scales;  ///< [rows]: y is quantised as by quantise_rows; null: it is of x's type
+  std::int64_t rows;
+  std::int64_t width;
+  float eps;
+};
+/// y = layer_norm(x) (base + scale) + shift.
+cudaError_t layer_norm(Type type, const LayerNorm& arguments, cudaStream_t stream);
 
 /// y = value gelu(gate), the exact one: x [rows, 2 width] at x_stride holds values, then gates; y
 /// [rows, width] packed.

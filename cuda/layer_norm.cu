@@ -1,3 +1,4 @@
+#include "cuda/e4m3.cuh"
 #include "cuda/kernels.h"
 #include "cuda/rows.cuh"
 #include "cuda/vector.cuh"
@@ -5,58 +6,65 @@
 namespace xdit::cuda {
 namespace {
 
-// A block a row. The row is read three times, twice out of the first-level cache: mean, variance, result.
-template <class T, int N>
-__global__ void __launch_bounds__(1024)
-    layer_norm_kernel(const T* x, std::int64_t x_stride, const T* shift, const T* scale, float base, T* y,
-                      int width, float eps) {
-  const T* row = x + static_cast<std::int64_t>(blockIdx.x) * x_stride;
-  const int step = static_cast<int>(blockDim.x) * N;
-  const int first = static_cast<int>(threadIdx.x) * N;
-  float a[N];
+template <class T, int N, int kHeld, bool kQuantised>
+__global__ void __launch_bounds__(kRowThreads) layer_norm_kernel(LayerNorm arguments) {
+  const std::int64_t index = blockIdx.x;
+  const auto width = static_cast<int>(arguments.width);
+  const Row<T, N, kHeld> row(static_cast<const T*>(arguments.x) + index * arguments.x_stride, width);
   float sum = 0;
-  for (int i = first; i < width; i += step) {
-    load<N>(row + i, a);
+  row.each([&](int, float(&a)[N]) {
 #pragma unroll
     for (int j = 0; j < N; ++j) sum += a[j];
-  }
+  });
   const float mean = block_sum(sum) / static_cast<float>(width);
   float squares = 0;
-  for (int i = first; i < width; i += step) {
-    load<N>(row + i, a);
+  row.each([&](int, float(&a)[N]) {
 #pragma unroll
     for (int j = 0; j < N; ++j) squares += (a[j] - mean) * (a[j] - mean);
-  }
-  const float inverse = rsqrtf(block_sum(squares) / static_cast<float>(width) + eps);
-  T* out = y + static_cast<std::int64_t>(blockIdx.x) * width;
-  float multiply[N];
-  float add[N];
-  for (int i = first; i < width; i += step) {
-    load<N>(row + i, a);
-    load<N>(scale + i, multiply);
-    load<N>(shift + i, add);
+  });
+  const float inverse = rsqrtf(block_sum(squares) / static_cast<float>(width) + arguments.eps);
+  const auto normed = [&](auto&& write) {
+    row.each([&](int column, float(&a)[N]) {
+      float multiply[N];
+      float add[N];
+      load<N>(static_cast<const T*>(arguments.scale) + column, multiply);
+      load<N>(static_cast<const T*>(arguments.shift) + column, add);
 #pragma unroll
-    for (int j = 0; j < N; ++j) a[j] = (a[j] - mean) * inverse * (base + multiply[j]) + add[j];
-    store<N>(out + i, a);
+      for (int j = 0; j < N; ++j) a[j] = (a[j] - mean) * inverse * (arguments.base + multiply[j]) + add[j];
+      write(column, a);
+    });
+  };
+  if constexpr (kQuantised) {
+    float largest = 0;
+    normed([&](int, float(&a)[N]) { take_largest<T>(a, largest); });
+    const E4m3Row out(block_max(largest), static_cast<__nv_fp8_e4m3*>(arguments.y) + index * width,
+                      arguments.scales + index);
+    normed([&](int column, float(&a)[N]) { out.template store<T>(column, a); });
+  } else {
+    T* out = static_cast<T*>(arguments.y) + index * width;
+    normed([&](int column, float(&a)[N]) { store<N>(out + column, a); });
   }
 }
 
 }  // namespace
 
-cudaError_t layer_norm(Type type, const void* x, std::int64_t x_stride, const void* shift, const void* scale,
-                       float base, void* y, std::int64_t rows, std::int64_t width, float eps,
-                       cudaStream_t stream) {
-  if (rows == 0) return cudaSuccess;
+cudaError_t layer_norm(Type type, const LayerNorm& arguments, cudaStream_t stream) {
+  if (arguments.rows == 0) return cudaSuccess;
   return dispatch(type, [&]<class T>(T) {
-    const auto launch = [&](auto kernel, int n) {
-      kernel<<<static_cast<unsigned>(rows), threads_for(width, n), 0, stream>>>(
-          static_cast<const T*>(x), x_stride, static_cast<const T*>(shift), static_cast<const T*>(scale),
-          base, static_cast<T*>(y), static_cast<int>(width), eps);
+    const auto launch = [&]<int N>(std::integral_constant<int, N>) {
+      with_row_shape(arguments.width, N, [&]<int kHeld>(std::integral_constant<int, kHeld>, int threads) {
+        const auto kernel = arguments.scales != nullptr ? layer_norm_kernel<T, N, kHeld, true>
+                                                        : layer_norm_kernel<T, N, kHeld, false>;
+        kernel<<<static_cast<unsigned>(arguments.rows), threads, 0, stream>>>(arguments);
+      });
     };
     constexpr int kVector = 16 / sizeof(T);
-    const bool vectors = aligned<kVector, T>(x, x_stride, width) && aligned<kVector, T>(shift, 0, width) &&
-                         aligned<kVector, T>(scale, 0, width) && aligned<kVector, T>(y, width, width);
-    vectors ? launch(layer_norm_kernel<T, kVector>, kVector) : launch(layer_norm_kernel<T, 1>, 1);
+    const std::int64_t width = arguments.width;
+    const bool vectors = aligned<kVector, T>(arguments.x, arguments.x_stride, width) &&
+                         aligned<kVector, T>(arguments.shift, 0, width) &&
+                         aligned<kVector, T>(arguments.scale, 0, width) &&
+                         aligned<kVector, T>(arguments.y, width, width);
+    vectors ? launch(std::integral_constant<int, kVector>{}) : launch(std::integral_constant<int, 1>{});
   });
 }
 

@@ -4,19 +4,74 @@
 namespace xdit::cuda {
 namespace {
 
-constexpr int kWarps = 8;
+constexpr int kThreads = 256;
 
-// A warp a head of a token: a lane holds N neighbouring channels (N even, so rotation pairs stay together)
-// and repeats every 32 N channels.
+// N channels of a head: normed, weighted, rotated in pairs.
+template <int N>
+__device__ void rotate(float (&a)[N], float inverse, const float (&weight)[N], const float (&turn)[N]) {
+#pragma unroll
+  for (int j = 0; j < N; j += 2) {
+    const float real = a[j] * inverse * weight[j];
+    const float imaginary = a[j + 1] * inverse * weight[j + 1];
+    a[j] = real * turn[j] - imaginary * turn[j + 1];
+    a[j + 1] = real * turn[j + 1] + imaginary * turn[j];
+  }
+}
+
+// A block a token, kLanes lanes a head of 16-byte vectors. A token's rotation stays in registers, and kAtOnce
+// heads are on their way at a time.
+template <class T, int N, int kLanes>
+__global__ void __launch_bounds__(kThreads) heads_kernel(NormAndRotate arguments) {
+  constexpr int kTeams = kThreads / kLanes;
+  constexpr int kAtOnce = 3;
+  constexpr int kDim = N * kLanes;
+  const int heads = static_cast<int>(arguments.heads);
+  const int team = static_cast<int>(threadIdx.x) / kLanes;
+  const int channel = static_cast<int>(threadIdx.x) % kLanes * N;
+  const std::int64_t token = blockIdx.x;
+  const T* from = static_cast<const T*>(arguments.qkv) + token * arguments.token_stride + channel;
+  float turn[N];
+  load<N>(arguments.rotary + token * kDim + channel, turn);
+  for (int first = 0; first < 2 * heads; first += kAtOnce * kTeams) {  // the same for all: they sum together
+    Vector<T, N> read[kAtOnce] = {};
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i)
+      if (const int row = first + i * kTeams + team; row < 2 * heads)
+        read[i] = *reinterpret_cast<const Vector<T, N>*>(from + row * kDim);
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int row = first + i * kTeams + team;
+      const bool query = row < heads;
+      float a[N];
+      float squares = 0;
+#pragma unroll
+      for (int j = 0; j < N; ++j) {
+        a[j] = to_float(read[i].values[j]);
+        squares += a[j] * a[j];
+      }
+      squares = sum_over<kLanes>(squares);
+      if (row >= 2 * heads) continue;
+      float weight[N];
+      load<N>(static_cast<const T*>(query ? arguments.query_norm : arguments.key_norm) + channel, weight);
+      rotate(a, rsqrtf(squares / kDim + arguments.eps), weight, turn);
+      store<N>(
+          static_cast<T*>(query ? arguments.q : arguments.k) + (token * heads + row % heads) * kDim + channel,
+          a);
+    }
+  }
+}
+
+// Heads of any even width: a warp a head of a token; a lane holds N neighbouring channels and repeats every
+// 32 N.
 template <class T, int N, bool kPacked>
-__global__ void __launch_bounds__(32 * kWarps) norm_and_rotate_kernel(NormAndRotate arguments) {
+__global__ void __launch_bounds__(kThreads) any_heads_kernel(NormAndRotate arguments) {
   const int lane = static_cast<int>(threadIdx.x % 32);
   const std::int64_t token = blockIdx.x;
   const int heads = static_cast<int>(arguments.heads);
   const int dim = static_cast<int>(arguments.head_dim);
   const T* from = static_cast<const T*>(arguments.qkv) + token * arguments.token_stride;
   const float* rotary = arguments.rotary + token * dim;
-  for (int row = static_cast<int>(threadIdx.x / 32); row < 2 * heads; row += kWarps) {
+  for (int row = static_cast<int>(threadIdx.x / 32); row < 2 * heads; row += kThreads / 32) {
     const bool query = row < heads;
     const T* x = from + static_cast<std::int64_t>(row) * dim;
     T* y = static_cast<T*>(query ? arguments.q : arguments.k) + (token * heads + row % heads) * dim;
@@ -27,7 +82,7 @@ __global__ void __launch_bounds__(32 * kWarps) norm_and_rotate_kernel(NormAndRot
 #pragma unroll
       for (int j = 0; j < N; ++j) squares += a[j] * a[j];
     }
-    const float inverse = rsqrtf(warp_sum(squares) / static_cast<float>(dim) + arguments.eps);
+    const float inverse = rsqrtf(sum_over<32>(squares) / static_cast<float>(dim) + arguments.eps);
     const T* norm = static_cast<const T*>(query ? arguments.query_norm : arguments.key_norm);
     float weight[N];
     float turn[N];
@@ -35,13 +90,7 @@ __global__ void __launch_bounds__(32 * kWarps) norm_and_rotate_kernel(NormAndRot
       load<N, kPacked>(x + i, a);
       load<N, kPacked>(norm + i, weight);
       load<N, kPacked>(rotary + i, turn);
-#pragma unroll
-      for (int j = 0; j < N; j += 2) {
-        const float real = a[j] * inverse * weight[j];
-        const float imaginary = a[j + 1] * inverse * weight[j + 1];
-        a[j] = real * turn[j] - imaginary * turn[j + 1];
-        a[j + 1] = real * turn[j + 1] + imaginary * turn[j];
-      }
+      rotate(a, inverse, weight, turn);
       store<N, kPacked>(y + i, a);
     }
   }
@@ -53,7 +102,7 @@ cudaError_t norm_and_rotate(Type type, const NormAndRotate& arguments, cudaStrea
   if (arguments.tokens == 0) return cudaSuccess;
   return dispatch(type, [&]<class T>(T) {
     const auto launch = [&](auto kernel) {
-      kernel<<<static_cast<unsigned>(arguments.tokens), 32 * kWarps, 0, stream>>>(arguments);
+      kernel<<<static_cast<unsigned>(arguments.tokens), kThreads, 0, stream>>>(arguments);
     };
     const auto fits = [&]<int N>() {
       const std::int64_t dim = arguments.head_dim;
@@ -64,8 +113,17 @@ cudaError_t norm_and_rotate(Type type, const NormAndRotate& arguments, cudaStrea
         fit = fit && aligned<N, T>(p, 0, dim);
       return fit;
     };
-    fits.template operator()<4>() ? launch(norm_and_rotate_kernel<T, 4, false>)
-                                  : launch(norm_and_rotate_kernel<T, 2, true>);
+    constexpr int kVector = 16 / sizeof(T);
+    const std::int64_t lanes = fits.template operator()<kVector>() ? arguments.head_dim / kVector : 0;
+    if (lanes == 8)
+      launch(heads_kernel<T, kVector, 8>);
+    else if (lanes == 16)
+      launch(heads_kernel<T, kVector, 16>);
+    else if (lanes == 32)
+      launch(heads_kernel<T, kVector, 32>);
+    else
+      fits.template operator()<4>() ? launch(any_heads_kernel<T, 4, false>)
+                                    : launch(any_heads_kernel<T, 2, true>);
   });
 }
 

@@ -45,6 +45,16 @@ AttentionPart attend_on_gpu(const at::Tensor& query, const at::Tensor& key, cons
 
 }  // namespace
 
+void TokenAttention::operator()(const at::Tensor& out, const at::Tensor& q, const at::Tensor& k,
+                                const at::Tensor& v) {
+  if (q.numel() == 0) return;
+  const auto batched = [](const at::Tensor& x) { return x.unsqueeze(0).transpose(1, 2); };  // [1, H, T, D]
+  const double scale = 1 / std::sqrt(static_cast<double>(q.size(2)));
+  const at::Tensor to = batched(out);
+  if (q.is_cuda() && (*in_place_)(to, batched(q), batched(k), batched(v), scale)) return;
+  to.copy_(scaled_dot_product(batched(q), batched(k), batched(v), scale));
+}
+
 void LocalAttention::begin(std::int64_t /*layer*/, const at::Tensor& qkv, std::span<const TokenNorms> norms,
                            const at::Tensor& rotary) {
   query_ = at::empty({qkv.size(0), qkv.size(2), qkv.size(3)}, qkv.options());
@@ -54,10 +64,7 @@ void LocalAttention::begin(std::int64_t /*layer*/, const at::Tensor& qkv, std::s
 }
 
 void LocalAttention::finish(const at::Tensor& out) {
-  const auto batched = [](const at::Tensor& x) { return x.unsqueeze(0).transpose(1, 2); };  // [1, H, T, D]
-  const double scale = 1 / std::sqrt(static_cast<double>(query_.size(2)));
-  const at::Tensor y = scaled_dot_product(batched(query_), batched(key_), batched(value_), scale);
-  out.view(query_.sizes()).copy_(y.squeeze(0).transpose(0, 1));
+  attention_(out.unflatten(1, {query_.size(1), query_.size(2)}), query_, key_, value_);
   for (at::Tensor* part : {&query_, &key_, &value_}) part->reset();
 }
 

@@ -2,7 +2,11 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <span>
+#include <utility>
+
+#include "nn/cudnn_attention.h"
 
 namespace xdit::nn {
 
@@ -35,14 +39,28 @@ class Attention {
   }
 };
 
+/// softmax(q k^T / sqrt(D)) v of tokens q [T, H, D], k, v [S, H, D] into `out` [T, H, D]. A query row's bits
+/// depend on no other row or head. Keeps what it has built.
+class TokenAttention {
+ public:
+  explicit TokenAttention(std::shared_ptr<cudnn::Attentions> in_place) : in_place_(std::move(in_place)) {}
+  void operator()(const at::Tensor& out, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
+
+ private:
+  std::shared_ptr<cudnn::Attentions> in_place_;
+};
+
 /// Every token is on this rank.
 class LocalAttention final : public Attention {
  public:
+  explicit LocalAttention(std::shared_ptr<cudnn::Attentions> in_place = std::make_shared<cudnn::Attentions>())
+      : attention_(std::move(in_place)) {}
   void begin(std::int64_t layer, const at::Tensor& qkv, std::span<const TokenNorms> norms,
              const at::Tensor& rotary) override;
   void finish(const at::Tensor& out) override;
 
  private:
+  TokenAttention attention_;
   at::Tensor query_, key_, value_;  ///< [T, H, D], from begin to finish
 };
 

@@ -31,14 +31,15 @@ at::Tensor aligned_bias(const at::Tensor& bias) {
 Convolution with_full_groups(const Convolution& layer) {
   const std::int64_t missing = (kChannels - layer.weight.size(0) % kChannels) % kChannels;
   if (missing == 0)
-    return {layer.weight.contiguous(at::MemoryFormat::ChannelsLast), aligned_bias(layer.bias), layer.stride};
+    return {layer.weight.contiguous(at::MemoryFormat::ChannelsLast), layer.bias, layer.stride};
   return {at::constant_pad_nd(layer.weight, {0, 0, 0, 0, 0, 0, 0, missing})
               .contiguous(at::MemoryFormat::ChannelsLast),
           at::constant_pad_nd(layer.bias, {0, missing}), layer.stride};
 }
 
-at::Tensor joined(const std::vector<at::Tensor>& pictures) {
-  return pictures.size() == 1 ? pictures.front() : at::cat(pictures);
+// Of one picture.
+at::Tensor bias_of(const Convolution& layer, std::int64_t picture) {
+  return layer.bias.dim() == 2 ? layer.bias[picture] : layer.bias;
 }
 
 std::int64_t output_rows(const at::Tensor& x, const Convolution& layer) {
@@ -89,26 +90,29 @@ at::Tensor Convolutions::by_plan(const at::Tensor& x, const Convolution& asked) 
   std::string why;
   if (!plan) plan = cudnn::Plan::build(shape, rows, name, &why);
   if (!plan) throw Error(ExitCode::kInternal, name + " does not take every height: " + why, "cudnn");
-  std::vector<at::Tensor> pictures;
-  for (const at::Tensor& picture : x.split(1)) pictures.push_back((*plan)(picture, layer.weight, layer.bias));
-  return joined(pictures).narrow(1, 0, asked.weight.size(0));
+  at::Tensor y = at::empty({x.size(0), shape.outputs, rows, shape.output_columns()},
+                           x.options().memory_format(at::MemoryFormat::ChannelsLast));
+  for (std::int64_t i = 0; i < x.size(0); ++i)
+    (*plan)(y.narrow(0, i, 1), x.narrow(0, i, 1), layer.weight, aligned_bias(bias_of(layer, i)));
+  return y.narrow(1, 0, asked.weight.size(0));
 }
 
 at::Tensor Convolutions::operator()(const at::Tensor& x, const Convolution& layer) {
+  if (output_rows(x, layer) == 0)
+    return at::empty({x.size(0), layer.weight.size(0), 0, output_columns(x, layer)}, x.options());
+  const bool product = layer.weight.size(2) == 1 && layer.stride == 1;
+  if (x.is_cuda() && !product && (tf32_ || x.scalar_type() != at::kFloat))
+    if (at::Tensor y = by_plan(x, layer); y.defined()) return y;
   if (layer.bias.dim() == 2) {
     std::vector<at::Tensor> pictures;
     for (std::int64_t i = 0; i < x.size(0); ++i)
       pictures.push_back((*this)(x.narrow(0, i, 1), {layer.weight, layer.bias[i], layer.stride}));
-    return joined(pictures);
+    return at::cat(pictures);
   }
-  if (output_rows(x, layer) == 0)
-    return at::empty({x.size(0), layer.weight.size(0), 0, output_columns(x, layer)}, x.options());
   if (x.is_cpu()) return tiles::convolution(x, layer.weight, layer.bias, 0, layer.stride);
-  if (layer.weight.size(2) == 1 && layer.stride == 1)
+  if (product)
     return linear(x.permute({0, 2, 3, 1}), layer.weight.flatten(1), layer.bias).permute({0, 3, 1, 2});
-  const at::Tensor y =
-      x.scalar_type() == at::kFloat ? at::Tensor() : by_plan(x, layer);  // those round to TF32
-  return y.defined() ? y : convolution_by_windows(x, layer);
+  return convolution_by_windows(x, layer);
 }
 
 at::Tensor convolution_by_windows(const at::Tensor& x, const Convolution& layer) {

@@ -179,15 +179,15 @@ std::unique_ptr<Plan> Plan::build(const Shape& shape, std::int64_t rows, const s
   }
 }
 
-at::Tensor Plan::operator()(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                            const at::Tensor& picture) const {
+void Plan::operator()(const at::Tensor& y, const at::Tensor& x, const at::Tensor& weight,
+                      const at::Tensor& bias, const at::Tensor& picture) const {
   const auto& [shape, rows, plan] = *built_;
   const auto channels_last = at::MemoryFormat::ChannelsLast;
   XDIT_ASSERT(x.sizes() == at::IntArrayRef({1, shape.inputs, shape.input_rows(rows), shape.columns}));
   XDIT_ASSERT(x.scalar_type() == shape.type && x.is_contiguous(channels_last));
   XDIT_ASSERT(weight.scalar_type() == shape.type && weight.is_contiguous(channels_last));
-  at::Tensor y =
-      at::empty({1, shape.outputs, rows, shape.output_columns()}, x.options().memory_format(channels_last));
+  XDIT_ASSERT(y.sizes() == at::IntArrayRef({1, shape.outputs, rows, shape.output_columns()}));
+  XDIT_ASSERT(y.scalar_type() == shape.type && y.is_contiguous(channels_last));
   std::vector<std::int64_t> ids{kX, kWeight, kY};
   std::vector<void*> pointers{x.data_ptr(), weight.data_ptr(), y.data_ptr()};
   if (shape.epilogue != Epilogue::kNone) {
@@ -209,7 +209,6 @@ at::Tensor Plan::operator()(const at::Tensor& x, const at::Tensor& weight, const
   const cudnnStatus_t status =
       cudnnBackendExecute(at::native::getCudnnHandle(), plan.get_raw_desc(), pack.get_raw_desc());
   if (status != CUDNN_STATUS_SUCCESS) throw Error(ExitCode::kInternal, cudnnGetErrorString(status), "cudnn");
-  return y;
 }
 
 }  // namespace xdit::nn::cudnn

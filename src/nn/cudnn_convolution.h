@@ -41,10 +41,10 @@ class Plan {
   /// Null where cuDNN does not support it; `why` says so then.
   [[nodiscard]] static std::unique_ptr<Plan> build(const Shape& shape, std::int64_t rows,
                                                    const std::string& name, std::string* why = nullptr);
-  /// [1, O, rows, w] of x [1, C, input_rows(rows), W] and weight [O, C, K, K], all channels-last; bias [O]
-  /// and picture [1, O, rows, w] if the shape's epilogue wants them.
-  [[nodiscard]] at::Tensor operator()(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                                      const at::Tensor& picture = {}) const;
+  /// y [1, O, rows, w] becomes that of x [1, C, input_rows(rows), W] and weight [O, C, K, K], all
+  /// channels-last; bias [O] and picture [1, O, rows, w] if the shape's epilogue wants them.
+  void operator()(const at::Tensor& y, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                  const at::Tensor& picture = {}) const;
   [[nodiscard]] std::int64_t workspace_bytes() const;
 
  private:

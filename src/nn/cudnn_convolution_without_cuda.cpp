@@ -17,8 +17,8 @@ std::unique_ptr<Plan> Plan::build(const Shape& /*shape*/, std::int64_t /*rows*/,
   return nullptr;
 }
 
-at::Tensor Plan::operator()(const at::Tensor& /*x*/, const at::Tensor& /*weight*/, const at::Tensor& /*bias*/,
-                            const at::Tensor& /*picture*/) const {
+void Plan::operator()(const at::Tensor& /*y*/, const at::Tensor& /*x*/, const at::Tensor& /*weight*/,
+                      const at::Tensor& /*bias*/, const at::Tensor& /*picture*/) const {
   broken_invariant("no plan was built", __FILE__, __LINE__);
 }
 

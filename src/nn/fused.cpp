@@ -36,14 +36,22 @@ cuda::Picture shape_of(const at::Tensor& x) {
 
 }  // namespace
 
-at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale, double base,
-                      double eps) {
+Rows layer_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale, double base,
+                double eps, bool quantised) {
   XDIT_ASSERT(x.dim() == 2 && x.stride(1) == 1 && shift.is_contiguous() && scale.is_contiguous());
   XDIT_ASSERT(shift.scalar_type() == x.scalar_type() && scale.scalar_type() == x.scalar_type());
-  at::Tensor y = at::empty({x.size(0), x.size(1)}, x.options());
-  C10_CUDA_CHECK(cuda::layer_norm(type_of(x), x.const_data_ptr(), x.stride(0), shift.const_data_ptr(),
-                                  scale.const_data_ptr(), static_cast<float>(base), y.mutable_data_ptr(),
-                                  x.size(0), x.size(1), static_cast<float>(eps), stream_of(x)));
+  const Rows y = quantised ? empty_rows(x) : Rows{at::empty(x.sizes(), x.options())};
+  const cuda::LayerNorm arguments{.x = x.const_data_ptr(),
+                                  .x_stride = x.stride(0),
+                                  .shift = shift.const_data_ptr(),
+                                  .scale = scale.const_data_ptr(),
+                                  .base = static_cast<float>(base),
+                                  .y = y.values.mutable_data_ptr(),
+                                  .scales = quantised ? y.scales.mutable_data_ptr<float>() : nullptr,
+                                  .rows = x.size(0),
+                                  .width = x.size(1),
+                                  .eps = static_cast<float>(eps)};
+  C10_CUDA_CHECK(cuda::layer_norm(type_of(x), arguments, stream_of(x)));
   return y;
 }
 

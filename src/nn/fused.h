@@ -9,9 +9,9 @@
 /// fused_without_cuda.cpp in place of fused.cpp and gemm.cpp.
 namespace xdit::nn::fused {
 
-/// layer_norm(x) (base + scale) + shift.
-[[nodiscard]] at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale,
-                                    double base, double eps);
+/// layer_norm(x) (base + scale) + shift, and its rows quantised.
+[[nodiscard]] Rows layer_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale,
+                              double base, double eps, bool quantised = false);
 [[nodiscard]] at::Tensor gated_gelu(const at::Tensor& x);
 void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y);
 void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,
@@ -25,6 +25,8 @@ void quantise_rows(const at::Tensor& x, const Rows& rows);
 /// The same, bit for bit, into `out` [T, out], whose rows may be strided.
 void linear_into(const at::Tensor& out, const Rows& x, const Rows& weight, const at::Tensor& bias,
                  bool gelu_tanh);
+/// out += x W^T + b, rounded once.
+void linear_onto(const at::Tensor& out, const Rows& x, const Rows& weight, const at::Tensor& bias);
 
 /// Of channels-last pictures.
 [[nodiscard]] at::Tensor row_moments(const at::Tensor& x, std::int64_t groups);

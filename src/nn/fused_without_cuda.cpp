@@ -6,8 +6,8 @@
 
 namespace xdit::nn::fused {
 
-at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale, double base,
-                      double eps) {
+Rows layer_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale, double base,
+                double eps, bool /*quantised*/) {
   return base == 0 ? reference::layer_norm(x, scale, shift, eps)
                    : reference::modulated_layer_norm(x, shift, scale, eps);
 }

@@ -69,8 +69,8 @@ Rows aligned(const Rows& matrix, std::int64_t rows) {
           rows == 0 ? matrix.scales : at::constant_pad_nd(matrix.scales, {0, rows})};
 }
 
-// y = act(x W^T + b) of aligned matrices x [M, K], W [N, K], b [1, N]; y's rows may be strided. cuBLAS, whose
-// matrices are column-major, sees y^T = (W^T)^T x^T.
+// y = act(x W^T + b) of aligned matrices x [M, K], W [N, K], b [1, N], or y + x W^T + b; y's rows may be
+// strided. cuBLAS, whose matrices are column-major, sees y^T = (W^T)^T x^T.
 class Product {
  public:
   Product(const Rows& x, const Rows& weight, const at::Tensor& bias, bool gelu_tanh, const at::Tensor& y)
@@ -98,7 +98,8 @@ class Product {
           bias.defined() ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU);
   }
 
-  void run() {
+  void run(bool add = false) {
+    beta_ = add ? 1 : 0;
     // Where no product in e4m3 has a gelu, whatever the number of rows, it follows.
     const bool apart = gelu_ && x_.element_size() == 1 && !best(kReferenceRows, /*nvjet=*/false);
     if (apart) operation_ = without_gelu_;
@@ -111,10 +112,9 @@ class Product {
     const cublasLtMatmulAlgo_t algorithm = choose();
     Layouts layouts = layouts_of(x_.size(0), leading(x_));
     const float one = 1;
-    const float zero = 0;
     void* result = y_.mutable_data_ptr();
     TORCH_CUDABLAS_CHECK(cublasLtMatmul(handle_, &operation_, &one, weight_.const_data_ptr(), &layouts.weight,
-                                        x_.const_data_ptr(), &layouts.x, &zero, result, &layouts.y, result,
+                                        x_.const_data_ptr(), &layouts.x, &beta_, result, &layouts.y, result,
                                         &layouts.y, &algorithm, at::cuda::getCUDABlasLtWorkspace(),
                                         workspace_bytes_, at::cuda::getCurrentCUDAStream()));
   }
@@ -201,12 +201,19 @@ class Product {
   const at::Tensor& weight_;
   const at::Tensor& y_;
   bool gelu_;
+  float beta_ = 0;
   cudaDataType_t type_;
   cublasLtMatmulDescOpaque_t operation_{};
   cublasLtMatmulDescOpaque_t without_gelu_{};  // for which cuBLASLt's guesses are better
   cublasLtHandle_t handle_ = at::cuda::getCurrentCUDABlasLtHandle();
   std::size_t workspace_bytes_ = at::cuda::getCUDABlasLtWorkspaceSize();
 };
+
+// A product can be written there.
+bool fits(const at::Tensor& out, const Rows& weight) {
+  return out.size(0) > 0 && is_aligned(out) && is_aligned(weight.values) &&
+         padding(out.size(1), weight.values) == 0;
+}
 
 }  // namespace
 
@@ -233,13 +240,22 @@ at::Tensor linear(const Rows& x, const Rows& weight, const at::Tensor& bias, boo
 void linear_into(const at::Tensor& out, const Rows& x, const Rows& weight, const at::Tensor& bias,
                  bool gelu_tanh) {
   const c10::cuda::CUDAGuard guard(out.device());
-  if (out.size(0) == 0 || !is_aligned(out) || !is_aligned(weight.values) ||
-      padding(out.size(1), weight.values) != 0) {
+  if (!fits(out, weight)) {
     out.copy_(linear(x, weight, bias, gelu_tanh, out.scalar_type()));
     return;
   }
   const at::Tensor added = bias.defined() ? aligned(bias.unsqueeze(0), 0) : bias;
   Product(aligned(x, 0), weight, added, gelu_tanh, out).run();
+}
+
+void linear_onto(const at::Tensor& out, const Rows& x, const Rows& weight, const at::Tensor& bias) {
+  const c10::cuda::CUDAGuard guard(out.device());
+  if (!fits(out, weight)) {
+    out.add_(linear(x, weight, bias, /*gelu_tanh=*/false, out.scalar_type()));
+    return;
+  }
+  const at::Tensor added = bias.defined() ? aligned(bias.unsqueeze(0), 0) : bias;
+  Product(aligned(x, 0), weight, added, /*gelu_tanh=*/false, out).run(/*add=*/true);
 }
 
 }  // namespace xdit::nn::fused

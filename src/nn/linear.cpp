@@ -16,8 +16,9 @@ at::Tensor as_rows(const at::Tensor& x) {
   return x.dim() == 2 ? x : x.reshape({-1, x.size(-1)});
 }
 
-Rows rows_for(const at::Tensor& x, const Rows& weight) {
-  return weight.quantised() ? quantise_rows(as_rows(x)) : Rows{as_rows(x)};
+Rows rows_for(const Rows& x, const Rows& weight) {
+  if (x.quantised()) return x;
+  return weight.quantised() ? quantise_rows(as_rows(x.values)) : as_rows(x.values);
 }
 
 // x W^T in float32, on the CPU.
@@ -30,35 +31,45 @@ class LocalLinear final : public Linear {
  public:
   LocalLinear(Rows weight, at::Tensor bias) : weight_(std::move(weight)), bias_(std::move(bias)) {}
 
-  at::Tensor operator()(const at::Tensor& x) const override { return compute(x, nullptr); }
-  at::Tensor operator()(const at::Tensor& x, Activation activation) const override {
+  at::Tensor operator()(const Rows& x) const override { return compute(x, nullptr); }
+  at::Tensor operator()(const Rows& x, Activation activation) const override {
     return compute(x, &activation);
   }
 
-  void into(const at::Tensor& y, const at::Tensor& x) const override {
-    if (x.is_cuda())
+  void into(const at::Tensor& y, const Rows& x) const override {
+    if (y.is_cuda())
       fused::linear_into(y, rows_for(x, weight_), weight_, bias_, /*gelu_tanh=*/false);
     else
       Linear::into(y, x);
   }
-  void into(const at::Tensor& y, const at::Tensor& x, Activation activation) const override {
-    if (x.is_cuda() && activation == Activation::kGeluTanh)
+  void into(const at::Tensor& y, const Rows& x, Activation activation) const override {
+    if (y.is_cuda() && activation == Activation::kGeluTanh)
       fused::linear_into(y, rows_for(x, weight_), weight_, bias_, /*gelu_tanh=*/true);
     else
       Linear::into(y, x, activation);
   }
 
+  void onto(const at::Tensor& y, const Rows& x) const override {
+    if (y.is_cuda())
+      fused::linear_onto(y, rows_for(x, weight_), weight_, bias_);
+    else
+      Linear::onto(y, x);
+  }
+
   [[nodiscard]] std::int64_t outputs() const override { return weight_.values.size(0); }
+  [[nodiscard]] bool quantised() const override { return weight_.quantised(); }
 
  private:
-  [[nodiscard]] at::Tensor compute(const at::Tensor& x, const Activation* activation) const {
-    if (x.is_cpu() && !weight_.quantised()) return tiles::linear(x, weight_.values, bias_, activation);
-    const bool gelu = x.is_cuda() && activation != nullptr && *activation == Activation::kGeluTanh;
+  [[nodiscard]] at::Tensor compute(const Rows& x, const Activation* activation) const {
+    const bool cpu = x.values.is_cpu();
+    if (cpu && !weight_.quantised()) return tiles::linear(x.values, weight_.values, bias_, activation);
+    const bool gelu = !cpu && activation != nullptr && *activation == Activation::kGeluTanh;
     const Rows rows = rows_for(x, weight_);
-    const at::Tensor y = x.is_cpu() ? with_bias(wide_product(rows, weight_)).to(x.scalar_type())
-                                    : fused::linear(rows, weight_, bias_, gelu, x.scalar_type());
+    const at::ScalarType type = x.quantised() ? at::kBFloat16 : x.values.scalar_type();
+    const at::Tensor y = cpu ? with_bias(wide_product(rows, weight_)).to(type)
+                             : fused::linear(rows, weight_, bias_, gelu, type);
     if (activation != nullptr && !gelu) activate_into(y, y, *activation);
-    std::vector<std::int64_t> shape = x.sizes().vec();
+    std::vector<std::int64_t> shape = x.values.sizes().vec();
     shape.back() = outputs();
     return y.view(shape);
   }
@@ -70,11 +81,14 @@ class LocalLinear final : public Linear {
 
 }  // namespace
 
-void Linear::into(const at::Tensor& y, const at::Tensor& x) const {
+void Linear::into(const at::Tensor& y, const Rows& x) const {
   y.copy_((*this)(x));
 }
-void Linear::into(const at::Tensor& y, const at::Tensor& x, Activation activation) const {
+void Linear::into(const at::Tensor& y, const Rows& x, Activation activation) const {
   y.copy_((*this)(x, activation));
+}
+void Linear::onto(const at::Tensor& y, const Rows& x) const {
+  y.add_((*this)(x));
 }
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
@@ -87,10 +101,10 @@ Rows matrix_of(const Weights& weights, const std::string& name) {
   return {values, weights.get(name + ".weight_scale")};
 }
 
-at::Tensor linear_partial(const at::Tensor& x, const Rows& weight) {
+at::Tensor linear_partial(const Rows& x, const Rows& weight) {
   const Rows rows = rows_for(x, weight);
-  return x.is_cpu() ? wide_product(rows, weight)
-                    : fused::linear(rows, weight, {}, /*gelu_tanh=*/false, at::kFloat);
+  return rows.values.is_cpu() ? wide_product(rows, weight)
+                              : fused::linear(rows, weight, {}, /*gelu_tanh=*/false, at::kFloat);
 }
 
 std::unique_ptr<Linear> LocalLinears::make(const Weights& weights, const std::string& name, bool bias) const {

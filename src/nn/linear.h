@@ -17,21 +17,24 @@ namespace xdit::nn {
 [[nodiscard]] Rows matrix_of(const Weights& weights, const std::string& name);
 
 /// x W^T in float32, for products of which others add their part before they are rounded.
-[[nodiscard]] at::Tensor linear_partial(const at::Tensor& x, const Rows& weight);
+[[nodiscard]] at::Tensor linear_partial(const Rows& x, const Rows& weight);
 
-/// y = act(x W^T + b): [..., in] -> [..., out].
+/// y = act(x W^T + b): [..., in] -> [..., out]; quantised rows [T, in] stand for what they were made of.
 class Linear {
  public:
   Linear() = default;
   Linear(const Linear&) = delete;
   Linear& operator=(const Linear&) = delete;
   virtual ~Linear() = default;
-  [[nodiscard]] virtual at::Tensor operator()(const at::Tensor& x) const = 0;
-  [[nodiscard]] virtual at::Tensor operator()(const at::Tensor& x, Activation activation) const = 0;
+  [[nodiscard]] virtual at::Tensor operator()(const Rows& x) const = 0;
+  [[nodiscard]] virtual at::Tensor operator()(const Rows& x, Activation activation) const = 0;
   /// The same of x [T, in] into y [T, out], whose rows may be strided.
-  virtual void into(const at::Tensor& y, const at::Tensor& x) const;
-  virtual void into(const at::Tensor& y, const at::Tensor& x, Activation activation) const;
+  virtual void into(const at::Tensor& y, const Rows& x) const;
+  virtual void into(const at::Tensor& y, const Rows& x, Activation activation) const;
+  /// y += x W^T + b, likewise; on a GPU rounded once.
+  virtual void onto(const at::Tensor& y, const Rows& x) const;
   [[nodiscard]] virtual std::int64_t outputs() const = 0;
+  [[nodiscard]] virtual bool quantised() const = 0;  ///< it multiplies quantised rows
 };
 
 /// Makes a network's linears from `name`.weight and, where the network has it, `name`.bias.

@@ -66,12 +66,18 @@ void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::T
 
 at::Tensor modulated_layer_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale,
                                 double eps) {
-  return x.is_cuda() ? fused::layer_norm(x, shift, scale, /*base=*/1, eps)
-                     : reference::modulated_layer_norm(x, shift, scale, eps);
+  return modulated_rows(x, shift, scale, /*quantised=*/false, eps).values;
+}
+
+Rows modulated_rows(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale, bool quantised,
+                    double eps) {
+  if (x.is_cuda()) return fused::layer_norm(x, shift, scale, /*base=*/1, eps, quantised);
+  const at::Tensor y = reference::modulated_layer_norm(x, shift, scale, eps);
+  return quantised ? quantise_rows(y) : y;
 }
 
 at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps) {
-  return x.is_cuda() ? fused::layer_norm(x, bias, weight, /*base=*/0, eps)
+  return x.is_cuda() ? fused::layer_norm(x, bias, weight, /*base=*/0, eps).values
                      : reference::layer_norm(x, weight, bias, eps);
 }
 

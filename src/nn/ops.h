@@ -5,6 +5,7 @@
 
 #include "nn/activation.h"
 #include "nn/attention.h"
+#include "nn/quantise.h"
 
 /// Operations that are one kernel on a GPU (cuda/) and a few Torch calls elsewhere. All compute in float32
 /// and round once, to the dtype of their input.
@@ -13,6 +14,9 @@ namespace xdit::nn {
 /// layer_norm(x) (1 + scale) + shift over the last dimension: x [T, C], shift and scale [C].
 [[nodiscard]] at::Tensor modulated_layer_norm(const at::Tensor& x, const at::Tensor& shift,
                                               const at::Tensor& scale, double eps = 1e-6);
+/// The same, quantised where a linear will ask for that.
+[[nodiscard]] Rows modulated_rows(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale,
+                                  bool quantised, double eps = 1e-6);
 
 /// layer_norm(x) weight + bias (Ba et al. 2016): x [T, C], weight and bias [C].
 [[nodiscard]] at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,

@@ -6,9 +6,13 @@
 
 namespace xdit::nn {
 
+Rows empty_rows(const at::Tensor& like) {
+  return {at::empty(like.sizes(), like.options().dtype(at::kFloat8_e4m3fn)),
+          at::empty({like.size(0)}, like.options().dtype(at::kFloat))};
+}
+
 Rows quantise_rows(const at::Tensor& x) {
-  Rows rows{at::empty(x.sizes(), x.options().dtype(at::kFloat8_e4m3fn)),
-            at::empty({x.size(0)}, x.options().dtype(at::kFloat))};
+  Rows rows = empty_rows(x);
   quantise_rows(x, rows);
   return rows;
 }

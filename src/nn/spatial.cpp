@@ -23,8 +23,8 @@ at::Tensor Spatial::padded(const at::Tensor& x, std::int64_t halo, F&& write) co
 at::Tensor Spatial::convolve(const at::Tensor& x, const Convolution& layer) const {
   XDIT_ASSERT(layer.stride == 1);
   const std::int64_t halo = layer.weight.size(2) / 2;
-  if (halo == 0) return convolution_(x, layer);
-  return convolution_(padded(x, halo, [&](const at::Tensor& to) { to.copy_(x); }), layer);
+  if (halo == 0) return (*convolutions_)(x, layer);
+  return (*convolutions_)(padded(x, halo, [&](const at::Tensor& to) { to.copy_(x); }), layer);
 }
 
 at::Tensor Spatial::convolve_normed(const at::Tensor& x, const GroupNorm& norm,
@@ -32,7 +32,7 @@ at::Tensor Spatial::convolve_normed(const at::Tensor& x, const GroupNorm& norm,
   XDIT_ASSERT(layer.stride == 1);
   const at::Tensor whole = moments(x, norm.groups);
   const auto write = [&](const at::Tensor& to) { normalise(x, whole, norm, /*silu=*/true, to); };
-  return convolution_(padded(x, layer.weight.size(2) / 2, write), layer);
+  return (*convolutions_)(padded(x, layer.weight.size(2) / 2, write), layer);
 }
 
 // A kernel's centre is at each even row.
@@ -43,7 +43,7 @@ at::Tensor Spatial::convolve_halved(const at::Tensor& x, const Convolution& laye
   const std::int64_t rows = (of.first + of.count + 1) / 2 - (of.first + 1) / 2;  // the even ones
   const at::Tensor all = padded(x, kernel / 2, [&](const at::Tensor& to) { to.copy_(x); });
   if (rows == 0) return at::empty({x.size(0), layer.weight.size(0), 0, (x.size(3) + 1) / 2}, x.options());
-  return convolution_(all.narrow(2, of.first % 2, 2 * (rows - 1) + kernel), layer);
+  return (*convolutions_)(all.narrow(2, of.first % 2, 2 * (rows - 1) + kernel), layer);
 }
 
 at::Tensor Spatial::convolve_doubled(const at::Tensor& x, const Convolution& layer, const Spatial& doubled,
@@ -57,7 +57,7 @@ at::Tensor Spatial::convolve_doubled(const at::Tensor& x, const Convolution& lay
                                .narrow(2, first, rows + 2)
                                .contiguous(at::MemoryFormat::ChannelsLast);
   if (to.first + rows == to.all) large.narrow(2, rows + 1, 1).zero_();  // of an odd number of rows
-  return doubled.convolution_(large, layer);
+  return (*doubled.convolutions_)(large, layer);
 }
 
 at::Tensor Spatial::group_norm(const at::Tensor& x, const GroupNorm& layer) const {

@@ -2,6 +2,8 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
+#include <utility>
 
 #include "nn/convolution.h"
 #include "nn/group_norm.h"
@@ -20,7 +22,7 @@ struct RowPlace {
 /// computed. A rank may have no row of a picture that was halved.
 class Spatial {
  public:
-  Spatial() = default;
+  explicit Spatial(std::shared_ptr<Convolutions> convolutions) : convolutions_(std::move(convolutions)) {}
   Spatial(const Spatial&) = delete;
   Spatial& operator=(const Spatial&) = delete;
   virtual ~Spatial() = default;
@@ -44,6 +46,7 @@ class Spatial {
   [[nodiscard]] virtual at::Tensor gather_tokens(const at::Tensor& rows) const = 0;
 
  protected:
+  [[nodiscard]] const std::shared_ptr<Convolutions>& convolutions() const { return convolutions_; }
   /// Mean and variance [B, G, 2] of the whole picture from the moments [B, h, G, 2] of this rank's rows, of
   /// `row_elements` each, which may be overwritten.
   [[nodiscard]] virtual at::Tensor whole_moments(const at::Tensor& rows, std::int64_t row_elements) const = 0;
@@ -59,12 +62,14 @@ class Spatial {
   template <class F>
   [[nodiscard]] at::Tensor padded(const at::Tensor& x, std::int64_t halo, F&& write) const;
 
-  mutable Convolutions convolution_;
+  std::shared_ptr<Convolutions> convolutions_;
 };
 
 /// All rows are on this rank.
 class LocalSpatial final : public Spatial {
  public:
+  explicit LocalSpatial(std::shared_ptr<Convolutions> convolutions = std::make_shared<Convolutions>())
+      : Spatial(std::move(convolutions)) {}
   [[nodiscard]] const Spatial& halved() const override { return *this; }
   [[nodiscard]] at::Tensor gather_tokens(const at::Tensor& rows) const override;
 

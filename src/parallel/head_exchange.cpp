@@ -2,10 +2,7 @@
 
 #include <ATen/ATen.h>
 
-#include <cmath>
-
 #include "core/error.h"
-#include "nn/attention.h"
 #include "parallel/device_stream.h"
 
 namespace xdit::parallel {
@@ -57,19 +54,19 @@ at::Tensor HeadExchange::view(const comm::PeerBuffer& buffer, std::int64_t first
                        options_);
 }
 
+at::Tensor HeadExchange::attended(const at::Tensor& out) const {
+  return swaps() ? at::empty({queries(), heads_ / split_.ulysses, head_dim_}, options_)
+                 : out.unflatten(1, {heads_, head_dim_});
+}
+
 void HeadExchange::give_back(const at::Tensor& y, const at::Tensor& out) {
-  const at::Tensor to = out.unflatten(1, {heads_, head_dim_});
-  if (!swaps()) {
-    to.copy_(y);
-    return;
-  }
-  const at::Tensor mine = y.contiguous();
+  if (!swaps()) return;  // it is there
   std::vector<comm::Put> puts;
   for (std::int64_t i = 0; i < split_.ulysses; ++i) {
     const int peer = neighbours_.at(static_cast<std::size_t>(i));
     puts.push_back(
         {.peer = peer,
-         .source = static_cast<const std::byte*>(mine.const_data_ptr()) + tokens_before(i) * token_bytes_,
+         .source = static_cast<const std::byte*>(y.const_data_ptr()) + tokens_before(i) * token_bytes_,
          .rows = split_.tokens(peer, part_),
          .row_bytes = token_bytes_,
          .source_stride = token_bytes_,
@@ -79,15 +76,7 @@ void HeadExchange::give_back(const at::Tensor& y, const at::Tensor& out) {
   outputs_.post(neighbours_, stream());
   outputs_.put(puts, neighbours_, stream(), "heads");
   outputs_.arrive(neighbours_, stream(), "heads");
-  to.copy_(at::from_blob(outputs_.data(), {tokens(), heads_, head_dim_}, options_));
-}
-
-at::Tensor attend_rows(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-  const auto batched = [](const at::Tensor& x) { return x.unsqueeze(0).transpose(1, 2); };  // [1, h, T, D]
-  return nn::scaled_dot_product(batched(q), batched(k), batched(v),
-                                1 / std::sqrt(static_cast<double>(q.size(2))))
-      .squeeze(0)
-      .transpose(0, 1);
+  out.copy_(at::from_blob(outputs_.data(), {tokens(), heads_ * head_dim_}, options_));
 }
 
 }  // namespace xdit::parallel

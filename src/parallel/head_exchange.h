@@ -36,6 +36,8 @@ class HeadExchange {
                  std::int64_t offset) const;
   /// [rows, h, D] of a buffer, from its row `first` on.
   [[nodiscard]] at::Tensor view(const comm::PeerBuffer& buffer, std::int64_t first, std::int64_t rows) const;
+  /// Where attention of `queries` [queries, h, D] goes: what give_back takes.
+  [[nodiscard]] at::Tensor attended(const at::Tensor& out) const;
   /// y [queries, h, D], each neighbour's tokens in turn, into out [tokens, H * D].
   void give_back(const at::Tensor& y, const at::Tensor& out);
 
@@ -50,8 +52,5 @@ class HeadExchange {
   std::vector<int> neighbours_;
   comm::PeerBuffer outputs_;  ///< [tokens, H, D]
 };
-
-/// softmax(q k^T / sqrt(D)) v of [T, h, D] tensors.
-[[nodiscard]] at::Tensor attend_rows(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
 
 }  // namespace xdit::parallel

@@ -89,7 +89,9 @@ void RingAttention::finish(const at::Tensor& out) {
     keys = heads_.view(slots_, slot, tokens);
     values = heads_.view(slots_, slot + tokens, tokens);
   }
-  heads_.give_back(sum.out.to(out.scalar_type()).squeeze(0).transpose(0, 1), out);
+  const at::Tensor attended = heads_.attended(out);
+  attended.copy_(sum.out.squeeze(0).transpose(0, 1));
+  heads_.give_back(attended, out);
   sent_ = {};
 }
 

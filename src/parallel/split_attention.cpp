@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "core/error.h"
 #include "nn/ops.h"
@@ -10,8 +11,10 @@
 namespace xdit::parallel {
 
 SplitAttention::SplitAttention(comm::Group& group, const TokenSplit& split, std::int64_t heads,
-                               std::int64_t head_dim, at::TensorOptions options, KeptKeys kept)
+                               std::int64_t head_dim, at::TensorOptions options, KeptKeys kept,
+                               std::shared_ptr<nn::cudnn::Attentions> in_place)
     : heads_(group, split, heads, head_dim, options),
+      attention_(std::move(in_place)),
       all_tokens_(split.all_tokens()),
       kept_(kept),
       others_(group.everyone()),
@@ -74,8 +77,9 @@ void SplitAttention::finish(const at::Tensor& out) {
   beside_.wait();  // its sources may go
   now_->arrive(others_, heads_.stream(), "attention");
   const at::Tensor queries = heads_.swaps() ? heads_.view(*now_, 2 * all_tokens_, heads_.queries()) : query_;
-  const at::Tensor attended =
-      attend_rows(queries, heads_.view(*now_, 0, all_tokens_), heads_.view(*now_, all_tokens_, all_tokens_));
+  const at::Tensor attended = heads_.attended(out);
+  attention_(attended, queries, heads_.view(*now_, 0, all_tokens_),
+             heads_.view(*now_, all_tokens_, all_tokens_));
   now_->post(others_, heads_.stream());
   heads_.give_back(attended, out);
   for (at::Tensor* part : {&query_, &key_, &value_}) part->reset();

@@ -2,6 +2,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -26,7 +27,8 @@ class SplitAttention final : public nn::Attention {
  public:
   /// `group`: the token group. Buffers fit pictures of `split`'s size.
   SplitAttention(comm::Group& group, const TokenSplit& split, std::int64_t heads, std::int64_t head_dim,
-                 at::TensorOptions options, KeptKeys kept = {});
+                 at::TensorOptions options, KeptKeys kept = {},
+                 std::shared_ptr<nn::cudnn::Attentions> in_place = std::make_shared<nn::cudnn::Attentions>());
   /// The tokens and the branch of the forwards from here on.
   void select(const TokenPart& part, std::int64_t branch);
   void begin(std::int64_t layer, const at::Tensor& qkv, std::span<const nn::TokenNorms> norms,
@@ -38,6 +40,7 @@ class SplitAttention final : public nn::Attention {
                   std::int64_t plane) const;
 
   HeadExchange heads_;
+  nn::TokenAttention attention_;
   std::int64_t all_tokens_;
   KeptKeys kept_;
   std::int64_t branch_ = 0;

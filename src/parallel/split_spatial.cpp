@@ -31,22 +31,26 @@ comm::Peers both(F&& peers, const std::vector<comm::Range>& first, const std::ve
 
 }  // namespace
 
-SplitSpatial::SplitSpatial(comm::Group& group, const std::vector<comm::Range>& rows, const SlabBytes& bytes)
+SplitSpatial::SplitSpatial(comm::Group& group, const std::vector<comm::Range>& rows, const SlabBytes& bytes,
+                           std::shared_ptr<nn::Convolutions> convolutions)
     : SplitSpatial(group, rows,
                    std::make_shared<FreshRows>(
-                       group, rows.at(static_cast<std::size_t>(group.rank())).count > 0, bytes)) {}
+                       group, rows.at(static_cast<std::size_t>(group.rank())).count > 0, bytes),
+                   std::move(convolutions)) {}
 
 SplitSpatial::SplitSpatial(const comm::Group& group, const std::vector<comm::Range>& rows,
-                           std::shared_ptr<RowExchange> exchange)
+                           std::shared_ptr<RowExchange> exchange,
+                           std::shared_ptr<nn::Convolutions> convolutions)
     : SplitSpatial(
           std::make_shared<Shared>(
               Shared{.rank = group.rank(), .takes_part = having_some(rows), .exchange = std::move(exchange)}),
-          rows) {
+          rows, std::move(convolutions)) {
   XDIT_ASSERT(static_cast<int>(rows_.size()) == group.size());
 }
 
-SplitSpatial::SplitSpatial(std::shared_ptr<Shared> shared, std::vector<comm::Range> rows)
-    : shared_(std::move(shared)), rows_(std::move(rows)) {
+SplitSpatial::SplitSpatial(std::shared_ptr<Shared> shared, std::vector<comm::Range> rows,
+                           std::shared_ptr<nn::Convolutions> of)
+    : Spatial(std::move(of)), shared_(std::move(shared)), rows_(std::move(rows)) {
   for (const comm::Range& range : rows_) all_rows_ += range.count;
   if (all_rows_ <= 1) return;
   std::vector<comm::Range> half = rows_;
@@ -54,7 +58,7 @@ SplitSpatial::SplitSpatial(std::shared_ptr<Shared> shared, std::vector<comm::Ran
     const std::int64_t first = (range.first + 1) / 2;
     range = {first, (range.end() + 1) / 2 - first};
   }
-  halved_.reset(new SplitSpatial(shared_, std::move(half)));
+  halved_.reset(new SplitSpatial(shared_, std::move(half), convolutions()));
 }
 
 std::int64_t SplitSpatial::scale(std::int64_t rows) const {

@@ -18,9 +18,11 @@ class SplitSpatial final : public nn::Spatial {
  public:
   /// Collective. `rows`: each rank's of the latents, in order; at higher resolutions these ranges grow alike.
   /// Kernels of convolutions are at most 3 wide.
-  SplitSpatial(comm::Group& group, const std::vector<comm::Range>& rows, const SlabBytes& bytes);
+  SplitSpatial(comm::Group& group, const std::vector<comm::Range>& rows, const SlabBytes& bytes,
+               std::shared_ptr<nn::Convolutions> convolutions = std::make_shared<nn::Convolutions>());
   SplitSpatial(const comm::Group& group, const std::vector<comm::Range>& rows,
-               std::shared_ptr<RowExchange> exchange);
+               std::shared_ptr<RowExchange> exchange,
+               std::shared_ptr<nn::Convolutions> convolutions = std::make_shared<nn::Convolutions>());
   [[nodiscard]] const nn::Spatial& halved() const override { return halved_ ? *halved_ : *this; }
   [[nodiscard]] at::Tensor gather_tokens(const at::Tensor& rows) const override;
   /// The picture [C, H, W] on rank 0 from all ranks' rows [C, h, W] of it; undefined on the others.
@@ -36,7 +38,8 @@ class SplitSpatial final : public nn::Spatial {
     std::vector<bool> takes_part;  ///< by rank
     std::shared_ptr<RowExchange> exchange;
   };
-  SplitSpatial(std::shared_ptr<Shared> shared, std::vector<comm::Range> rows);
+  SplitSpatial(std::shared_ptr<Shared> shared, std::vector<comm::Range> rows,
+               std::shared_ptr<nn::Convolutions> convolutions);
   [[nodiscard]] comm::Range own() const { return rows_.at(static_cast<std::size_t>(shared_->rank)); }
   /// How many times as many as here this rank's rows are.
   [[nodiscard]] std::int64_t scale(std::int64_t rows) const;

@@ -34,7 +34,8 @@ TokenSplit split_of(const Plan& plan, const std::vector<int>& members) {
 
 // Null where one rank decodes the picture by itself.
 std::unique_ptr<SplitSpatial> slabs_of(const Plan& plan, comm::Group& group, const models::Shape& shape,
-                                       const models::VaeConfig& vae, const at::TensorOptions& options) {
+                                       const models::VaeConfig& vae, const at::TensorOptions& options,
+                                       std::shared_ptr<nn::Convolutions> convolutions) {
   std::vector<comm::Range> slabs;
   std::int64_t rows = 0;
   for (const int member : group.members()) {
@@ -47,7 +48,18 @@ std::unique_ptr<SplitSpatial> slabs_of(const Plan& plan, comm::Group& group, con
   const std::int64_t side = shape.pixels_per_token / shape.latent_scale;  // of a token, in latents
   const std::int64_t columns = plan.image_tokens * side * side / rows;
   return std::make_unique<SplitSpatial>(
-      group, slabs, slab_bytes(vae, rows, columns, static_cast<std::int64_t>(options.dtype().itemsize())));
+      group, slabs, slab_bytes(vae, rows, columns, static_cast<std::int64_t>(options.dtype().itemsize())),
+      std::move(convolutions));
+}
+
+at::ScalarType decoder_dtype(const Spread::Run& run) {
+  return held_dtype(network_of(run.model, "vae"), run.options.dtype().toScalarType());
+}
+
+// A decoder in float32 beside activations of 16 bits wants float32's range, not all of its precision.
+std::shared_ptr<nn::Convolutions> decoder_convolutions(const Spread::Run& run) {
+  const bool wider = decoder_dtype(run) == at::kFloat && run.options.dtype().toScalarType() != at::kFloat;
+  return wider ? run.built.rounding_convolutions : run.built.convolutions;
 }
 
 std::shared_ptr<comm::PeerMemory> memory_of(const Spread::Run& run) {
@@ -82,8 +94,8 @@ void Spread::make_groups(const Run& run) {
   const auto per_picture =
       static_cast<int>(run.plan.mesh.size() / run.plan.mesh.data);  // data varies slowest
   picture_ = world_->split(me / per_picture);
-  const at::ScalarType decoder = held_dtype(network_of(run.model, "vae"), run.options.dtype().toScalarType());
-  slabs_ = slabs_of(run.plan, *picture_, run.model.shape, run.vae, run.options.dtype(decoder));
+  slabs_ = slabs_of(run.plan, *picture_, run.model.shape, run.vae, run.options.dtype(decoder_dtype(run)),
+                    decoder_convolutions(run));
   if (run.plan.shard > 1) sharding_ = world_->split(mine.sharding.front());
   if (run.model.dummy) return;
   const auto among = [&](const std::vector<int>& ranks) {
@@ -111,7 +123,8 @@ void Spread::split_tokens(const Run& run) {
     attention_ = std::make_unique<RingAttention>(*tokens_, split, heads, head_dim, run.options);
   } else {
     const KeptKeys kept = staged ? KeptKeys{mine.blocks, branches} : KeptKeys{};
-    auto attention = std::make_unique<SplitAttention>(*tokens_, split, heads, head_dim, run.options, kept);
+    auto attention = std::make_unique<SplitAttention>(*tokens_, split, heads, head_dim, run.options, kept,
+                                                      run.built.attentions);
     if (staged)
       loop_ = std::make_unique<PipefusionLoop>(*stages_, split, tokens_->rank(), *attention,
                                                PipefusionLoop::Shape{.width = shape.width,
@@ -139,10 +152,11 @@ void Spread::split_rows(const Run& run) {
         row_exchanges(config, all_rows, columns, element_bytes), run.branches / run.plan.mesh.cfg);
     loop_ = std::make_unique<SerialLoop>(
         [displaced](std::int64_t branch, bool warm) { displaced->begin(branch, warm); }, run.plan.warmup);
-    patches_ = std::make_unique<SplitSpatial>(*tokens_, rows, displaced);
+    patches_ = std::make_unique<SplitSpatial>(*tokens_, rows, displaced, run.built.convolutions);
   } else {
     patches_ =
-        std::make_unique<SplitSpatial>(*tokens_, rows, slab_bytes(config, all_rows, columns, element_bytes));
+        std::make_unique<SplitSpatial>(*tokens_, rows, slab_bytes(config, all_rows, columns, element_bytes),
+                                       run.built.convolutions);
   }
   gather_.emplace(*tokens_, split);
 }
@@ -152,15 +166,15 @@ const nn::Spatial& Spread::spatial() const {
   return whole_;
 }
 
-Spread::Spread(const Run& run) {
+Spread::Spread(const Run& run) : whole_(decoder_convolutions(run)) {
   if (run.peers) make_groups(run);
   const RankPlan& mine = run.plan.ranks.at(static_cast<std::size_t>(run.rank));
   const Mesh& mesh = run.plan.mesh;
   linears_ = std::make_unique<nn::LocalLinears>();
-  attention_ = std::make_unique<nn::LocalAttention>();
+  attention_ = std::make_unique<nn::LocalAttention>(run.built.attentions);
   guide_ = std::make_unique<LocalGuide>();
   loop_ = std::make_unique<SerialLoop>();
-  patches_ = std::make_unique<nn::LocalSpatial>();
+  patches_ = std::make_unique<nn::LocalSpatial>(run.built.convolutions);
   if (mine.pictures.count == 0) return;  // so are all ranks of these groups
 
   if (mesh.pipefusion > 1 && !tokens_)

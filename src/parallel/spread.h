@@ -9,6 +9,7 @@
 #include "comm/job.h"
 #include "models/registry.h"
 #include "nn/attention.h"
+#include "nn/built_kernels.h"
 #include "nn/linear.h"
 #include "nn/spatial.h"
 #include "parallel/loop.h"
@@ -31,6 +32,7 @@ class Spread {
     std::shared_ptr<const comm::Job> peers;
     std::chrono::nanoseconds timeout{};
     at::TensorOptions options;  ///< dtype and device of activations
+    nn::BuiltKernels built{};   ///< shared with other runs
   };
   /// Collective over all ranks of the plan, idle ones included, where any of them exchange something.
   explicit Spread(const Run& run);

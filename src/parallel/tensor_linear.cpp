@@ -19,13 +19,14 @@ class InputCutLinear final : public nn::Linear {
   InputCutLinear(const TensorLinears& ranks, nn::Rows weight, at::Tensor bias)
       : ranks_(ranks), weight_(std::move(weight)), bias_(std::move(bias)) {}
 
-  at::Tensor operator()(const at::Tensor& x) const override {
+  at::Tensor operator()(const nn::Rows& x) const override {
     return ranks_.sum(nn::linear_partial(x, weight_), bias_);
   }
-  at::Tensor operator()(const at::Tensor& x, nn::Activation activation) const override {
+  at::Tensor operator()(const nn::Rows& x, nn::Activation activation) const override {
     return nn::activate((*this)(x), activation);
   }
   [[nodiscard]] std::int64_t outputs() const override { return weight_.values.size(0); }
+  [[nodiscard]] bool quantised() const override { return weight_.quantised(); }
 
  private:
   const TensorLinears& ranks_;

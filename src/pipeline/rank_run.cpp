@@ -39,7 +39,8 @@ RankRun::RankRun(const RankJob& job, Listener& listener, output::Report& report,
                .peers = job.peers,
                .timeout = std::chrono::duration_cast<std::chrono::nanoseconds>(
                    std::chrono::duration<double>(job.spec.runtime.timeout_s)),
-               .options = options()}),
+               .options = options(),
+               .built = resident.built}),
       loader_(job.plan, plan_, job.model, spread_, options()),
       pictures_(config::pictures(job.spec)),
       sampler_(schedulers::make_sampler({.name = job.spec.sampling.scheduler,
@@ -64,7 +65,9 @@ output::Phase RankRun::phase(const std::string& name, double start_s, double end
 }
 
 void RankRun::run() {
-  if (std::exchange(resident_.used, true)) release_cached_memory(device_);  // of other sizes
+  const std::pair sizes{job_.plan.image_tokens, job_.plan.mesh};
+  const auto before = std::exchange(resident_.sizes, sizes);
+  if (before && *before != sizes) release_cached_memory(device_);  // it has the other job's shapes
   const bool stayed = resident_.serve(job_.plan);
   const bool holds = !plan_.networks.empty();
   const bool loads = holds && !stayed;

@@ -4,8 +4,10 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <utility>
 
 #include "models/denoiser.h"
+#include "nn/built_kernels.h"
 #include "nn/weights.h"
 #include "parallel/plan.h"
 #include "pipeline/prompts.h"
@@ -35,7 +37,8 @@ class KeptEmbeddings {
 struct Resident {
   Networks networks;          ///< of a job that runs; afterwards those that may stay
   KeptEmbeddings embeddings;  ///< on the rank that encodes
-  bool used = false;          ///< by a job before
+  nn::BuiltKernels built;     ///< for the rank's device
+  std::optional<std::pair<std::int64_t, parallel::Mesh>> sizes;  ///< tokens and grid of the job before
 
   /// Whether the networks are those of `next`: the same answer on every rank, since loading is collective.
   /// When they are not, they are dropped and `next` loads its own.

@@ -81,8 +81,8 @@ void check_on_gpu(std::span<const test::ConvolutionShape> shapes) {
   if (test::device().is_cpu()) return;
   at::manual_seed(2);
   at::globalContext().setDeterministicCuDNN(true);
-  Convolutions convolutions;
-  for (const at::ScalarType type : {at::kBFloat16, at::kHalf})
+  Convolutions convolutions(/*tf32=*/true);
+  for (const at::ScalarType type : {at::kBFloat16, at::kHalf, at::kFloat})
     for (const test::ConvolutionShape& s : shapes) {
       CAPTURE(at::toString(type), s.inputs, s.outputs, s.kernel, s.rows, s.columns, s.stride);
       const Input in = input_of(s, type);
@@ -90,7 +90,7 @@ void check_on_gpu(std::span<const test::ConvolutionShape> shapes) {
         return at::conv2d(in.x, in.layer.weight, in.layer.bias, s.stride, at::IntArrayRef({0, s.kernel / 2}));
       };
       const at::Tensor whole = convolutions(in.x, in.layer);
-      CHECK(test::relative_error(whole, torch()) < 2 * test::tolerance(type));
+      CHECK(test::relative_error(whole, torch()) < 2 * test::tolerance(type == at::kFloat ? at::kHalf : type));
       check_cuts(convolutions, in, whole);
       if (std::getenv("XDIT_TEST_PRINT") == nullptr) continue;
       const double ours = test::microseconds([&] { static_cast<void>(convolutions(in.x, in.layer)); });

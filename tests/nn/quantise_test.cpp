@@ -74,7 +74,10 @@ TEST_CASE("rows of nothing but zeros stay so, and what is no number stays none")
   CHECK(whole(rows)[1].isnan().any().item<bool>());
   CHECK(whole(rows)[2].isnan().any().item<bool>());
   CHECK(whole(rows)[3].isfinite().all().item<bool>());
-  CHECK(at::equal(bytes(rows.values), bytes(quantise_rows(x.to(at::kCPU)).values)));
+  // A NaN's sign is the device's, and so is what else a row with one becomes.
+  const at::Tensor same = at::tensor({0, 2, 3});
+  CHECK(at::equal(at::nan_to_num(whole(rows).to(at::kCPU).index({same}), 9),
+                  at::nan_to_num(whole(quantise_rows(x.to(at::kCPU))).index({same}), 9)));
   CHECK(quantise_rows(x.narrow(0, 0, 0)).values.sizes() == at::IntArrayRef({0, 40}));
 }
 

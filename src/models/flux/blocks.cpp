@@ -36,17 +36,18 @@ void FluxDoubleBlock::forward(const at::Tensor& text, const at::Tensor& image, F
   const auto text_rows = [&](const at::Tensor& x) { return x.narrow(0, 0, text.size(0)); };
   const auto image_rows = [&](const at::Tensor& x) { return x.narrow(0, text.size(0), image.size(0)); };
   const at::Tensor qkv = at::empty({tokens, width}, text.options());
-  text_.qkv->into(text_rows(qkv), nn::modulated_layer_norm(text, text1.shift, text1.scale));
-  image_.qkv->into(image_rows(qkv), nn::modulated_layer_norm(image, image1.shift, image1.scale));
+  const bool quantised = image_.qkv->quantised();
+  text_.qkv->into(text_rows(qkv), nn::modulated_rows(text, text1.shift, text1.scale, quantised));
+  image_.qkv->into(image_rows(qkv), nn::modulated_rows(image, image1.shift, image1.scale, quantised));
   const std::array norms{nn::TokenNorms{text.size(0), text_.query_norm, text_.key_norm},
                          nn::TokenNorms{image.size(0), image_.query_norm, image_.key_norm}};
   const at::Tensor attended = at::empty({tokens, width / 3}, text.options());
   attention.attend(index_, qkv.unflatten(1, {3, -1, head_dim_}), norms, rotary, attended);
 
-  const auto add = [](const Half& half, const at::Tensor& x, const at::Tensor& y, const FluxModulation& first,
-                      const FluxModulation& second) {
+  const auto add = [quantised](const Half& half, const at::Tensor& x, const at::Tensor& y,
+                               const FluxModulation& first, const FluxModulation& second) {
     nn::add_gated(x, first.gate, (*half.proj)(y));
-    const at::Tensor h = nn::modulated_layer_norm(x, second.shift, second.scale);
+    const nn::Rows h = nn::modulated_rows(x, second.shift, second.scale, quantised);
     nn::add_gated(x, second.gate, (*half.mlp_out)((*half.mlp_in)(h, nn::Activation::kGeluTanh)));
   };
   add(image_, image, image_rows(attended), image1, image2);
@@ -68,7 +69,7 @@ void FluxSingleBlock::forward(const at::Tensor& x, FluxModulations& modulations,
                               nn::Attention& attention) const {
   const FluxModulation modulation(modulations);
 
-  const at::Tensor h = nn::modulated_layer_norm(x, modulation.shift, modulation.scale);
+  const nn::Rows h = nn::modulated_rows(x, modulation.shift, modulation.scale, qkv_->quantised());
   const std::int64_t heads_width = qkv_->outputs() / 3, mlp_width = mlp_in_->outputs();
   const at::Tensor both = at::empty({x.size(0), heads_width + mlp_width}, x.options());
   attention.begin(index_, (*qkv_)(h).unflatten(1, {3, -1, head_dim_}),

@@ -54,10 +54,10 @@ void UnetTransformerBlock::forward(const at::Tensor& x, std::int64_t pictures, s
   const auto by_picture = [&](const at::Tensor& rows) { return rows.unflatten(0, {pictures, -1}); };
   const at::Tensor qkv = by_picture((*qkv_)(normed(norm1_)));  // [B, h W, 3 C]
   const at::Tensor kv = spatial.gather_tokens(qkv.narrow(2, width, 2 * width).unflatten(1, {-1, columns}));
-  x.add_((*out1_)(attend(qkv.narrow(2, 0, width), kv.narrow(2, 0, width), kv.narrow(2, width, width))));
+  out1_->onto(x, attend(qkv.narrow(2, 0, width), kv.narrow(2, 0, width), kv.narrow(2, width, width)));
   const UnetStep::KeysValues prompt = step.next_keys_values();
-  x.add_((*out2_)(attend(by_picture((*query_)(normed(norm2_))), prompt.keys, prompt.values)));
-  x.add_((*mlp_out_)(nn::gated_gelu((*mlp_in_)(normed(norm3_)))));
+  out2_->onto(x, attend(by_picture((*query_)(normed(norm2_))), prompt.keys, prompt.values));
+  mlp_out_->onto(x, nn::gated_gelu((*mlp_in_)(normed(norm3_))));
 }
 
 UnetBlock::UnetBlock(const UnetConfig& config, const UnetLayer& layer, std::int64_t stride,
@@ -101,11 +101,15 @@ at::Tensor UnetBlock::forward(const at::Tensor& x, UnetStep& step, const nn::Spa
 }
 
 at::Tensor UnetBlock::transform(const at::Tensor& x, UnetStep& step, const nn::Spatial& spatial) const {
-  const at::Tensor pixels = spatial.group_norm(x, *transformer_norm_).permute({0, 2, 3, 1});
-  const at::Tensor tokens = (*transformer_in_)(pixels.flatten(0, 2));  // [B h W, C]
+  const auto as_tokens = [](const at::Tensor& pictures) {
+    return pictures.permute({0, 2, 3, 1}).flatten(0, 2);  // [B h W, C]
+  };
+  const at::Tensor tokens = (*transformer_in_)(as_tokens(spatial.group_norm(x, *transformer_norm_)));
   for (const UnetTransformerBlock& block : transformer_)
     block.forward(tokens, x.size(0), x.size(3), step, spatial);
-  return (*transformer_out_)(tokens).view(pixels.sizes()).permute({0, 3, 1, 2}).add_(x);
+  const at::Tensor sum = as_tokens(x);
+  transformer_out_->onto(sum, tokens);
+  return sum.view({x.size(0), x.size(2), x.size(3), x.size(1)}).permute({0, 3, 1, 2});
 }
 
 }  // namespace xdit::models

@@ -1,0 +1,30 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <map>
+#include <memory>
+#include <vector>
+
+namespace xdit::nn::cudnn {
+
+/// cuDNN's attention on the current GPU, the kernel that LibTorch takes, into memory that the caller has.
+/// Keeps what it has built. A build without CUDA has none.
+class Attentions {
+ public:
+  Attentions();
+  Attentions(const Attentions&) = delete;
+  Attentions& operator=(const Attentions&) = delete;
+  ~Attentions();
+  /// `out` becomes softmax(q k^T scale) v, all [B, H, T, D]. False, with nothing done, where there is no
+  /// kernel: it wants float16 or bfloat16, D a multiple of 8 up to 128 and next to each other, rows at
+  /// multiples of 16 bytes.
+  [[nodiscard]] bool operator()(const at::Tensor& out, const at::Tensor& q, const at::Tensor& k,
+                                const at::Tensor& v, double scale);
+
+ private:
+  struct Built;
+  using Key = std::vector<std::int64_t>;         ///< sizes and strides of all, dtype, scale
+  std::map<Key, std::unique_ptr<Built>> built_;  ///< null: cuDNN has none
+};
+
+}  // namespace xdit::nn::cudnn
