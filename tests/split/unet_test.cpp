@@ -30,7 +30,7 @@ void check_forward(const Patches& c, at::ScalarType type) {
     const c10::InferenceMode no_gradients;
     test::TinyUnet tiny = test::load_unet(c.model, type);
     const models::Unet unet(tiny.config, tiny.weights, nn::LocalLinears());
-    const test::UnetCase drawn = test::draw_case(tiny.config, inputs, 5, all, c.columns, type);
+    const test::UnetCase drawn = test::draw_case(tiny, inputs, 5, all, c.columns, type);
     const SplitSpatial patches(rank.group, ranges,
                                slab_bytes(tiny.config, all, c.columns, type == at::kFloat ? 4 : 2));
     const comm::Range mine = ranges[static_cast<std::size_t>(rank.group.rank())];
