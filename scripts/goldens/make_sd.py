@@ -46,6 +46,7 @@ class Case:
     refiner_start: float | None = None
     aesthetic_score: float = 6.0
     negative_aesthetic_score: float = 2.5
+    guidance_rescale: float = 0.0
     scheduler: str | None = None  # xdit-gen's name; the pipeline's own
 
 
@@ -64,6 +65,7 @@ CASES = (
     Case("sdxl-ancestral", XL, (FOX, LIGHTHOUSE), (7, 8), 56, 40, 4, 3.0, "text", scheduler="euler-ancestral"),
     Case("sdxl-sde", XL, (LIGHTHOUSE,), (3,), 48, 64, 4, 5.0, scheduler="dpm++-2m-sde"),
     Case("refined-ancestral", XL, (FOX,), (6,), 48, 40, 5, 3.0, refiner_start=0.6, scheduler="euler-ancestral"),
+    Case("refined-rescaled", XL, (FOX,), (3,), 48, 40, 4, 7.5, "text", refiner_start=0.5, guidance_rescale=0.4),
     Case("sd15-base", SD15, (LIGHTHOUSE,), (42,), 80, 48, 4, 7.5),
     Case("sd15-odd", SD15, (FOX,), (1,), 72, 88, 3, 5.0, "blurry"),
     Case("sd15-batch", SD15, (FOX, LONG), (11, 12), 40, 56, 2, 7.5, "text"),
@@ -71,6 +73,7 @@ CASES = (
     Case("sd15-sde", SD15, (FOX, UNICODE), (11, 12), 40, 56, 3, 5.0, "text", scheduler="dpm++-2m-sde"),
     Case("sd21-base", SD21, (LIGHTHOUSE,), (42,), 40, 24, 4, 7.5, "blurry"),
     Case("sd21-odd", SD21, ("a red fox! asleep",), (2,), 56, 72, 3, 3.0),
+    Case("sd21-rescaled", SD21, (LIGHTHOUSE, FOX), (7, 8), 40, 24, 3, 9.0, guidance_rescale=0.7),
 )
 SCHEDULERS = {XL: "euler", SD15: "pndm", SD21: "ddim"}  # xdit-gen's names of the pipelines' own
 OTHERS = {
@@ -142,6 +145,7 @@ def run_case(pipeline: DiffusionPipeline, case: Case, refiner: DiffusionPipeline
     common = {
         "negative_prompt": None if case.negative_prompt is None else [case.negative_prompt] * len(case.prompts),
         "guidance_scale": case.cfg_scale,
+        "guidance_rescale": case.guidance_rescale,
         "num_inference_steps": case.steps,
         "generator": generators(case),
         "callback_on_step_end": keep_latents,
@@ -229,6 +233,7 @@ def report_influence(pipeline: DiffusionPipeline, model: TinySd, refiner: Diffus
     """Prints, and asserts, how far the last latents move (relative) when one input is exchanged."""
     base = Case("", model.name, (LIGHTHOUSE,), (0,), 48, 40, 2, 3.0, "text")
     changes = {"prompt": {"prompts": (FOX,)}, "negative": {"negative_prompt": "blurry"}, "scale": {"cfg_scale": 4.0}}
+    changes["rescale"] = {"guidance_rescale": 0.7}
     if model is TINY_SDXL:
         sizes = {"original_size": (512, 768), "crop": (0, 256), "target_size": (1024, 640)}
         changes |= {key: {key: value} for key, value in sizes.items()}
