@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import diffusers
+import numpy as np
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
@@ -22,6 +23,18 @@ def save(tensors: Tensors, path: Path) -> None:
 def relative_error(value: torch.Tensor, reference: torch.Tensor) -> float:
     """Frobenius norm of the difference over that of the reference."""
     return ((value.double() - reference.double()).norm() / reference.double().norm()).item()
+
+
+def half_errors(forwards: Callable[[torch.dtype], dict[str, list[torch.Tensor]]]) -> tuple[Tensors, dict]:
+    """Of the outputs by name and seed that `forwards` computes in a dtype: those in float32 for the first seed, and by
+    name the errors in bf16 and fp16, root mean square over the seeds."""
+    references = forwards(torch.float32)
+    errors = {name: {} for name in references}
+    for dtype in (torch.bfloat16, torch.float16):
+        for name, values in forwards(dtype).items():
+            squares = [relative_error(v, r) ** 2 for v, r in zip(values, references[name], strict=True)]
+            errors[name][str(dtype).removeprefix("torch.")] = np.mean(squares).item() ** 0.5
+    return {name: values[0] for name, values in references.items()}, errors
 
 
 def run_script(description: str, make: Callable[[Path], None], folder: Path, size_limit: int) -> int:

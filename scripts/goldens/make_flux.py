@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from diffusers.utils.torch_utils import randn_tensor
-from golden_folder import Tensors, relative_error, run_script, save
+from golden_folder import Tensors, half_errors, relative_error, run_script, save
 from tiny_models import MODELS, TINY_DEV, TinyModel, write_bfl, write_model
 from tiny_tokenizers import write_json
 from transformers import T5EncoderModel
@@ -214,22 +214,16 @@ PARTS = {
 
 def make_errors(folder: Path, model: TinyModel, device: str = "cpu") -> tuple[Tensors, dict]:
     """float32 outputs for the first seed, and diffusers' error in bf16 and fp16: root mean square over the seeds."""
-    outputs, errors = {}, {}
-    for part, (kind, forward) in PARTS.items():
+
+    def outputs(dtype: torch.dtype) -> dict[str, list[torch.Tensor]]:
         results = {}
-        for dtype in ("float32", "bfloat16", "float16"):
+        for part, (kind, forward) in PARTS.items():
             # transformers keeps T5's `wo` in float32 when it loads in float16
-            module = kind.from_pretrained(
-                folder / model.name, subfolder=part, variant=model.variant, dtype=getattr(torch, dtype)
-            ).to(device)
-            results[dtype] = [forward(module, model, seed) for seed in ERROR_INPUTS["seeds"]]
-        reference = results.pop("float32")
-        outputs[part] = reference[0]
-        errors[part] = {
-            dtype: np.mean([relative_error(v, r) ** 2 for v, r in zip(values, reference, strict=True)]).item() ** 0.5
-            for dtype, values in results.items()
-        }
-    return outputs, errors
+            module = kind.from_pretrained(folder / model.name, subfolder=part, variant=model.variant, dtype=dtype)
+            results[part] = [forward(module.to(device), model, seed) for seed in ERROR_INPUTS["seeds"]]
+        return results
+
+    return half_errors(outputs)
 
 
 def report_case(case: Case, tensors: Tensors) -> None:

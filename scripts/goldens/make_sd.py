@@ -5,6 +5,8 @@ make_sd.py             writes the folder anew and prints how lively the numbers 
 make_sd.py --check     writes it elsewhere and compares the bytes; exit status 1 where they differ
 """
 
+import copy
+import json
 import shutil
 import sys
 import tempfile
@@ -14,15 +16,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler
-from golden_folder import Tensors, relative_error, run_script, save
+from diffusers import AutoencoderKL, DiffusionPipeline, DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler
+from golden_folder import Tensors, half_errors, relative_error, run_script, save
 from ldm_layout import single_file, write_file
 from make_flux import FOX, LIGHTHOUSE, LONG, UNICODE, generators
-from tiny_sd import MODELS, TINY_REFINER, TINY_SD15, TINY_SD21, TINY_SDXL, TinySd, write_model
+from tiny_sd import KINDS, MODELS, TINY_REFINER, TINY_SD15, TINY_SD21, TINY_SDXL, TinySd, write_model
 from tiny_tokenizers import write_json
 
 FOLDER = Path(__file__).resolve().parents[2] / "tests" / "data" / "sd"
-SIZE_LIMIT = 4_000_000  # bytes committed
+SIZE_LIMIT = 4_200_000  # bytes committed
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Case:
     refiner_start: float | None = None
     aesthetic_score: float = 6.0
     negative_aesthetic_score: float = 2.5
+    guidance_rescale: float = 0.0
     scheduler: str | None = None  # xdit-gen's name; the pipeline's own
 
 
@@ -62,6 +65,7 @@ CASES = (
     Case("sdxl-ancestral", XL, (FOX, LIGHTHOUSE), (7, 8), 56, 40, 4, 3.0, "text", scheduler="euler-ancestral"),
     Case("sdxl-sde", XL, (LIGHTHOUSE,), (3,), 48, 64, 4, 5.0, scheduler="dpm++-2m-sde"),
     Case("refined-ancestral", XL, (FOX,), (6,), 48, 40, 5, 3.0, refiner_start=0.6, scheduler="euler-ancestral"),
+    Case("refined-rescaled", XL, (FOX,), (3,), 48, 40, 4, 7.5, "text", refiner_start=0.5, guidance_rescale=0.4),
     Case("sd15-base", SD15, (LIGHTHOUSE,), (42,), 80, 48, 4, 7.5),
     Case("sd15-odd", SD15, (FOX,), (1,), 72, 88, 3, 5.0, "blurry"),
     Case("sd15-batch", SD15, (FOX, LONG), (11, 12), 40, 56, 2, 7.5, "text"),
@@ -69,6 +73,7 @@ CASES = (
     Case("sd15-sde", SD15, (FOX, UNICODE), (11, 12), 40, 56, 3, 5.0, "text", scheduler="dpm++-2m-sde"),
     Case("sd21-base", SD21, (LIGHTHOUSE,), (42,), 40, 24, 4, 7.5, "blurry"),
     Case("sd21-odd", SD21, ("a red fox! asleep",), (2,), 56, 72, 3, 3.0),
+    Case("sd21-rescaled", SD21, (LIGHTHOUSE, FOX), (7, 8), 40, 24, 3, 9.0, guidance_rescale=0.7),
 )
 SCHEDULERS = {XL: "euler", SD15: "pndm", SD21: "ddim"}  # xdit-gen's names of the pipelines' own
 OTHERS = {
@@ -140,6 +145,7 @@ def run_case(pipeline: DiffusionPipeline, case: Case, refiner: DiffusionPipeline
     common = {
         "negative_prompt": None if case.negative_prompt is None else [case.negative_prompt] * len(case.prompts),
         "guidance_scale": case.cfg_scale,
+        "guidance_rescale": case.guidance_rescale,
         "num_inference_steps": case.steps,
         "generator": generators(case),
         "callback_on_step_end": keep_latents,
@@ -166,6 +172,52 @@ def run_case(pipeline: DiffusionPipeline, case: Case, refiner: DiffusionPipeline
     return tensors
 
 
+# Inputs of the forwards whose error in bf16 and fp16 is measured, drawn anew for each seed.
+ERROR_INPUTS = {
+    "seeds": list(range(2024, 2040)),
+    "clip_tokens": 16,
+    "vae_latent": [5, 3],
+}
+
+
+def clip_forward(encoder: torch.nn.Module, seed: int) -> Tensors:
+    """Of uniform ids [1, T], the last of them the end token's, the states [T, C] that pipelines take, and [P]."""
+    end = encoder.config.vocab_size - 1
+    shape, generator = (1, ERROR_INPUTS["clip_tokens"]), torch.Generator().manual_seed(seed)
+    ids = torch.randint(end, shape, generator=generator)
+    ids[0, -1] = end
+    states = encoder(ids.to(encoder.device), output_hidden_states=True)
+    pooled = states.text_embeds if "text_embeds" in states else states.pooler_output
+    return {"last": states.last_hidden_state[0], "penultimate": states.hidden_states[-2][0], "pooled": pooled[0]}
+
+
+def vae_forward(vae: AutoencoderKL, seed: int, upcasts: bool) -> torch.Tensor:
+    """The picture [1, 3, 8 h, 8 w], not clamped, of latents [1, C, h, w] that are not scaled any more, and whether
+    diffusers' pipeline decodes them in float32."""
+    shape = (1, vae.config.latent_channels, *ERROR_INPUTS["vae_latent"])
+    latents = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(vae.device, vae.dtype)
+    if upcasts and vae.dtype == torch.float16 and vae.config.force_upcast:
+        vae, latents = copy.deepcopy(vae).float(), latents.float()
+    return vae.decode(latents).sample
+
+
+def make_errors(folder: Path, model: TinySd, device: str = "cpu") -> tuple[Tensors, dict]:
+    """float32 outputs for the first seed, and diffusers' error in bf16 and fp16: root mean square over the seeds."""
+    upcasts = model.pipeline != "StableDiffusionPipeline"
+
+    def outputs(dtype: torch.dtype) -> dict[str, list[torch.Tensor]]:
+        options = {"variant": model.variant, "dtype": dtype}
+        vae = AutoencoderKL.from_pretrained(folder / model.name, subfolder="vae", **options).to(device)
+        results = {"vae": [vae_forward(vae, seed, upcasts) for seed in ERROR_INPUTS["seeds"]]}
+        for part, (kind, _) in model.clips.items():
+            encoder = KINDS[kind].from_pretrained(folder / model.name, subfolder=part, **options).to(device)
+            states = [clip_forward(encoder, seed) for seed in ERROR_INPUTS["seeds"]]
+            results |= {f"{part}.{name}": [state[name] for state in states] for name in states[0]}
+        return results
+
+    return half_errors(outputs)
+
+
 def report_case(case: Case, tensors: Tensors) -> None:
     """Prints, and asserts, that the case's numbers are neither constant nor saturated."""
     latents = [v for k, v in tensors.items() if k.startswith("latents.")]
@@ -181,6 +233,7 @@ def report_influence(pipeline: DiffusionPipeline, model: TinySd, refiner: Diffus
     """Prints, and asserts, how far the last latents move (relative) when one input is exchanged."""
     base = Case("", model.name, (LIGHTHOUSE,), (0,), 48, 40, 2, 3.0, "text")
     changes = {"prompt": {"prompts": (FOX,)}, "negative": {"negative_prompt": "blurry"}, "scale": {"cfg_scale": 4.0}}
+    changes["rescale"] = {"guidance_rescale": 0.7}
     if model is TINY_SDXL:
         sizes = {"original_size": (512, 768), "crop": (0, 256), "target_size": (1024, 640)}
         changes |= {key: {key: value} for key, value in sizes.items()}
@@ -216,6 +269,8 @@ def make(folder: Path) -> None:
     """Writes everything under folder, which is made anew."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "goldens").mkdir(parents=True)
+    (folder / "errors").mkdir()
+    errors = {}
     for model in MODELS:
         write_model(model, folder)
     refiner = load_pipeline(folder, TINY_REFINER)
@@ -230,6 +285,10 @@ def make(folder: Path) -> None:
                     tensors = run_case(pipeline, case, refiner)
                 report_case(case, tensors)
                 save(tensors, folder / "goldens" / f"{case.name}.safetensors")
+        tensors, errors[model.name] = make_errors(folder, model)
+        save(tensors, folder / "errors" / f"{model.name}.safetensors")
+    print(json.dumps(errors))
+    write_json(folder / "errors.json", {"inputs": ERROR_INPUTS, "errors": errors})
     cases = [asdict(case) | {"scheduler": case.scheduler or SCHEDULERS[case.model]} for case in CASES]
     write_json(folder / "cases.json", {"cases": cases})
 

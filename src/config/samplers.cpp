@@ -53,7 +53,7 @@ constexpr std::array kSamplers{
 
 // Further spellings, and ours.
 using Alias = std::pair<std::string_view, std::string_view>;
-constexpr std::array kSamplerAliases{Alias{"uni_pc_bh2", "unipc"}};
+constexpr std::array kSamplerAliases{Alias{"uni_pc_bh2", "unipc"}, Alias{"dpmpp_2m_sde_gpu", "dpm++-2m-sde"}};
 constexpr std::array kSigmasAliases{Alias{"automatic", "default"}, Alias{"normal", "default"}};
 
 std::string folded(std::string_view text) {

@@ -83,4 +83,28 @@ void add_builtin_part(weights::ModelFiles& files, const std::string& name, const
   made.config = std::move(config);
 }
 
+nlohmann::json builtin_clip(std::int64_t width, std::int64_t mlp_width, std::int64_t layers,
+                            std::int64_t heads, const char* activation) {
+  return {{"vocab_size", 49408},
+          {"hidden_size", width},
+          {"intermediate_size", mlp_width},
+          {"num_hidden_layers", layers},
+          {"num_attention_heads", heads},
+          {"max_position_embeddings", 77},
+          {"hidden_act", activation},
+          {"eos_token_id", 2}};
+}
+
+nlohmann::json builtin_clip_l() {
+  return builtin_clip(768, 3072, 12, 12, "quick_gelu");
+}
+
+nlohmann::json builtin_vae(std::int64_t latent_channels, double scaling_factor) {
+  return {{"block_out_channels", {128, 256, 512, 512}},
+          {"layers_per_block", 2},
+          {"latent_channels", latent_channels},
+          {"norm_num_groups", 32},
+          {"scaling_factor", scaling_factor}};
+}
+
 }  // namespace xdit::models

@@ -33,5 +33,11 @@ void drop_settings(weights::Component& component, std::initializer_list<const ch
 void set_builtin(weights::ModelFiles& files, const std::string& name, const std::string& pipeline);
 void add_builtin_part(weights::ModelFiles& files, const std::string& name, const std::string& class_name,
                       nlohmann::json config);
+/// Configs of CLIP's text encoders, that of ViT-L/14 and of the VAE, as published without what only some
+/// name.
+[[nodiscard]] nlohmann::json builtin_clip(std::int64_t width, std::int64_t mlp_width, std::int64_t layers,
+                                          std::int64_t heads, const char* activation);
+[[nodiscard]] nlohmann::json builtin_clip_l();
+[[nodiscard]] nlohmann::json builtin_vae(std::int64_t latent_channels, double scaling_factor);
 
 }  // namespace xdit::models

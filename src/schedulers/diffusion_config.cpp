@@ -84,7 +84,6 @@ class DiffusionReader {
   [[nodiscard]] bool has(const char* key) const {
     return config_.contains(key) && !config_.at(key).is_null();
   }
-  [[nodiscard]] bool on(const char* key) const { return has(key) && config_.at(key).get<bool>(); }
   [[noreturn]] void refuse(const std::string& key, const std::string& expected) const {
     throw Error(ExitCode::kModel,
                 fmt::format("{}: expected {}, found {}", key, expected, config_.at(key).dump()), where_);
@@ -95,13 +94,18 @@ class DiffusionReader {
   const std::string& where_;
 };
 
-Sigmas read_sigmas(const DiffusionReader& reader) {
-  if (reader.on("use_karras_sigmas")) return Sigmas::kKarras;
-  if (reader.on("use_exponential_sigmas")) return Sigmas::kExponential;
-  return reader.on("use_beta_sigmas") ? Sigmas::kBeta : Sigmas::kDefault;
+}  // namespace
+
+bool is_on(const nlohmann::json& config, const char* key) {
+  const auto found = config.find(key);
+  return found != config.end() && !found->is_null() && found->get<bool>();
 }
 
-}  // namespace
+Sigmas read_sigmas(const nlohmann::json& config) {
+  if (is_on(config, "use_karras_sigmas")) return Sigmas::kKarras;
+  if (is_on(config, "use_exponential_sigmas")) return Sigmas::kExponential;
+  return is_on(config, "use_beta_sigmas") ? Sigmas::kBeta : Sigmas::kDefault;
+}
 
 DiffusionConfig read_diffusion_config(const nlohmann::json& config, const std::string& where,
                                       std::string_view sampler) {
@@ -117,10 +121,10 @@ DiffusionConfig read_diffusion_config(const nlohmann::json& config, const std::s
     reader.read("rescale_betas_zero_snr", read.zero_terminal_snr);
     reader.read("prediction_type", kPredictions, read.prediction);
     if (reader.has("timestep_spacing")) reader.read("timestep_spacing", kSpacings, read.spacing.emplace());
-    read.sigmas = read_sigmas(reader);
+    read.sigmas = read_sigmas(config);
     reader.read("steps_offset", read.steps_offset);
     reader.read("final_sigmas_type", kFinalSigmas, read.final_sigma_min);
-    if (reader.on("clip_sample")) reader.read("clip_sample_range", read.clip.emplace(1.0F));
+    if (is_on(config, "clip_sample")) reader.read("clip_sample_range", read.clip.emplace(1.0F));
     reader.read("set_alpha_to_one", read.final_alpha_one);
     reader.read("skip_prk_steps", read.skip_runge_kutta);
     reader.read("solver_order", read.solver_order);

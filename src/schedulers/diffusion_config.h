@@ -16,6 +16,11 @@ enum class Spacing : std::uint8_t { kLinspace, kLeading, kTrailing, kSimple };
 /// quantiles of a beta distribution (Lee et al. 2024).
 enum class Sigmas : std::uint8_t { kDefault, kKarras, kExponential, kBeta };
 
+/// Whether a scheduler_config.json has the switch on; nlohmann::json::exception where that is no boolean.
+[[nodiscard]] bool is_on(const nlohmann::json& config, const char* key);
+/// What use_karras_sigmas and the like say; likewise.
+[[nodiscard]] Sigmas read_sigmas(const nlohmann::json& config);
+
 /// A scheduler_config.json of a model that was trained to remove noise; the keys are diffusers'. What it does
 /// not name takes latent diffusion's values.
 struct DiffusionConfig {

@@ -5,7 +5,6 @@
 #include <array>
 #include <cmath>
 #include <nlohmann/json.hpp>
-#include <utility>
 
 #include "core/error.h"
 #include "core/json.h"
@@ -16,15 +15,6 @@ namespace {
 // Switches of diffusers' class that change the schedule or the steps, none of which FLUX.1 uses.
 constexpr std::array kUnsupportedSwitches{"invert_sigmas", "stochastic_sampling"};
 constexpr double kSimpleLevels = 10'000;  // ComfyUI's table of a flow model
-
-constexpr std::array<std::pair<const char*, Sigmas>, 3> kSwitches{
-    {{"use_karras_sigmas", Sigmas::kKarras},
-     {"use_exponential_sigmas", Sigmas::kExponential},
-     {"use_beta_sigmas", Sigmas::kBeta}}};
-
-bool is_on(const nlohmann::json& config, const char* key) {
-  return config.contains(key) && config.at(key) == true;
-}
 
 // In numpy's order: float32 for FluxPipeline's levels, double for those of the class itself.
 template <class T>
@@ -58,8 +48,7 @@ FlowMatchConfig read_flow_match_config(const nlohmann::json& config, const std::
     for (const char* key : kUnsupportedSwitches)
       if (is_on(config, key))
         throw Error(ExitCode::kModel, fmt::format("{}: expected false, found true", key), where);
-    for (const auto& [key, sigmas] : kSwitches)
-      if (is_on(config, key)) flow.sigmas = sigmas;
+    flow.sigmas = read_sigmas(config);
     if (config.contains("shift_terminal") && !config.at("shift_terminal").is_null())
       config.at("shift_terminal").get_to(flow.terminal);
     const std::string type = config.value("time_shift_type", "exponential");

@@ -65,7 +65,7 @@ class Dpm2sAncestral final : public TwoStageSampler {
  private:
   at::Tensor update(std::int64_t step, const at::Tensor& x, const at::Tensor& output, const at::Tensor& noise,
                     History& history) const override {
-    if (sigma(step + 1) == 0) return x + slope(step, x, output) * -sigma(step);
+    if (step + 1 == std::ssize(timesteps())) return x + slope(step, x, output) * -sigma(step);
     if (!second(step)) {
       history.latents = x;
       return towards(sigma(step), sigma(step + 1), x, picture(step, x, output));

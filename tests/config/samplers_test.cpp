@@ -78,6 +78,8 @@ TEST_CASE("names that ComfyUI and A1111 have besides") {
   };
   CHECK(sampling({"sampling.scheduler=uni_pc_bh2"}).scheduler == "unipc");
   CHECK(sampling({"sampling.scheduler=uni_pc_bh2_karras"}).sigmas == "karras");
+  CHECK(sampling({"sampling.scheduler=dpmpp_2m_sde_gpu"}).scheduler == "dpm++-2m-sde");
+  CHECK(sampling({"sampling.scheduler=dpmpp_2m_sde_gpu exponential"}).sigmas == "exponential");
   CHECK(sampling({"sampling.scheduler=DPM++ 2M Automatic"}).sigmas == "default");
   const std::vector<std::string> comfyui{"sampling.scheduler=dpmpp_2m", "sampling.sigmas=karras"};
   CHECK(sampling(comfyui).scheduler == "dpm++-2m");

@@ -19,7 +19,7 @@ TEST_CASE("pictures of a UNet do not depend on the number of ranks that share it
       {"tiny-sd21", "ddim", {.width = 56, .height = 40, .count = 2}, {5, 8}}};
   for (const Picture& c : pictures) {
     const models::Model model = open_tiny(std::filesystem::path(XDIT_TEST_DATA "/sd") / c.model);
-    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
       const auto made = [&, type = dtype](std::int64_t ranks) {
         const tests::Scratch folder;
         Heard heard;

@@ -4,25 +4,18 @@
 #include <c10/core/InferenceMode.h>
 
 #include <array>
-#include <cstdlib>
-#include <functional>
 #include <nlohmann/json.hpp>
 
-#include "core/json.h"
 #include "models/flux/flux.h"
 #include "models/vae/decoder.h"
 #include "nn/spatial.h"
 #include "tests/catch.h"
+#include "tests/models/errors.h"
 #include "tests/models/tiny.h"
-#include "tests/tensors.h"
 #include "text/t5_encoder.h"
 
 namespace xdit::test {
 namespace {
-
-at::Device device() {
-  return std::getenv("XDIT_TEST_CUDA") != nullptr ? at::Device("cuda:0") : at::Device("cpu");
-}
 
 at::Generator generator(std::uint64_t seed) {
   return at::make_generator<at::CPUGeneratorImpl>(seed);
@@ -91,12 +84,8 @@ using Forward = at::Tensor(const models::Model&, const Json&, std::uint64_t, at:
 TEST_CASE("one forward of each network") {
   const c10::InferenceMode no_gradients;
   at::globalContext().setAllowTF32CuDNN(false);
-  const char* elsewhere = std::getenv("XDIT_TEST_ERRORS");  // scripts/bench/gpu_errors.py
-  const Json file =
-      read_json(elsewhere != nullptr ? std::filesystem::path(elsewhere) / "flux.json" : kFlux / "errors.json",
-                ExitCode::kModel);
+  const Json file = read_errors("flux");
   const Json& inputs = file.at("inputs");
-  const auto seeds = inputs.at("seeds").get<std::vector<std::uint64_t>>();
   const std::vector<std::pair<std::string, Forward*>> parts{
       {"transformer", transformer}, {"text_encoder_2", t5}, {"vae", vae}};
   for (const std::string name : {"tiny-dev", "tiny-schnell"}) {
@@ -104,23 +93,12 @@ TEST_CASE("one forward of each network") {
     const auto expected = read_tensors(kFlux / "errors" / (name + ".safetensors"));
     for (const auto& [part, forward] : parts) {
       CAPTURE(name, part);
-      std::vector<at::Tensor> reference;
-      for (const std::uint64_t seed : seeds) reference.push_back(forward(model, inputs, seed, at::kFloat));
+      const at::Tensor output = check_half_errors(
+          name + " " + part, inputs.at("seeds"), file.at("errors").at(name).at(part),
+          [&, run = forward](auto seed, auto type) { return run(model, inputs, seed, type); });
       // diffusers itself differs by 1.8e-5 between two kinds of CPU: a guidance of 8 is an angle of 8000
       // radians.
-      CHECK(relative_error(reference.front(), expected.at(part)) < 3e-5);
-      for (const auto& [dtype, type] : {std::pair{"bfloat16", at::kBFloat16}, {"float16", at::kHalf}}) {
-        double squares = 0;
-        for (std::size_t i = 0; i < seeds.size(); ++i)
-          squares += std::pow(relative_error(forward(model, inputs, seeds[i], type), reference[i]), 2);
-        const double error = std::sqrt(squares / static_cast<double>(seeds.size()));
-        const double theirs = file.at("errors").at(name).at(part).at(dtype).get<double>();
-        CAPTURE(dtype, error, theirs, error / theirs);
-        CHECK(error <= 1.05 * theirs);
-        if (std::getenv("XDIT_TEST_PRINT") != nullptr)
-          std::printf("%s %s %s: error %.3e, diffusers' %.3e, ratio %.3f\n", name.c_str(), part.c_str(),
-                      dtype, error, theirs, error / theirs);
-      }
+      CHECK(relative_error(output, expected.at(part)) < 3e-5);
     }
   }
 }

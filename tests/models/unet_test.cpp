@@ -3,68 +3,47 @@
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
 
-#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 
 #include "core/error.h"
 #include "tests/catch.h"
+#include "tests/models/errors.h"
 #include "tests/models/unets.h"
-#include "tests/tensors.h"
 
 namespace xdit::test {
 namespace {
 
-at::Device unet_device() {
-  return std::getenv("XDIT_TEST_CUDA") != nullptr ? at::Device("cuda:0") : at::Device("cpu");
-}
-
 at::Tensor whole_prediction(const std::string& name, const Json& inputs, std::uint64_t seed,
                             const std::vector<std::int64_t>& size, at::ScalarType type) {
-  TinyUnet tiny = load_unet(name, type, unet_device());
+  TinyUnet tiny = load_unet(name, type, device());
   const models::Unet unet(tiny.config, tiny.weights, nn::LocalLinears());
-  const UnetCase c = draw_case(tiny.config, inputs, seed, size[0], size[1], type, unet_device());
+  const UnetCase c = draw_case(tiny, inputs, seed, size[0], size[1], type, device());
   return predict(unet, c, c.latents, nn::LocalSpatial());
 }
 
 TEST_CASE("a UNet's forward is diffusers'") {
   const c10::InferenceMode no_gradients;
   at::globalContext().setAllowTF32CuDNN(false);
-  const char* elsewhere = std::getenv("XDIT_TEST_ERRORS");  // scripts/bench/gpu_errors.py
-  const Json file = read_json(
-      elsewhere != nullptr ? std::filesystem::path(elsewhere) / "unet.json" : kUnets / "errors.json",
-      ExitCode::kModel);
+  const Json file = read_errors("unet");
   const Json& inputs = file.at("inputs");
-  const auto seeds = inputs.at("seeds").get<std::vector<std::uint64_t>>();
-  const auto error_size = inputs.at("error_size").get<std::vector<std::int64_t>>();
-  for (const std::string name : {"tiny-sdxl", "tiny-sd15", "tiny-sd21", "shallow", "hollow"}) {
+  for (const std::string name :
+       {"tiny-sdxl", "tiny-refiner", "tiny-sd15", "tiny-sd21", "shallow", "hollow"}) {
     const auto expected = read_tensors(kUnets / (name + ".safetensors"));
     for (const Json& size : inputs.at("sizes")) {
       const auto sides = size.get<std::vector<std::int64_t>>();
       const at::Tensor golden = expected.at(std::to_string(sides[0]) + "x" + std::to_string(sides[1]));
       const double error =
-          relative_error(whole_prediction(name, inputs, seeds[0], sides, at::kFloat), golden);
+          relative_error(whole_prediction(name, inputs, inputs.at("seeds")[0], sides, at::kFloat), golden);
       CAPTURE(name, sides, error);
       CHECK(error < 1e-4);
       if (std::getenv("XDIT_TEST_PRINT") != nullptr)
         std::printf("%s %ld x %ld: %.2e\n", name.c_str(), sides[0], sides[1], error);
     }
-    std::vector<at::Tensor> reference;
-    for (const std::uint64_t seed : seeds)
-      reference.push_back(whole_prediction(name, inputs, seed, error_size, at::kFloat));
-    for (const auto& [dtype, type] : {std::pair{"bfloat16", at::kBFloat16}, {"float16", at::kHalf}}) {
-      double squares = 0;
-      for (std::size_t i = 0; i < seeds.size(); ++i)
-        squares += std::pow(
-            relative_error(whole_prediction(name, inputs, seeds[i], error_size, type), reference[i]), 2);
-      const double error = std::sqrt(squares / static_cast<double>(seeds.size()));
-      const double theirs = file.at("errors").at(name).at(dtype).get<double>();
-      CAPTURE(name, dtype, error, theirs, error / theirs);
-      CHECK(error <= 1.05 * theirs);
-      if (std::getenv("XDIT_TEST_PRINT") != nullptr)
-        std::printf("%s %s: error %.3e, diffusers' %.3e, ratio %.3f\n", name.c_str(), dtype, error, theirs,
-                    error / theirs);
-    }
+    static_cast<void>(
+        check_half_errors(name, inputs.at("seeds"), file.at("errors").at(name), [&](auto seed, auto type) {
+          return whole_prediction(name, inputs, seed, inputs.at("error_size"), type);
+        }));
   }
 }
 
@@ -73,7 +52,7 @@ TEST_CASE("what a UNet is prepared with must fit it") {
   const Json inputs = read_json(kUnets / "errors.json", ExitCode::kModel).at("inputs");
   TinyUnet tiny = load_unet("tiny-sdxl", at::kFloat);
   const models::Unet unet(tiny.config, tiny.weights, nn::LocalLinears());
-  UnetCase c = draw_case(tiny.config, inputs, 1, 4, 4, at::kFloat);
+  UnetCase c = draw_case(tiny, inputs, 1, 4, 4, at::kFloat);
   static_cast<void>(unet.prepare(c.inputs()));
   c.size_ids.pop_back();
   CHECK_THROWS_AS(unet.prepare(c.inputs()), Error);

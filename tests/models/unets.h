@@ -17,6 +17,7 @@ inline const std::filesystem::path kUnets = std::filesystem::path(XDIT_TEST_DATA
 
 /// A network of tests/data/unet without the rest of a pipeline.
 struct TinyUnet {
+  std::string name;
   models::UnetConfig config;
   nn::ResidentWeights weights;
 };
@@ -31,7 +32,7 @@ inline TinyUnet load_unet(const std::string& name, at::ScalarType type, at::Devi
       .component = "unet", .parameters = models::unet_parameters(config), .ignored = {}, .placed = {}};
   network.placed = weights::place(network.parameters, component.table, component.keys);
   model.networks.push_back(std::move(network));
-  return {config, load(model, "unet", type, device)};
+  return {name, config, load(model, "unet", type, device)};
 }
 
 /// What a forward takes, from one seed as scripts/goldens/make_unet.py draws it.
@@ -45,9 +46,9 @@ struct UnetCase {
     return {.text = text, .pooled = pooled, .timesteps = timesteps, .size_ids = size_ids};
   }
 };
-inline UnetCase draw_case(const models::UnetConfig& config, const Json& inputs, std::uint64_t seed,
-                          std::int64_t rows, std::int64_t columns, at::ScalarType type,
-                          at::Device device = at::kCPU) {
+inline UnetCase draw_case(const TinyUnet& tiny, const Json& inputs, std::uint64_t seed, std::int64_t rows,
+                          std::int64_t columns, at::ScalarType type, at::Device device = at::kCPU) {
+  const models::UnetConfig& config = tiny.config;
   const at::Generator draw = at::make_generator<at::CPUGeneratorImpl>(seed);
   UnetCase drawn{
       .latents = at::randn({config.in_channels, rows, columns}, draw).to(device, type),
@@ -55,7 +56,7 @@ inline UnetCase draw_case(const models::UnetConfig& config, const Json& inputs, 
           at::randn({inputs.at("text_tokens").get<std::int64_t>(), config.text_width}, draw).to(device, type),
       .pooled = {},
       .timesteps = inputs.at("timesteps").get<std::vector<float>>(),
-      .size_ids = inputs.at("size_ids").get<std::vector<double>>()};
+      .size_ids = inputs.at("size_ids").value(tiny.name, std::vector<double>{})};
   const auto sizes = static_cast<std::int64_t>(drawn.size_ids.size());
   if (config.added_width > 0)
     drawn.pooled = at::randn({config.added_width - sizes * config.size_channels}, draw).to(device, type);

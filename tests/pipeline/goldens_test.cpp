@@ -43,6 +43,7 @@ config::RunSpec spec_of(const Json& c, std::size_t picture, const std::filesyste
   spec.sampling.steps = c.at("steps");
   if (c.contains("scheduler")) {
     spec.sampling.scheduler = c.at("scheduler");
+    spec.sampling.guidance_rescale = c.at("guidance_rescale").get<double>();
     spec.sampling.original_size = extent(c.at("original_size"));
     spec.sampling.crop = extent(c.at("crop"));
     spec.sampling.target_size = extent(c.at("target_size"));

@@ -182,6 +182,19 @@ TEST_CASE("the table says how often a sampler evaluates the network, and which n
   }
 }
 
+TEST_CASE("latents stay finite at all noise levels, also from a terminal signal of zero") {
+  for (auto [name, config] : all_samplers()) {
+    config["rescale_betas_zero_snr"] = true;
+    for (const std::string& sigmas : config::split(config::sampler_named(name)->can.sigmas, '|'))
+      for (const std::int64_t steps : {1, 2, 3, 8, 50}) {
+        CAPTURE(name, sigmas, steps);
+        const auto sampler =
+            make_sampler({.name = name, .sigmas = sigmas, .steps = steps, .image_tokens = 256}, config);
+        CHECK(whole_run(*sampler, inputs(*sampler, at::kFloat)).isfinite().all().item<bool>());
+      }
+  }
+}
+
 TEST_CASE("samplers and models that do not fit each other are told apart") {
   CHECK_THAT(refusal({.name = "eulr"}, kNoiseModel, ExitCode::kUsage),
              ContainsSubstring("did you mean euler"));

@@ -24,7 +24,8 @@ struct Decoding {
 };
 
 void check_decoding(const Decoding& c, at::ScalarType type) {
-  const models::Model model = models::open((test::kFlux / c.model).string(), {}, {}, false);
+  const models::Model model =
+      models::open((std::filesystem::path(XDIT_TEST_DATA) / c.model).string(), {}, {}, false);
   const models::VaeConfig config = models::read_vae_config(model.files.components.at("vae").config, "vae");
   const std::vector<comm::Range> ranges = tests::in_a_row(c.rows);
   const std::int64_t all = ranges.back().end();
@@ -35,7 +36,7 @@ void check_decoding(const Decoding& c, at::ScalarType type) {
     const nn::ResidentWeights weights = test::load(model, "vae", type);
     const models::VaeDecoder decoder(config, weights);
     const at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(9);
-    const std::int64_t element = type == at::kFloat ? 4 : 2;
+    const auto element = static_cast<std::int64_t>(weights.get("decoder.conv_in.weight").element_size());
     const SplitSpatial slabs(rank.group, ranges, slab_bytes(config, all, c.columns, element));
     const comm::Range mine = ranges[static_cast<std::size_t>(rank.group.rank())];
     for (int picture = 0; picture < 2; ++picture) {  // the buffers serve again
@@ -60,21 +61,31 @@ void check_decoding(const Decoding& c, at::ScalarType type) {
 }
 
 TEST_CASE("any slabs give one rank's picture") {
-  std::vector<Decoding> cases{{"tiny-dev", {5}, 3},
-                              {"tiny-dev", {2, 3}, 7},
-                              {"tiny-schnell", {1, 6, 2}, 5},
-                              {"tiny-dev", {3, 0, 1, 0, 5}, 3},
-                              {"tiny-schnell", {1, 1, 1, 1, 1, 1, 1}, 2},
-                              {"tiny-dev", {1, 0, 0, 0, 0, 0, 0, 0}, 9}};
+  std::vector<Decoding> cases{{"flux/tiny-dev", {5}, 3},
+                              {"flux/tiny-dev", {2, 3}, 7},
+                              {"flux/tiny-schnell", {1, 6, 2}, 5},
+                              {"flux/tiny-dev", {3, 0, 1, 0, 5}, 3},
+                              {"flux/tiny-schnell", {1, 1, 1, 1, 1, 1, 1}, 2},
+                              {"flux/tiny-dev", {1, 0, 0, 0, 0, 0, 0, 0}, 9},
+                              {"sd/tiny-sdxl", {5}, 3},
+                              {"sd/tiny-sdxl", {7, 4}, 9},
+                              {"sd/tiny-sdxl", {1, 6, 2}, 5},
+                              {"sd/tiny-sdxl", {3, 0, 1, 3}, 7},
+                              {"sd/tiny-sdxl", {2, 1, 1, 2, 1}, 1},
+                              {"sd/tiny-sdxl", {1, 1, 1, 1, 1, 1}, 3},
+                              {"sd/tiny-sdxl", {1, 0, 2, 1, 1, 0, 1}, 5},
+                              {"sd/tiny-sdxl", {2, 1, 1, 1, 1, 1, 1, 1}, 3},
+                              {"sd/tiny-sd21", {2, 5, 1}, 4}};
   if (std::getenv("XDIT_TEST_FULL") != nullptr)
     for (const std::int64_t rows : {1, 5, 7, 9, 16})
       for (std::int64_t ranks = 2; ranks <= 8; ++ranks) {
-        Decoding c{ranks % 2 == 0 ? "tiny-dev" : "tiny-schnell", {}, rows + 2};
+        const char* models[] = {"flux/tiny-dev", "flux/tiny-schnell", "sd/tiny-sdxl"};
+        Decoding c{models[(rows + ranks) % 3], {}, rows + 2};
         for (std::int64_t i = 0; i < ranks; ++i) c.rows.push_back((rows - 1 - i + ranks) / ranks);
         cases.push_back(c);
       }
   for (const Decoding& c : cases)
-    for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) check_decoding(c, type);
+    for (const at::ScalarType type : {at::kFloat, at::kBFloat16, at::kHalf}) check_decoding(c, type);
 }
 
 }  // namespace

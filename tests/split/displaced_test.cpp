@@ -28,7 +28,7 @@ class Walk {
       : tiny_(test::load_unet(model, at::kFloat)), unet_(tiny_.config, tiny_.weights, nn::LocalLinears()) {
     const Json inputs = read_json(test::kUnets / "errors.json", ExitCode::kModel).at("inputs");
     for (std::uint64_t seed = 0; seed < kBranches; ++seed) {
-      test::UnetCase drawn = test::draw_case(tiny_.config, inputs, 5 + seed, rows, columns, at::kFloat);
+      test::UnetCase drawn = test::draw_case(tiny_, inputs, 5 + seed, rows, columns, at::kFloat);
       latents_.push_back(drawn.latents);
       drawn.timesteps.clear();
       for (std::int64_t i = 0; i < kSteps; ++i)

@@ -30,7 +30,7 @@ void check_forward(const Patches& c, at::ScalarType type) {
     const c10::InferenceMode no_gradients;
     test::TinyUnet tiny = test::load_unet(c.model, type);
     const models::Unet unet(tiny.config, tiny.weights, nn::LocalLinears());
-    const test::UnetCase drawn = test::draw_case(tiny.config, inputs, 5, all, c.columns, type);
+    const test::UnetCase drawn = test::draw_case(tiny, inputs, 5, all, c.columns, type);
     const SplitSpatial patches(rank.group, ranges,
                                slab_bytes(tiny.config, all, c.columns, type == at::kFloat ? 4 : 2));
     const comm::Range mine = ranges[static_cast<std::size_t>(rank.group.rank())];
@@ -53,17 +53,18 @@ TEST_CASE("any row patches give one rank's prediction") {
                              {"tiny-sd21", {3, 0, 1, 0, 7}, 4},
                              {"tiny-sdxl", {2, 1, 1, 1, 2, 1, 1, 2}, 6},
                              {"tiny-sd15", {1, 1, 1, 1, 1, 1, 1}, 8},
-                             {"tiny-sd21", {1, 0, 0, 0, 0, 0, 0, 0}, 3}};
+                             {"tiny-sd21", {1, 0, 0, 0, 0, 0, 0, 0}, 3},
+                             {"tiny-refiner", {4, 1, 6}, 7}};
   if (std::getenv("XDIT_TEST_FULL") != nullptr)
     for (const std::int64_t rows : {1, 2, 5, 7, 11, 16})
       for (std::int64_t ranks = 2; ranks <= 8; ++ranks) {
-        const char* models[] = {"tiny-sdxl", "tiny-sd15", "tiny-sd21"};
-        Patches c{models[(rows + ranks) % 3], {}, rows + 2};
+        const char* models[] = {"tiny-sdxl", "tiny-refiner", "tiny-sd15", "tiny-sd21"};
+        Patches c{models[(rows + ranks) % 4], {}, rows + 2};
         for (std::int64_t i = 0; i < ranks; ++i) c.rows.push_back((rows - 1 - i + ranks) / ranks);
         cases.push_back(c);
       }
   for (const Patches& c : cases)
-    for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) check_forward(c, type);
+    for (const at::ScalarType type : {at::kFloat, at::kBFloat16, at::kHalf}) check_forward(c, type);
 }
 
 }  // namespace

@@ -42,6 +42,21 @@ TEST_CASE("Stable Diffusion's scheduler steps from 1 and clips nothing, whatever
   CHECK(xl.at("clip_sample") == true);
 }
 
+TEST_CASE("a Stable Diffusion of diffusers below 0.9 makes pictures of 64 latent pixels a side or more") {
+  const auto side = [](const char* name, const json& size, const json& version) {
+    const Model model =
+        with(name, "unet/config.json", {{"sample_size", size}, {"_diffusers_version", version}});
+    return *model.defaults.height / model.shape.latent_scale;
+  };
+  for (const char* version : {"0.6.0", "0.8.1.dev0", "0.8"}) CHECK(side("sd/tiny-sd15", 32, version) == 64);
+  for (const char* version : {"0.9.0", "0.9.0.dev0", "0.10.2", "1.0"})
+    CHECK(side("sd/tiny-sd15", 32, version) == 32);
+  CHECK(side("sd/tiny-sd15", 96, "0.6.0") == 96);
+  CHECK(side("sd/tiny-sd15", {32, 32}, "0.6.0") == 32);
+  CHECK(side("sd/tiny-sd15", 32, nullptr) == 32);
+  CHECK(side("sd/tiny-sdxl", 32, "0.6.0") == 32);
+}
+
 TEST_CASE("latents are shifted as the family's pipeline does") {
   const fs::path file = "vae/config.json";
   const json four{1.5, 2, 3, 4};

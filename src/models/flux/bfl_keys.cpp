@@ -9,8 +9,7 @@
 #include <string_view>
 #include <utility>
 
-#include "core/error.h"
-#include "weights/describe.h"
+#include "models/part_shapes.h"
 
 namespace xdit::models {
 namespace {
@@ -111,22 +110,6 @@ std::pair<const Row*, std::string> find_row(const Name& name) {
   return is_double ? in(kDouble, before) : in(kSingle, before);
 }
 
-/// The size of dimension `dimension` of a tensor that every FLUX has.
-std::int64_t size_at(const TensorTable& table, const std::string& name, std::size_t dimension,
-                     std::size_t dimensions) {
-  const auto at = table.tensors.find(name);
-  const std::string where = table.files.empty() ? "" : table.files.front().string();
-  if (at == table.tensors.end())
-    throw Error(ExitCode::kModel, fmt::format("tensor {} is missing", weights::name_text(name)), where,
-                "a complete file of a FLUX transformer");
-  if (at->second.shape.size() != dimensions || at->second.shape[dimension] < 1)
-    throw Error(ExitCode::kModel,
-                fmt::format("tensor {}: expected {} dimensions of 1 or more, found {}",
-                            weights::name_text(name), dimensions, weights::shape_text(at->second.shape)),
-                where);
-  return at->second.shape[dimension];
-}
-
 /// The rows of a tensor for each of a row's diffusers modules.
 void add_slices(KeyMap& keys, const Row& row, const std::string& before, const std::string& kind,
                 const Slice& all, std::int64_t width) {
@@ -147,7 +130,7 @@ bool is_bfl(const TensorTable& table) {
 
 KeyMap bfl_key_map(const TensorTable& table) {
   const std::string prefix = prefix_of(table).value_or("");
-  const std::int64_t width = size_at(table, prefix + "img_in.weight", 0, 2);
+  const std::int64_t width = PartShapes(table, prefix).size("img_in.weight", 0, 2);
   KeyMap keys;
   for (const auto& [file_name, tensor] : table.tensors) {
     if (!file_name.starts_with(prefix)) continue;
@@ -176,12 +159,11 @@ nlohmann::json bfl_config(const TensorTable& table, const nlohmann::json& base_c
     if (!name.blocks.empty())
       (name.blocks == "double_blocks" ? double_blocks : single_blocks).insert(name.index);
   }
-  const std::int64_t width = size_at(table, prefix + "img_in.weight", 0, 2);
-  const std::int64_t head_dim = size_at(table, prefix + std::string(kMarker), 0, 1);
-  const std::string where = table.files.empty() ? "" : table.files.front().string();
+  const PartShapes shapes(table, prefix);
+  const std::int64_t width = shapes.size("img_in.weight", 0, 2);
+  const std::int64_t head_dim = shapes.size(std::string(kMarker), 0, 1);
   if (width % head_dim != 0)
-    throw Error(ExitCode::kModel,
-                fmt::format("a width of {} is no multiple of the head size {}", width, head_dim), where);
+    shapes.fail(fmt::format("a width of {} is no multiple of the head size {}", width, head_dim));
 
   nlohmann::json axes = {head_dim / 8, head_dim / 16 * 7, head_dim / 16 * 7};
   const bool same_heads =
@@ -189,23 +171,22 @@ nlohmann::json bfl_config(const TensorTable& table, const nlohmann::json& base_c
   if (same_heads && base_config.contains("axes_dims_rope"))
     axes = base_config["axes_dims_rope"];
   else if (head_dim % 32 != 0)  // three even numbers
-    throw Error(ExitCode::kModel,
-                fmt::format("the rotary axes of heads of size {} are not in the file and follow from no rule",
+    shapes.fail(fmt::format("the rotary axes of heads of size {} are not in the file and follow from no rule",
                             head_dim),
-                where, "--base FOLDER with a transformer/config.json of the same sizes");
+                "--base FOLDER with a transformer/config.json of the same sizes");
 
   return {{"_class_name", "FluxTransformer2DModel"},
           {"patch_size", 1},
           {"attention_head_dim", head_dim},
           {"axes_dims_rope", axes},
-          {"guidance_embeds", table.tensors.contains(prefix + "guidance_in.in_layer.weight")},
-          {"in_channels", size_at(table, prefix + "img_in.weight", 1, 2)},
-          {"out_channels", size_at(table, prefix + "final_layer.linear.weight", 0, 2)},
-          {"joint_attention_dim", size_at(table, prefix + "txt_in.weight", 1, 2)},
+          {"guidance_embeds", shapes.has("guidance_in.in_layer.weight")},
+          {"in_channels", shapes.size("img_in.weight", 1, 2)},
+          {"out_channels", shapes.size("final_layer.linear.weight", 0, 2)},
+          {"joint_attention_dim", shapes.size("txt_in.weight", 1, 2)},
           {"num_attention_heads", width / head_dim},
           {"num_layers", double_blocks.size()},
           {"num_single_layers", single_blocks.size()},
-          {"pooled_projection_dim", size_at(table, prefix + "vector_in.in_layer.weight", 1, 2)}};
+          {"pooled_projection_dim", shapes.size("vector_in.in_layer.weight", 1, 2)}};
 }
 
 weights::Component bfl_transformer(TensorTable table, const nlohmann::json& base_config) {

@@ -7,29 +7,16 @@ namespace {
 
 using nlohmann::json;
 
-json clip(std::int64_t width, std::int64_t mlp_width, std::int64_t layers, std::int64_t heads,
-          const char* activation) {
-  return {{"vocab_size", 49408},
-          {"hidden_size", width},
-          {"intermediate_size", mlp_width},
-          {"num_hidden_layers", layers},
-          {"num_attention_heads", heads},
-          {"max_position_embeddings", 77},
-          {"hidden_act", activation},
-          {"eos_token_id", 2},
-          {"projection_dim", 1280}};
-}
-json clip_l() {
-  return clip(768, 3072, 12, 12, "quick_gelu");
+json clip_g() {
+  json clip = builtin_clip(1280, 5120, 32, 20, "gelu");
+  clip["projection_dim"] = 1280;
+  return clip;
 }
 
-json vae(double scaling_factor, bool force_upcast) {
-  return {{"block_out_channels", {128, 256, 512, 512}},
-          {"layers_per_block", 2},
-          {"latent_channels", 4},
-          {"norm_num_groups", 32},
-          {"scaling_factor", scaling_factor},
-          {"force_upcast", force_upcast}};
+json sdxl_vae() {
+  json vae = builtin_vae(4, 0.13025);
+  vae["force_upcast"] = true;
+  return vae;
 }
 
 json sd_unet(const json& heads, std::int64_t text_width, bool linear_projection, std::int64_t side) {
@@ -86,10 +73,10 @@ bool sdxl_builtin(const std::string& name, weights::ModelFiles& files) {
   const std::string published = builtin_name(name, sdxl_builtin_names());
   if (published.empty()) return false;
   set_builtin(files, published, "StableDiffusionXLPipeline");
-  add_builtin_part(files, "text_encoder", "CLIPTextModel", clip_l());
-  add_builtin_part(files, "text_encoder_2", "CLIPTextModelWithProjection", clip(1280, 5120, 32, 20, "gelu"));
+  add_builtin_part(files, "text_encoder", "CLIPTextModel", builtin_clip_l());
+  add_builtin_part(files, "text_encoder_2", "CLIPTextModelWithProjection", clip_g());
   add_builtin_part(files, "unet", "UNet2DConditionModel", sdxl_unet());
-  add_builtin_part(files, "vae", "AutoencoderKL", vae(0.13025, true));
+  add_builtin_part(files, "vae", "AutoencoderKL", sdxl_vae());
   files.scheduler_config = scheduler_config("EulerDiscreteScheduler", "epsilon");
   return true;
 }
@@ -102,9 +89,9 @@ bool refiner_builtin(const std::string& name, weights::ModelFiles& files) {
   const std::string published = builtin_name(name, refiner_builtin_names());
   if (published.empty()) return false;
   set_builtin(files, published, "StableDiffusionXLImg2ImgPipeline");
-  add_builtin_part(files, "text_encoder_2", "CLIPTextModelWithProjection", clip(1280, 5120, 32, 20, "gelu"));
+  add_builtin_part(files, "text_encoder_2", "CLIPTextModelWithProjection", clip_g());
   add_builtin_part(files, "unet", "UNet2DConditionModel", refiner_unet());
-  add_builtin_part(files, "vae", "AutoencoderKL", vae(0.13025, true));
+  add_builtin_part(files, "vae", "AutoencoderKL", sdxl_vae());
   files.scheduler_config = scheduler_config("EulerDiscreteScheduler", "epsilon");
   files.settings = refiner_settings();
   return true;
@@ -124,10 +111,10 @@ bool sd_builtin(const std::string& name, weights::ModelFiles& files) {
   const bool first = published == "stable-diffusion-v1-5" || published == "sd15";
   set_builtin(files, published, "StableDiffusionPipeline");
   add_builtin_part(files, "text_encoder", "CLIPTextModel",
-                   first ? clip_l() : clip(1024, 4096, 23, 16, "gelu"));
+                   first ? builtin_clip_l() : builtin_clip(1024, 4096, 23, 16, "gelu"));
   add_builtin_part(files, "unet", "UNet2DConditionModel",
                    first ? sd_unet(8, 768, false, 64) : sd_unet({5, 10, 20, 20}, 1024, true, 96));
-  add_builtin_part(files, "vae", "AutoencoderKL", vae(0.18215, false));
+  add_builtin_part(files, "vae", "AutoencoderKL", builtin_vae(4, 0.18215));
   files.scheduler_config = first ? scheduler_config("PNDMScheduler", "epsilon")
                                  : scheduler_config("DDIMScheduler", "v_prediction");
   return true;

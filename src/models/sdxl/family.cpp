@@ -1,8 +1,9 @@
 #include "models/sdxl/family.h"
 
-#include <fmt/format.h>
+#include <cstdio>
 
 #include "core/error.h"
+#include "core/json.h"
 #include "models/parts.h"
 #include "models/sdxl/tables.h"
 #include "weights/config_reader.h"
@@ -21,19 +22,6 @@ std::int64_t trained_side(const weights::Component& unet, std::size_t axis, std:
   return side.is_number_integer() && side > 0 && side < 4096 ? side.get<std::int64_t>() : otherwise;
 }
 
-void check_channels(const Model& model, const UnetConfig& unet, std::int64_t latent) {
-  const std::string what = unet.in_channels == 2 * latent + 1 ? "an inpainting model"
-                           : unet.in_channels == 2 * latent ? "a model that edits pictures (InstructPix2Pix)"
-                                                            : "";
-  if (!what.empty())
-    throw Error(ExitCode::kModel,
-                fmt::format("{}: its UNet takes {} channels, and xdit-gen gives it the {} of its latents",
-                            what, unet.in_channels, latent),
-                model.files.path.string(), "a model that makes pictures from text");
-  require_equal(model, "the VAE's latent_channels and the UNet's in_channels", latent, unet.in_channels);
-  require_equal(model, "the UNet's in_channels and out_channels", unet.in_channels, unet.out_channels);
-}
-
 // A UNet, its text encoders, described by `encoders`, and its VAE.
 UnetConfig describe(Model& model, std::vector<TextEncoder> encoders, std::int64_t side) {
   if (model.files.single_file)
@@ -43,7 +31,8 @@ UnetConfig describe(Model& model, std::vector<TextEncoder> encoders, std::int64_
   UnetConfig unet = read_unet_config(unet_part.config, config_place(unet_part));
   weights::Component& vae_part = part(model, "vae", {"AutoencoderKL"});
   const VaeConfig vae = read_vae_config(vae_part.config, config_place(vae_part));
-  check_channels(model, unet, vae.latent_channels);
+  require_equal(model, "the VAE's latent_channels and the UNet's in_channels", vae.latent_channels,
+                unet.in_channels);
 
   model.networks.clear();
   std::int64_t text_width = 0;
@@ -99,6 +88,26 @@ void describe_xl(Model& model, std::vector<TextEncoder> encoders, std::int64_t i
       weights::ConfigReader(vae.config, config_place(vae)).boolean("force_upcast", true);
 }
 
+// diffusers' StableDiffusionPipeline changes these settings of every scheduler.
+void correct_scheduler(Model& model) {
+  json& scheduler = model.files.scheduler_config;
+  if (scheduler.is_object() && scheduler.contains("steps_offset")) scheduler["steps_offset"] = 1;
+  if (scheduler.is_object() && scheduler.contains("clip_sample")) scheduler["clip_sample"] = false;
+}
+
+// And this of UNets that versions below 0.9 saved, with 32 for 64.
+void correct_sample_size(Model& model) {
+  const auto unet = model.files.components.find("unet");
+  if (unet == model.files.components.end() || !unet->second.config.is_object()) return;
+  json& config = unet->second.config;
+  const auto side = config.find("sample_size");
+  int major = 0, minor = 0;
+  if (side == config.end() || !side->is_number_integer() || *side >= 64 ||
+      std::sscanf(text_at(config, "_diffusers_version").c_str(), "%d.%d", &major, &minor) < 1)
+    return;
+  if (major == 0 && minor < 9) *side = 64;
+}
+
 }  // namespace
 
 void describe_sdxl(Model& model) {
@@ -118,15 +127,9 @@ void describe_refiner(Model& model) {
   model.refines = true;
 }
 
-// diffusers' StableDiffusionPipeline changes these settings of every scheduler.
-void correct_scheduler(Model& model) {
-  json& scheduler = model.files.scheduler_config;
-  if (scheduler.is_object() && scheduler.contains("steps_offset")) scheduler["steps_offset"] = 1;
-  if (scheduler.is_object() && scheduler.contains("clip_sample")) scheduler["clip_sample"] = false;
-}
-
 void describe_sd(Model& model) {
   correct_scheduler(model);
+  correct_sample_size(model);
   const UnetConfig unet =
       describe(model, {{"text_encoder", "tokenizer", "clip_ids", Tokens::kLast, false}}, 64);
   drop_settings(model.files.components.at("vae"), {"shift_factor", "latents_mean", "latents_std"});

@@ -192,16 +192,6 @@ void open_vae(ModelFiles& files, TensorTable& file, bool sdxl) {
                                ldm_vae_modules(read_vae_config(component.config, component.folder.string())));
 }
 
-void check_channels(const PartShapes& unet, const json& config) {
-  const std::int64_t inputs = config.at("in_channels");
-  const std::int64_t outputs = config.at("out_channels");
-  if (inputs != outputs)
-    unet.fail(fmt::format("{}: its UNet takes {} channels and gives {}",
-                          inputs == 2 * outputs + 1 ? "an inpainting model" : "a model that edits pictures",
-                          inputs, outputs),
-              "a model that makes pictures from text");
-}
-
 /// Takes all that is left, so that what has no place is found where every network's is.
 void open_unet(ModelFiles& files, TensorTable file, bool sdxl) {
   Component& component = renewed(files, "unet", "UNet2DConditionModel", std::move(file));
@@ -211,7 +201,6 @@ void open_unet(ModelFiles& files, TensorTable file, bool sdxl) {
   const std::int64_t pooled =
       text == files.components.end() ? 0 : text->second.config.value("projection_dim", std::int64_t{0});
   const json config = ldm_unet_config(shapes, pooled, files.class_name == kRefiner ? 5 : 6);
-  check_channels(shapes, config);
   component.config =
       completed(shapes, config, component.config, "block_out_channels",
                 config.at("use_linear_projection").get<bool>() ? 64 : 32, unet_shared(config, sdxl));

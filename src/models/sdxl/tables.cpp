@@ -200,7 +200,10 @@ UnetConfig read_unet_config(const json& config, const std::string& where) {
   unet.in_channels = read.size("in_channels", unet.in_channels);
   unet.out_channels = read.size("out_channels", unet.out_channels);
   if (unet.in_channels != unet.out_channels)
-    read.refuse("in_channels", "out_channels (inpainting and editing models are not supported)");
+    read.refuse("in_channels",
+                fmt::format("{} as out_channels (this is {})", unet.out_channels,
+                            unet.in_channels == 2 * unet.out_channels + 1 ? "an inpainting model"
+                                                                          : "a model that edits pictures"));
   const auto text_widths = of.by_level("cross_attention_dim", unet.text_width);
   unet.text_width = text_widths.front();
   if (std::any_of(text_widths.begin(), text_widths.end(), [&](auto w) { return w != unet.text_width; }))
