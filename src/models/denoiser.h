@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "models/registry.h"
 #include "nn/attention.h"
@@ -55,6 +56,10 @@ class Branch {
   Branch(const Branch&) = delete;
   Branch& operator=(const Branch&) = delete;
   virtual ~Branch() = default;
+  /// All that predictions read.
+  [[nodiscard]] virtual std::vector<at::Tensor> tensors() const = 0;
+  /// The same in memory of its own.
+  [[nodiscard]] virtual std::unique_ptr<Branch> clone() const = 0;
 };
 
 /// A network that predicts what a sampler steps with.

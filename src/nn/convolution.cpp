@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "nn/fused.h"
 #include "nn/linear.h"
 #include "nn/tiles.h"
 
@@ -101,7 +102,7 @@ at::Tensor Convolutions::operator()(const at::Tensor& x, const Convolution& laye
   if (output_rows(x, layer) == 0)
     return at::empty({x.size(0), layer.weight.size(0), 0, output_columns(x, layer)}, x.options());
   const bool product = layer.weight.size(2) == 1 && layer.stride == 1;
-  if (x.is_cuda() && !product && (tf32_ || x.scalar_type() != at::kFloat))
+  if (x.is_cuda() && !product && x.scalar_type() != at::kFloat)  // those of float32 are no exact ones
     if (at::Tensor y = by_plan(x, layer); y.defined()) return y;
   if (layer.bias.dim() == 2) {
     std::vector<at::Tensor> pictures;
@@ -112,10 +113,10 @@ at::Tensor Convolutions::operator()(const at::Tensor& x, const Convolution& laye
   if (x.is_cpu()) return tiles::convolution(x, layer.weight, layer.bias, 0, layer.stride);
   if (product)
     return linear(x.permute({0, 2, 3, 1}), layer.weight.flatten(1), layer.bias).permute({0, 3, 1, 2});
-  return convolution_by_windows(x, layer);
+  return convolution_by_windows(x, layer, tf32_);
 }
 
-at::Tensor convolution_by_windows(const at::Tensor& x, const Convolution& layer) {
+at::Tensor convolution_by_windows(const at::Tensor& x, const Convolution& layer, bool tf32) {
   constexpr std::int64_t kMostBytes = std::int64_t{1} << 28U;  // of windows at once
   const std::int64_t kernel = layer.weight.size(2), side = kernel / 2;
   const std::int64_t rows = output_rows(x, layer), columns = output_columns(x, layer), channels = x.size(1);
@@ -132,9 +133,11 @@ at::Tensor convolution_by_windows(const at::Tensor& x, const Convolution& layer)
         padded.as_strided({x.size(0), count, columns, kernel, kernel, channels},
                           {padded.stride(0), layer.stride * line, layer.stride * channels, line, channels, 1},
                           padded.storage_offset() + first * layer.stride * line);
-    y.narrow(1, first, count)
-        .copy_(linear(windows.reshape({-1, width}), matrix, layer.bias)
-                   .view({x.size(0), count, columns, layer.weight.size(0)}));
+    const at::Tensor rows = windows.reshape({-1, width});
+    const at::Tensor product =
+        x.is_cuda() ? fused::linear(rows, matrix, layer.bias, /*gelu_tanh=*/false, x.scalar_type(), tf32)
+                    : linear(rows, matrix, layer.bias);
+    y.narrow(1, first, count).copy_(product.view({x.size(0), count, columns, layer.weight.size(0)}));
   }
   return y.permute({0, 3, 1, 2});
 }

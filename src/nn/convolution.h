@@ -44,6 +44,8 @@ class Convolutions {
 };
 
 /// The product of all windows of x with the weights, some rows at a time; shapes as above.
-[[nodiscard]] at::Tensor convolution_by_windows(const at::Tensor& x, const Convolution& layer);
+/// `tf32`: on a GPU, of factors rounded to TF32.
+[[nodiscard]] at::Tensor convolution_by_windows(const at::Tensor& x, const Convolution& layer,
+                                                bool tf32 = false);
 
 }  // namespace xdit::nn

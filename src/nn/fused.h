@@ -18,10 +18,10 @@ void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::T
                      const at::Tensor& q, const at::Tensor& k, double eps);
 void quantise_rows(const at::Tensor& x, const Rows& rows);
 /// gelu_tanh or nothing of x W^T + b, x [T, in], W [out, in], both quantised or neither, in `result`: the
-/// dtype of x (bf16 where it is quantised), or float32 without bias and gelu. A row's bits do not depend on
-/// the other rows.
+/// dtype of x (bf16 where it is quantised), or float32 without bias and gelu. `tf32`: factors in float32 are
+/// rounded to TF32. A row's bits do not depend on the other rows.
 [[nodiscard]] at::Tensor linear(const Rows& x, const Rows& weight, const at::Tensor& bias, bool gelu_tanh,
-                                at::ScalarType result);
+                                at::ScalarType result, bool tf32 = false);
 /// The same, bit for bit, into `out` [T, out], whose rows may be strided.
 void linear_into(const at::Tensor& out, const Rows& x, const Rows& weight, const at::Tensor& bias,
                  bool gelu_tanh);

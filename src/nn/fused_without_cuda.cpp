@@ -43,7 +43,7 @@ void quantise_rows(const at::Tensor& x, const Rows& rows) {
 }
 
 at::Tensor linear(const Rows& x, const Rows& weight, const at::Tensor& bias, bool gelu_tanh,
-                  at::ScalarType result) {
+                  at::ScalarType result, bool /*tf32*/) {
   at::Tensor y = at::linear(x.values.to(at::kFloat), weight.values.to(at::kFloat));
   if (x.quantised()) y = scaled(y, x, weight);
   y = (bias.defined() ? y + bias : y).to(result);
@@ -53,6 +53,10 @@ at::Tensor linear(const Rows& x, const Rows& weight, const at::Tensor& bias, boo
 void linear_into(const at::Tensor& out, const Rows& x, const Rows& weight, const at::Tensor& bias,
                  bool gelu_tanh) {
   out.copy_(linear(x, weight, bias, gelu_tanh, out.scalar_type()));
+}
+
+void linear_onto(const at::Tensor& out, const Rows& x, const Rows& weight, const at::Tensor& bias) {
+  out.add_(linear(x, weight, bias, /*gelu_tanh=*/false, out.scalar_type()));
 }
 
 }  // namespace xdit::nn::fused

@@ -73,13 +73,15 @@ Rows aligned(const Rows& matrix, std::int64_t rows) {
 // strided. cuBLAS, whose matrices are column-major, sees y^T = (W^T)^T x^T.
 class Product {
  public:
-  Product(const Rows& x, const Rows& weight, const at::Tensor& bias, bool gelu_tanh, const at::Tensor& y)
+  Product(const Rows& x, const Rows& weight, const at::Tensor& bias, bool gelu_tanh, const at::Tensor& y,
+          bool tf32 = false)
       : x_(x.values),
         weight_(weight.values),
         y_(y),
         gelu_(gelu_tanh),
         type_(at::cuda::ScalarTypeToCudaDataType(x.values.scalar_type())) {
-    TORCH_CUDABLAS_CHECK(cublasLtMatmulDescInit(&operation_, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+    TORCH_CUDABLAS_CHECK(cublasLtMatmulDescInit(
+        &operation_, tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F));
     set(CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
     if (x.quantised()) {
       set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F);
@@ -218,7 +220,7 @@ bool fits(const at::Tensor& out, const Rows& weight) {
 }  // namespace
 
 at::Tensor linear(const Rows& x, const Rows& weight, const at::Tensor& bias, bool gelu_tanh,
-                  at::ScalarType result) {
+                  at::ScalarType result, bool tf32) {
   const at::ScalarType type = x.values.scalar_type();
   const std::int64_t outputs = weight.values.size(0);
   XDIT_ASSERT(x.values.dim() == 2 && x.values.size(1) == weight.values.size(1));
@@ -232,7 +234,7 @@ at::Tensor linear(const Rows& x, const Rows& weight, const at::Tensor& bias, boo
   if (y.size(0) > 0) {
     const at::Tensor padded = bias.defined() && more > 0 ? at::constant_pad_nd(bias, {0, more}) : bias;
     const at::Tensor added = bias.defined() ? aligned(padded.unsqueeze(0), 0) : bias;
-    Product(aligned(x, 0), aligned(weight, more), added, gelu_tanh, y).run();
+    Product(aligned(x, 0), aligned(weight, more), added, gelu_tanh, y, tf32 && type == at::kFloat).run();
   }
   return y.narrow(1, 0, outputs).contiguous();
 }

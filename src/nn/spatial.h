@@ -22,7 +22,8 @@ struct RowPlace {
 /// computed. A rank may have no row of a picture that was halved.
 class Spatial {
  public:
-  explicit Spatial(std::shared_ptr<Convolutions> convolutions) : convolutions_(std::move(convolutions)) {}
+  explicit Spatial(std::shared_ptr<Convolutions> convolutions = std::make_shared<Convolutions>())
+      : convolutions_(std::move(convolutions)) {}
   Spatial(const Spatial&) = delete;
   Spatial& operator=(const Spatial&) = delete;
   virtual ~Spatial() = default;
@@ -68,8 +69,7 @@ class Spatial {
 /// All rows are on this rank.
 class LocalSpatial final : public Spatial {
  public:
-  explicit LocalSpatial(std::shared_ptr<Convolutions> convolutions = std::make_shared<Convolutions>())
-      : Spatial(std::move(convolutions)) {}
+  using Spatial::Spatial;
   [[nodiscard]] const Spatial& halved() const override { return *this; }
   [[nodiscard]] at::Tensor gather_tokens(const at::Tensor& rows) const override;
 

@@ -25,10 +25,13 @@ constexpr double kAtOnce = 0.1;
 
 void RankRun::make_pictures(const Networks& networks) {
   const double begun_s = now_s();
-  const auto network = make_denoiser(networks);
-  const auto replayed =
-      job_.plan.replays ? std::make_unique<parallel::ReplayedDenoiser>(*network, spread_.use()) : nullptr;
-  models::Denoiser& denoiser = replayed ? *replayed : *network;
+  // A rank that exchanges nothing keeps its denoiser for jobs to come.
+  const bool outlasts = spread_.use() == nullptr && (!job_.last || resident_.standing);
+  std::unique_ptr<Standing> own;
+  std::unique_ptr<Standing>& standing = outlasts ? resident_.standing : own;
+  if (!standing) standing = make_standing(networks, outlasts);
+  parallel::ReplayedDenoiser replayed(*standing->denoiser, spread_.use(), standing->replays);
+  models::Denoiser& denoiser = job_.plan.replays ? replayed : *standing->denoiser;
   PreparedPrompts prepared(job_, denoiser, loop_shape());
   std::optional<models::VaeDecoder> decoder;
   if (networks.vae) decoder.emplace(vae_, *networks.vae);
@@ -49,7 +52,10 @@ void RankRun::make_pictures(const Networks& networks) {
     job_.stop.check();
     if (embeddings_.size() > kPreparedPrompts) prepared.clear();
     const at::Tensor latents = denoise(denoiser, prepared, picture);
-    if (i + 1 == plan_.pictures.count) prepared.clear();  // the decoder may want their memory
+    if (i + 1 == plan_.pictures.count) {  // the decoder may want their memory
+      prepared.clear();
+      if (!outlasts) standing->replays.clear();
+    }
     if (!decoder || plan_.latent_rows.count == 0) return;
     const at::Tensor decoded = decode_timed(*decoder, latents, picture.index);
     if (!plan_.decodes) return;

@@ -31,16 +31,7 @@ RankRun::RankRun(const RankJob& job, Listener& listener, output::Report& report,
       guided_(job.spec.sampling.cfg_scale > 1),
       trace_(job.stage == Stage::kSecond ? std::move(handoff.trace) : Trace(!job.spec.output.trace.empty())),
       vae_(models::read_vae_config(job.model.files.components.at("vae").config, "vae/config.json")),
-      spread_({.plan = job.plan,
-               .rank = job.rank,
-               .model = job.model,
-               .vae = vae_,
-               .branches = guided_ ? 2 : 1,
-               .peers = job.peers,
-               .timeout = std::chrono::duration_cast<std::chrono::nanoseconds>(
-                   std::chrono::duration<double>(job.spec.runtime.timeout_s)),
-               .options = options(),
-               .built = resident.built}),
+      spread_(spread_run()),
       loader_(job.plan, plan_, job.model, spread_, options()),
       pictures_(config::pictures(job.spec)),
       sampler_(schedulers::make_sampler({.name = job.spec.sampling.scheduler,
@@ -65,9 +56,7 @@ output::Phase RankRun::phase(const std::string& name, double start_s, double end
 }
 
 void RankRun::run() {
-  const std::pair sizes{job_.plan.image_tokens, job_.plan.mesh};
-  const auto before = std::exchange(resident_.sizes, sizes);
-  if (before && *before != sizes) release_cached_memory(device_);  // it has the other job's shapes
+  if (resident_.fit(job_.plan)) release_cached_memory(device_);  // it has the other job's shapes
   const bool stayed = resident_.serve(job_.plan);
   const bool holds = !plan_.networks.empty();
   const bool loads = holds && !stayed;
@@ -156,7 +145,7 @@ void RankRun::warm_up(const EncoderWeights& encoders, const Networks& networks) 
   if (comm::Group* world = spread_.world())
     static_cast<void>(world->share({}));  // devices do not wait for files
   if (plan_.pictures.count > 0) {
-    const auto denoiser = make_denoiser(networks);
+    const auto denoiser = make_denoiser(networks, spread_);
     PreparedPrompts prepared(job_, *denoiser, loop_shape());
     const models::Branch& blank =
         prepared.prepare({}, blank_embedding(job_.model, job_.spec.sampling.max_sequence_length, options()));
@@ -217,9 +206,29 @@ void RankRun::share_prompts() {
   }
 }
 
-std::unique_ptr<models::Denoiser> RankRun::make_denoiser(const Networks& networks) {
+parallel::Spread::Run RankRun::spread_run() const {
+  return {.plan = job_.plan,
+          .rank = job_.rank,
+          .model = job_.model,
+          .vae = vae_,
+          .branches = guided_ ? 2 : 1,
+          .peers = job_.peers,
+          .timeout = std::chrono::duration_cast<std::chrono::nanoseconds>(
+              std::chrono::duration<double>(job_.spec.runtime.timeout_s)),
+          .options = options(),
+          .built = resident_.built};
+}
+
+std::unique_ptr<models::Denoiser> RankRun::make_denoiser(const Networks& networks, parallel::Spread& spread) {
   return models::make_denoiser(job_.model, {plan_.blocks.first, plan_.blocks.count}, *networks.denoiser,
-                               spread_.linears(), spread_.attention(), spread_.patches());
+                               spread.linears(), spread.attention(), spread.patches());
+}
+
+std::unique_ptr<Standing> RankRun::make_standing(const Networks& networks, bool outlasts) {
+  auto standing = std::make_unique<Standing>();
+  if (outlasts) standing->spread = std::make_unique<parallel::Spread>(spread_run());
+  standing->denoiser = make_denoiser(networks, outlasts ? *standing->spread : spread_);
+  return standing;
 }
 
 models::LoopShape RankRun::loop_shape() const {

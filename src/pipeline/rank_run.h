@@ -52,7 +52,10 @@ class RankRun {
   void make_pictures(const Networks& networks);
   [[nodiscard]] at::Tensor denoise(models::Denoiser& denoiser, PreparedPrompts& prepared,
                                    const config::Picture& picture);
-  [[nodiscard]] std::unique_ptr<models::Denoiser> make_denoiser(const Networks& networks);
+  [[nodiscard]] parallel::Spread::Run spread_run() const;
+  [[nodiscard]] std::unique_ptr<models::Denoiser> make_denoiser(const Networks& networks,
+                                                                parallel::Spread& spread);
+  [[nodiscard]] std::unique_ptr<Standing> make_standing(const Networks& networks, bool outlasts);
   [[nodiscard]] models::LoopShape loop_shape() const;
   [[nodiscard]] parallel::Guidance guidance(PreparedPrompts& prepared, const models::Branch& positive,
                                             const models::Branch* negative);

@@ -51,25 +51,36 @@ void KeptEmbeddings::keep(const Map& embeddings, std::int64_t length) {
     if (!kept_.contains(prompt)) kept_.emplace(prompt, on(at::kCPU, embedding));
 }
 
+bool Resident::fit(const parallel::Plan& next) {
+  const Sizes sizes{next.image_tokens, next.image_columns, next.mesh};
+  const std::optional<Sizes> before = std::exchange(sizes_, sizes);
+  const bool others = before && *before != sizes;
+  if (others) standing.reset();
+  return others;
+}
+
+void Resident::drop() {
+  standing.reset();
+  networks = {};
+  loaded_.reset();
+}
+
 bool Resident::serve(const parallel::Plan& next) {
   const bool same = loaded_ && may_keep(next) && same_slices(loaded_->mesh, next.mesh) &&
                     std::equal(loaded_->ranks.begin(), loaded_->ranks.end(), next.ranks.begin(),
                                next.ranks.end(), same_networks);
-  if (same) return true;
-  networks = {};
-  loaded_.reset();
-  return false;
+  if (!same) drop();
+  return same;
 }
 
 void Resident::hold(Networks loaded, const parallel::Plan& plan) {
+  standing.reset();
   networks = std::move(loaded);
   loaded_ = plan;
 }
 
 void Resident::release(const parallel::Plan& plan) {
-  if (may_keep(plan)) return;
-  networks = {};
-  loaded_.reset();
+  if (!may_keep(plan)) drop();
 }
 
 }  // namespace xdit::pipeline

@@ -4,12 +4,13 @@
 #include <memory>
 #include <optional>
 #include <set>
-#include <utility>
 
 #include "models/denoiser.h"
 #include "nn/built_kernels.h"
 #include "nn/weights.h"
 #include "parallel/plan.h"
+#include "parallel/replayed_denoiser.h"
+#include "parallel/spread.h"
 #include "pipeline/prompts.h"
 
 namespace xdit::pipeline {
@@ -33,13 +34,22 @@ class KeptEmbeddings {
   std::int64_t length_ = 0;  ///< T5 tokens
 };
 
+/// A denoiser that jobs of one size share, what it computes through, and its captured forwards.
+struct Standing {
+  std::unique_ptr<parallel::Spread> spread;  ///< null: the job's
+  std::unique_ptr<models::Denoiser> denoiser;
+  parallel::Replays replays;
+};
+
 /// What a rank keeps from one job to the next.
 struct Resident {
-  Networks networks;          ///< of a job that runs; afterwards those that may stay
-  KeptEmbeddings embeddings;  ///< on the rank that encodes
-  nn::BuiltKernels built;     ///< for the rank's device
-  std::optional<std::pair<std::int64_t, parallel::Mesh>> sizes;  ///< tokens and grid of the job before
+  Networks networks;                   ///< of a job that runs; afterwards those that may stay
+  KeptEmbeddings embeddings;           ///< on the rank that encodes
+  nn::BuiltKernels built;              ///< for the rank's device
+  std::unique_ptr<Standing> standing;  ///< of these networks; null where ranks exchange something
 
+  /// Lets go of what was made for other sizes than `next` has; true if there were others.
+  bool fit(const parallel::Plan& next);
   /// Whether the networks are those of `next`: the same answer on every rank, since loading is collective.
   /// When they are not, they are dropped and `next` loads its own.
   [[nodiscard]] bool serve(const parallel::Plan& next);
@@ -51,6 +61,14 @@ struct Resident {
   [[nodiscard]] bool holds() const { return loaded_.has_value(); }
 
  private:
+  struct Sizes {
+    std::int64_t tokens, columns;
+    parallel::Mesh mesh;
+    friend bool operator==(const Sizes&, const Sizes&) = default;
+  };
+  void drop();
+
+  std::optional<Sizes> sizes_;            ///< of the job before
   std::optional<parallel::Plan> loaded_;  ///< that the networks were loaded for
 };
 

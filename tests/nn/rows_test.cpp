@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cmath>
+#include <memory>
 #include <set>
 #include <vector>
 
@@ -164,9 +165,12 @@ TEST_CASE("attention by query rows and by heads on a GPU") {
     const std::array<at::Tensor, 3> qkv{randn({of.tokens, of.heads, of.dim}, of.type),
                                         randn({of.tokens, of.heads, of.dim}, of.type),
                                         randn({of.tokens, of.heads, of.dim}, of.type)};
-    const auto attend = [](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-      const auto batched = [](const at::Tensor& x) { return x.unsqueeze(0).transpose(1, 2); };
-      return scaled_dot_product(batched(q), batched(k), batched(v), 0.1).squeeze(0).transpose(0, 1);
+    const double scale = 1 / std::sqrt(static_cast<double>(of.dim));
+    TokenAttention in_place(std::make_shared<cudnn::Attentions>());
+    const auto attend = [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+      at::Tensor y = at::empty({q.size(0), 2 * q.size(1), q.size(2)}, q.options()).narrow(1, 0, q.size(1));
+      in_place(y, q, k, v);
+      return y.contiguous();
     };
     const auto rows = [&](const at::Tensor& q) { return attend(q, qkv[1], qkv[2]); };
     Counts counts;
@@ -193,7 +197,10 @@ TEST_CASE("attention by query rows and by heads on a GPU") {
     const auto exact = [](const at::Tensor& x) { return x.transpose(0, 1).to(at::kDouble); };  // [H, T, D]
     const at::Tensor few = exact(qkv[0].narrow(0, 0, 5));
     const at::Tensor expected =
-        at::softmax(at::matmul(few, exact(qkv[1]).transpose(1, 2)) * 0.1, -1).matmul(exact(qkv[2]));
+        at::softmax(at::matmul(few, exact(qkv[1]).transpose(1, 2)) * scale, -1).matmul(exact(qkv[2]));
+    const auto batched = [](const at::Tensor& x) { return x.unsqueeze(0).transpose(1, 2); };
+    CHECK(at::equal(batched(whole),
+                    scaled_dot_product(batched(qkv[0]), batched(qkv[1]), batched(qkv[2]), scale)));
     CHECK(relative_error(rows(qkv[0].narrow(0, 0, 5)), expected.transpose(0, 1)) <
           (of.type == at::kFloat ? 3e-6 : test::tolerance(of.type)));
   }

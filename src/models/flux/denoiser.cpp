@@ -10,6 +10,15 @@ namespace {
 class FluxBranch final : public Branch {
  public:
   explicit FluxBranch(FluxConditioning prepared) : conditioning(std::move(prepared)) {}
+  [[nodiscard]] std::vector<at::Tensor> tensors() const override {
+    return {conditioning.text, conditioning.modulation, conditioning.now, conditioning.rotary};
+  }
+  [[nodiscard]] std::unique_ptr<Branch> clone() const override {
+    return std::make_unique<FluxBranch>(FluxConditioning{.text = conditioning.text.clone(),
+                                                         .modulation = conditioning.modulation.clone(),
+                                                         .now = conditioning.now.clone(),
+                                                         .rotary = conditioning.rotary.clone()});
+  }
   FluxConditioning conditioning;
 };
 

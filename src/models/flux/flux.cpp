@@ -59,7 +59,7 @@ FluxConditioning Flux::prepare(const FluxInputs& inputs) const {
   return {.text = (*text_in_)(inputs.text),
           .modulation = modulation,
           .now = modulation[0].clone(),
-          .rotary = nn::rotary_table(token_positions(inputs), config_.rotary_axes).to(inputs.text.device())};
+          .rotary = nn::rotary_table(token_positions(inputs).to(inputs.text.device()), config_.rotary_axes)};
 }
 
 void FluxConditioning::select(std::int64_t step) const {

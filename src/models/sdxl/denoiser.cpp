@@ -14,6 +14,19 @@ class UnetBranch final : public Branch {
  public:
   UnetBranch(UnetConditioning prepared, std::int64_t latent_columns)
       : conditioning(std::move(prepared)), columns(latent_columns) {}
+  [[nodiscard]] std::vector<at::Tensor> tensors() const override {
+    std::vector<at::Tensor> all{conditioning.biases, conditioning.now};
+    for (const auto* of : {&conditioning.keys, &conditioning.values})
+      all.insert(all.end(), of->begin(), of->end());
+    return all;
+  }
+  [[nodiscard]] std::unique_ptr<Branch> clone() const override {
+    UnetConditioning copy{
+        .biases = conditioning.biases.clone(), .now = conditioning.now.clone(), .keys = {}, .values = {}};
+    for (const at::Tensor& x : conditioning.keys) copy.keys.push_back(x.clone());
+    for (const at::Tensor& x : conditioning.values) copy.values.push_back(x.clone());
+    return std::make_unique<UnetBranch>(std::move(copy), columns);
+  }
   UnetConditioning conditioning;
   std::int64_t columns;
 };

@@ -76,8 +76,8 @@ UnetConditioning Unet::prepare(const UnetInputs& inputs) const {
       const std::int64_t width = layers[i].outputs;
       first_biases.push_back(blocks[i].first_bias());
       for (std::int64_t j = 0; j < layers[i].depth; ++j, key += 2 * width) {
-        conditioning.keys.push_back(prompt.narrow(2, key, width));
-        conditioning.values.push_back(prompt.narrow(2, key + width, width));
+        conditioning.keys.push_back(prompt.narrow(2, key, width).contiguous());
+        conditioning.values.push_back(prompt.narrow(2, key + width, width).contiguous());
       }
     }
   };
