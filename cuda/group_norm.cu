@@ -44,7 +44,7 @@ __global__ void row_moments_kernel(const T* x, std::int64_t x_stride, Picture sh
   const int in_warp = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32, warps = static_cast<int>(blockDim.x) / 32;
   for (int i = warp; i < groups; i += warps) {
-    const int pixel = in_warp / group % columns;
+    const int pixel = in_warp * columns / 32;
     const float some = sum_over<32>(to_float(from[pixel * channels + i * group + in_warp % group])) / 32;
     if (in_warp == 0) means[i] = some;
   }

@@ -116,7 +116,6 @@ void PeerBuffer::ready(const Peers& to, Stream stream, const char* operation) {
 
 void PeerBuffer::send(std::span<const Put> puts, const Peers& to, Stream stream) {
   memory_->copy_beside(copies_of(puts, to), stream);
-  sent(puts, to, stream);
 }
 
 void PeerBuffer::place(std::span<const Put> puts, Stream stream) {

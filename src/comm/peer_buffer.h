@@ -37,10 +37,11 @@ class PeerBuffer {
   /// `puts` go to ranks of `to` only. A put onto its own source is left out.
   void put(std::span<const Put> puts, const Peers& to, Stream stream = nullptr,
            const char* operation = "send");
-  /// put() in two steps. ready() waits for the posts; send(), perhaps on another stream that has come after
-  /// it, copies beside what a third one computes, and signals.
+  /// put() in steps. ready() waits for the posts; send(), once or more and perhaps on another stream that has
+  /// come after it, copies beside what a third one computes; sent() signals, when all `puts` have been sent.
   void ready(const Peers& to, Stream stream = nullptr, const char* operation = "send");
   void send(std::span<const Put> puts, const Peers& to, Stream stream = nullptr);
+  void sent(std::span<const Put> puts, const Peers& to, Stream stream = nullptr);
   void place(std::span<const Put> puts, Stream stream = nullptr);  ///< this rank's own rows, in its part
   void arrive(const Peers& from, Stream stream = nullptr, const char* operation = "receive");
 
@@ -58,7 +59,6 @@ class PeerBuffer {
   [[nodiscard]] std::byte* part(int peer) const noexcept;  ///< the own one: the copy
   [[nodiscard]] std::byte* shared_part(int peer) const noexcept;
   [[nodiscard]] std::vector<Copy> copies_of(std::span<const Put> puts, const Peers& to) const;
-  void sent(std::span<const Put> puts, const Peers& to, Stream stream);  ///< signals
   void label(std::span<const Put> puts, const Peers& to, Stream stream);
   void land(const Peers& from, Stream stream);
   void raise(const Peers& peers, Line line, Line count, Stream stream);

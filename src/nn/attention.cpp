@@ -8,6 +8,7 @@
 #include <tuple>
 #include <vector>
 
+#include "core/error.h"
 #include "nn/ops.h"
 #include "nn/tiles.h"
 
@@ -55,17 +56,34 @@ void TokenAttention::operator()(const at::Tensor& out, const at::Tensor& q, cons
   to.copy_(scaled_dot_product(batched(q), batched(k), batched(v), scale));
 }
 
-void LocalAttention::begin(std::int64_t /*layer*/, const at::Tensor& qkv, std::span<const TokenNorms> norms,
-                           const at::Tensor& rotary) {
-  query_ = at::empty({qkv.size(0), qkv.size(2), qkv.size(3)}, qkv.options());
-  key_ = at::empty_like(query_);
-  value_ = qkv.select(1, 2);
-  norm_and_rotate(qkv, norms, rotary, query_, key_);
+RotatedTokens::RotatedTokens(const at::Tensor& of, const at::Tensor& by)
+    : qkv(of),
+      rotary(by),
+      query(at::empty({of.size(0), of.size(2), of.size(3)}, of.options())),
+      key(at::empty_like(query)),
+      value(of.select(1, 2)) {
+  XDIT_ASSERT(rotary.size(0) == qkv.size(0));
+}
+
+void RotatedTokens::add(std::int64_t first, const TokenNorms& norms) {
+  const auto rows = [&](const at::Tensor& x) { return x.narrow(0, first, norms.tokens); };
+  norm_and_rotate(rows(qkv), norms, rows(rotary), rows(query), rows(key));
+  count += norms.tokens;
+}
+
+void LocalAttention::begin(std::int64_t /*layer*/, const at::Tensor& qkv, const at::Tensor& rotary) {
+  tokens_ = RotatedTokens(qkv, rotary);
+}
+
+void LocalAttention::add(std::int64_t first, const TokenNorms& norms) {
+  tokens_.add(first, norms);
 }
 
 void LocalAttention::finish(const at::Tensor& out) {
-  attention_(out.unflatten(1, {query_.size(1), query_.size(2)}), query_, key_, value_);
-  for (at::Tensor* part : {&query_, &key_, &value_}) part->reset();
+  XDIT_ASSERT(tokens_.count == tokens_.qkv.size(0));
+  attention_(out.unflatten(1, {tokens_.query.size(1), tokens_.query.size(2)}), tokens_.query, tokens_.key,
+             tokens_.value);
+  tokens_ = {};
 }
 
 at::Tensor scaled_dot_product(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale,

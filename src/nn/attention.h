@@ -17,6 +17,17 @@ struct TokenNorms {
   at::Tensor key;
 };
 
+/// Tokens on their way from their products to attention.
+struct RotatedTokens {
+  at::Tensor qkv;                ///< [T, 3, H, D]
+  at::Tensor rotary;             ///< [T, D / 2, 2]
+  at::Tensor query, key, value;  ///< [T, H, D], the first two normed and rotated
+  std::int64_t count = 0;        ///< of tokens that are
+  RotatedTokens() = default;
+  RotatedTokens(const at::Tensor& of, const at::Tensor& by);
+  void add(std::int64_t first, const TokenNorms& norms);
+};
+
 /// Joint attention over the local tokens of one picture. Takes q, k, v before norm and rotation so that norm,
 /// rotation and placement (on another GPU, too) can be one kernel.
 class Attention {
@@ -25,18 +36,14 @@ class Attention {
   Attention(const Attention&) = delete;
   Attention& operator=(const Attention&) = delete;
   virtual ~Attention() = default;
-  /// `qkv` [T, 3, H, D], the last three dimensions contiguous, is normed by `norms`, one after the other, and
-  /// rotated by `rotary` [T, D / 2, 2], cosine and sine in float32. finish() comes next; what is computed
-  /// between them hides what has to travel.
-  virtual void begin(std::int64_t layer, const at::Tensor& qkv, std::span<const TokenNorms> norms,
-                     const at::Tensor& rotary) = 0;
+  /// Of `qkv` [T, 3, H, D], the last three dimensions contiguous, whose tokens are still to be computed, and
+  /// `rotary` [T, D / 2, 2], cosine and sine in float32.
+  virtual void begin(std::int64_t layer, const at::Tensor& qkv, const at::Tensor& rotary) = 0;
+  /// The tokens from `first` on, norms.tokens of them, have been computed: they are normed, rotated and sent
+  /// where they are needed. Each token once; what is computed until finish() hides what has to travel.
+  virtual void add(std::int64_t first, const TokenNorms& norms) = 0;
   /// Writes softmax(q k^T / sqrt(D)) v to `out` [T, H * D], whose rows may be strided.
   virtual void finish(const at::Tensor& out) = 0;
-  void attend(std::int64_t layer, const at::Tensor& qkv, std::span<const TokenNorms> norms,
-              const at::Tensor& rotary, const at::Tensor& out) {
-    begin(layer, qkv, norms, rotary);
-    finish(out);
-  }
 };
 
 /// softmax(q k^T / sqrt(D)) v of tokens q [T, H, D], k, v [S, H, D] into `out` [T, H, D]. A query row's bits
@@ -55,13 +62,13 @@ class LocalAttention final : public Attention {
  public:
   explicit LocalAttention(std::shared_ptr<cudnn::Attentions> in_place = std::make_shared<cudnn::Attentions>())
       : attention_(std::move(in_place)) {}
-  void begin(std::int64_t layer, const at::Tensor& qkv, std::span<const TokenNorms> norms,
-             const at::Tensor& rotary) override;
+  void begin(std::int64_t layer, const at::Tensor& qkv, const at::Tensor& rotary) override;
+  void add(std::int64_t first, const TokenNorms& norms) override;
   void finish(const at::Tensor& out) override;
 
  private:
   TokenAttention attention_;
-  at::Tensor query_, key_, value_;  ///< [T, H, D], from begin to finish
+  RotatedTokens tokens_;
 };
 
 /// softmax(q k^T scale + bias) v on [B, H, T, D] tensors of any strides; `bias` [1, H, T, S] or undefined.

@@ -2,10 +2,12 @@
 
 #include <ATen/ATen.h>
 #include <ATen/cuda/CUDAContext.h>
+#include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 
 #include "core/error.h"
+#include "cuda/graph.h"
 #include "cuda/kernels.h"
 
 namespace xdit::nn::fused {
@@ -97,6 +99,10 @@ void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::T
                                       .head_dim = qkv.size(3),
                                       .eps = static_cast<float>(eps)};
   C10_CUDA_CHECK(cuda::norm_and_rotate(type_of(qkv), arguments, stream_of(qkv)));
+}
+
+void fill_by_kernels(at::cuda::CUDAGraph& graph) {
+  C10_CUDA_CHECK(cuda::fill_by_kernels(graph.raw_cuda_graph()));
 }
 
 at::Tensor row_moments(const at::Tensor& x, std::int64_t groups) {

@@ -5,6 +5,10 @@
 #include "nn/group_norm.h"
 #include "nn/quantise.h"
 
+namespace at::cuda {
+struct CUDAGraph;
+}
+
 /// The CUDA kernels of nn/ops.h and nn/group_norm.h and the products of nn/linear.h. A build without CUDA has
 /// fused_without_cuda.cpp in place of fused.cpp and gemm.cpp.
 namespace xdit::nn::fused {
@@ -27,6 +31,9 @@ void linear_into(const at::Tensor& out, const Rows& x, const Rows& weight, const
                  bool gelu_tanh);
 /// out += x W^T + b, rounded once.
 void linear_onto(const at::Tensor& out, const Rows& x, const Rows& weight, const at::Tensor& bias);
+
+/// Makes kernels of the small fills of a graph that is captured and not yet instantiated (cuda/graph.h).
+void fill_by_kernels(at::cuda::CUDAGraph& graph);
 
 /// Of channels-last pictures.
 [[nodiscard]] at::Tensor row_moments(const at::Tensor& x, std::int64_t groups);

@@ -25,6 +25,8 @@ void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::T
   reference::norm_and_rotate(qkv, norms, rotary, q, k, eps);
 }
 
+void fill_by_kernels(at::cuda::CUDAGraph& /*graph*/) {}
+
 at::Tensor row_moments(const at::Tensor& x, std::int64_t groups) {
   return reference::row_moments(x, groups);
 }

@@ -89,16 +89,11 @@ void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y)
   x.is_cuda() ? fused::add_gated(x, gate, y) : reference::add_gated(x, gate, y);
 }
 
-void norm_and_rotate(const at::Tensor& qkv, std::span<const TokenNorms> norms, const at::Tensor& rotary,
+void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,
                      const at::Tensor& q, const at::Tensor& k, double eps) {
-  std::int64_t first = 0;
-  for (const TokenNorms& part : norms) {
-    const auto rows = [&](const at::Tensor& x) { return x.narrow(0, first, part.tokens); };
-    qkv.is_cuda() ? fused::norm_and_rotate(rows(qkv), part, rows(rotary), rows(q), rows(k), eps)
-                  : reference::norm_and_rotate(rows(qkv), part, rows(rotary), rows(q), rows(k), eps);
-    first += part.tokens;
-  }
-  XDIT_ASSERT(first == qkv.size(0) && first == rotary.size(0));
+  XDIT_ASSERT(norms.tokens == qkv.size(0) && norms.tokens == rotary.size(0));
+  qkv.is_cuda() ? fused::norm_and_rotate(qkv, norms, rotary, q, k, eps)
+                : reference::norm_and_rotate(qkv, norms, rotary, q, k, eps);
 }
 
 void activate_into(const at::Tensor& out, const at::Tensor& x, Activation activation) {

@@ -1,8 +1,6 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
-#include <span>
-
 #include "nn/activation.h"
 #include "nn/attention.h"
 #include "nn/quantise.h"
@@ -29,8 +27,8 @@ namespace xdit::nn {
 void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y);
 
 /// RMS norm over D and rotation of the first two of qkv [T, 3, H, D] by `rotary` [T, D / 2, 2] into q and k
-/// [T, H, D]. `norms` follow each other.
-void norm_and_rotate(const at::Tensor& qkv, std::span<const TokenNorms> norms, const at::Tensor& rotary,
+/// [T, H, D].
+void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,
                      const at::Tensor& q, const at::Tensor& k, double eps = 1e-6);
 
 /// act(x) of rows [T, C], which may be strided, into `out` [T, C].

@@ -29,10 +29,6 @@ std::int64_t HeadExchange::tokens_before(std::int64_t index) const {
   return tokens;
 }
 
-at::Tensor HeadExchange::empty_heads() const {
-  return at::empty({tokens(), heads_, head_dim_}, options_);
-}
-
 comm::Stream HeadExchange::stream() const {
   return current_stream(options_.device());
 }

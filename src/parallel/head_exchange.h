@@ -28,7 +28,6 @@ class HeadExchange {
   [[nodiscard]] std::int64_t tokens_before(std::int64_t index) const;
   [[nodiscard]] std::int64_t queries() const { return tokens_before(split_.ulysses); }
   [[nodiscard]] std::int64_t token_bytes() const { return token_bytes_; }  ///< of the local heads
-  [[nodiscard]] at::Tensor empty_heads() const;                            ///< [tokens, H, D]
   [[nodiscard]] comm::Stream stream() const;
 
   /// `peer`'s heads of rows x [T, H, D] to its buffer, packed from `offset` bytes on.

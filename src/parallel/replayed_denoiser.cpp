@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "nn/fused.h"
 
 namespace xdit::parallel {
 namespace {
@@ -136,11 +137,13 @@ at::Tensor ReplayedDenoiser::predict(const models::Branch& branch, const at::Ten
   if (!slot.graph) {
     make_room(input.get_device());
     const std::uint64_t sent = use_ != nullptr ? use_->bytes_sent() : 0;
-    auto graph = std::make_unique<at::cuda::CUDAGraph>();
+    auto graph = std::make_unique<at::cuda::CUDAGraph>(/*keep_graph=*/true);
     const c10::cuda::CUDAStreamGuard guard(c10::cuda::getStreamFromPool(false, input.get_device()));
     graph->capture_begin(replays_.memory_->pool, cudaStreamCaptureModeThreadLocal);
     slot.output = denoiser_.predict(*slot.branch, slot.input, part);
     graph->capture_end();
+    nn::fused::fill_by_kernels(*graph);
+    graph->instantiate();
     slot.graph = std::move(graph);
     if (use_ != nullptr) slot.bytes_sent = use_->bytes_sent() - sent;
   } else if (use_ != nullptr) {

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "core/error.h"
@@ -31,26 +32,30 @@ std::int64_t RingAttention::slice_tokens(std::int64_t index) const {
   return tokens;
 }
 
-void RingAttention::begin(std::int64_t /*layer*/, const at::Tensor& qkv,
-                          std::span<const nn::TokenNorms> norms, const at::Tensor& rotary) {
-  const at::Tensor q = heads_.empty_heads();
-  const at::Tensor k = at::empty_like(q);
-  const at::Tensor v = qkv.select(1, 2);
+void RingAttention::begin(std::int64_t /*layer*/, const at::Tensor& qkv, const at::Tensor& rotary) {
   XDIT_ASSERT(rotary.size(0) == heads_.tokens());
-  nn::norm_and_rotate(qkv, norms, rotary, q, k);
+  tokens_ = nn::RotatedTokens(qkv, rotary);
+}
 
-  sent_ = {k, v, q};
+void RingAttention::add(std::int64_t first, const nn::TokenNorms& norms) {
+  tokens_.add(first, norms);
+}
+
+void RingAttention::send() {
+  XDIT_ASSERT(tokens_.count == heads_.tokens());
+  const std::array sent{tokens_.key, tokens_.value, tokens_.query};
   const std::int64_t before = heads_.tokens_before(heads_.group().rank() % heads_.split().ulysses);
   std::vector<comm::Put> puts;
   for (const int peer : heads_.neighbours())
-    for (std::size_t plane = 0; plane < sent_.size(); ++plane)
-      heads_.put_heads(puts, sent_[plane], peer,
+    for (std::size_t plane = 0; plane < sent.size(); ++plane)
+      heads_.put_heads(puts, sent[plane], peer,
                        (static_cast<std::int64_t>(plane) * heads_.queries() + before) * heads_.token_bytes());
   inputs_.post(heads_.neighbours(), heads_.stream());
   inputs_.put(puts, heads_.neighbours(), heads_.stream(), "heads");
 }
 
 void RingAttention::finish(const at::Tensor& out) {
+  send();
   const std::int64_t bytes = heads_.token_bytes();
   const comm::Stream stream = heads_.stream();
   const std::int64_t ulysses = heads_.split().ulysses;
@@ -92,7 +97,7 @@ void RingAttention::finish(const at::Tensor& out) {
   const at::Tensor attended = heads_.attended(out);
   attended.copy_(sum.out.squeeze(0).transpose(0, 1));
   heads_.give_back(attended, out);
-  sent_ = {};
+  tokens_ = {};
 }
 
 }  // namespace xdit::parallel

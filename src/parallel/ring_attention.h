@@ -1,9 +1,7 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
-#include <array>
 #include <cstdint>
-#include <span>
 #include <vector>
 
 #include "nn/attention.h"
@@ -19,21 +17,22 @@ class RingAttention final : public nn::Attention {
   /// `group`: the token group, numbered ring first, Ulysses fastest.
   RingAttention(comm::Group& group, const TokenSplit& split, std::int64_t heads, std::int64_t head_dim,
                 at::TensorOptions options);
-  void begin(std::int64_t layer, const at::Tensor& qkv, std::span<const nn::TokenNorms> norms,
-             const at::Tensor& rotary) override;
+  void begin(std::int64_t layer, const at::Tensor& qkv, const at::Tensor& rotary) override;
+  void add(std::int64_t first, const nn::TokenNorms& norms) override;
   void finish(const at::Tensor& out) override;
 
  private:
+  void send();  ///< K, V and Q to the neighbours
   /// Tokens of the ring's place `index` (counted from 0, modulo the ring).
   [[nodiscard]] std::int64_t slice_tokens(std::int64_t index) const;
 
   HeadExchange heads_;
-  std::int64_t ring_;               ///< places
-  std::int64_t place_;              ///< of this rank
-  std::int64_t slot_rows_;          ///< of one slot: K and V of the longest slice
-  comm::PeerBuffer inputs_;         ///< the neighbours' K, V and Q, [3, queries, h, D]
-  comm::PeerBuffer slots_;          ///< two slots of K and V
-  std::array<at::Tensor, 3> sent_;  ///< K, V and Q [T, H, D], from begin to finish
+  std::int64_t ring_;         ///< places
+  std::int64_t place_;        ///< of this rank
+  std::int64_t slot_rows_;    ///< of one slot: K and V of the longest slice
+  comm::PeerBuffer inputs_;   ///< the neighbours' K, V and Q, [3, queries, h, D]
+  comm::PeerBuffer slots_;    ///< two slots of K and V
+  nn::RotatedTokens tokens_;  ///< from begin to finish
 };
 
 }  // namespace xdit::parallel

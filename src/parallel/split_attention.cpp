@@ -35,54 +35,60 @@ void SplitAttention::select(const TokenPart& part, std::int64_t branch) {
 
 // The peer's heads of K (plane 0) or V (plane 1), every token at its global position.
 void SplitAttention::put_tokens(std::vector<comm::Put>& puts, const at::Tensor& x, std::int64_t peer,
-                                std::int64_t plane) const {
+                                std::int64_t plane, const Range& tokens) const {
   std::int64_t row = 0;
   for (const Range& range : heads_.split().positions(heads_.group().rank(), heads_.part())) {
-    heads_.put_heads(puts, x.narrow(0, row, range.count), peer,
-                     (plane * all_tokens_ + range.first) * heads_.token_bytes());
+    const std::int64_t first = std::max(row, tokens.first);
+    const std::int64_t end = std::min(row + range.count, tokens.end());
+    if (first < end)
+      heads_.put_heads(puts, x.narrow(0, first, end - first), peer,
+                       (plane * all_tokens_ + range.first + first - row) * heads_.token_bytes());
     row += range.count;
   }
 }
 
-void SplitAttention::begin(std::int64_t layer, const at::Tensor& qkv, std::span<const nn::TokenNorms> norms,
-                           const at::Tensor& rotary) {
+void SplitAttention::begin(std::int64_t layer, const at::Tensor& qkv, const at::Tensor& rotary) {
   XDIT_ASSERT(rotary.size(0) == heads_.tokens());
-  query_ = heads_.empty_heads();
-  key_ = at::empty_like(query_);
-  value_ = qkv.select(1, 2);
-  nn::norm_and_rotate(qkv, norms, rotary, query_, key_);
-
-  const int rank = heads_.group().rank();
-  const std::int64_t mine = rank % heads_.split().ulysses;
-  std::vector<comm::Put> own, puts;
-  for (int peer = 0; peer < heads_.group().size(); ++peer) {
-    std::vector<comm::Put>& to = peer == rank ? own : puts;
-    put_tokens(to, key_, peer, 0);
-    put_tokens(to, value_, peer, 1);
-    if (heads_.swaps() && std::ranges::find(heads_.neighbours(), peer) != heads_.neighbours().end())
-      heads_.put_heads(to, query_, peer,
-                       (2 * all_tokens_ + heads_.tokens_before(mine)) * heads_.token_bytes());
-  }
+  tokens_ = nn::RotatedTokens(qkv, rotary);
+  puts_.clear();
   const std::int64_t index =
       kept_.layers.count == 0 ? 0 : branch_ * kept_.layers.count + layer - kept_.layers.first;
   now_ = &inputs_.at(static_cast<std::size_t>(index));
   now_->ready(others_, heads_.stream(), "attention");
+}
+
+void SplitAttention::add(std::int64_t first, const nn::TokenNorms& norms) {
+  tokens_.add(first, norms);
+  const int rank = heads_.group().rank();
+  const std::int64_t row = 2 * all_tokens_ + heads_.tokens_before(rank % heads_.split().ulysses) + first;
+  std::vector<comm::Put> own, puts;
+  for (int peer = 0; peer < heads_.group().size(); ++peer) {
+    std::vector<comm::Put>& to = peer == rank ? own : puts;
+    put_tokens(to, tokens_.key, peer, 0, {first, norms.tokens});
+    put_tokens(to, tokens_.value, peer, 1, {first, norms.tokens});
+    if (heads_.swaps() && std::ranges::find(heads_.neighbours(), peer) != heads_.neighbours().end())
+      heads_.put_heads(to, tokens_.query.narrow(0, first, norms.tokens), peer, row * heads_.token_bytes());
+  }
   beside_.begin();
   now_->send(puts, others_, beside_.stream());
-  beside_.end();
   now_->place(own, heads_.stream());
+  puts_.insert(puts_.end(), puts.begin(), puts.end());
 }
 
 void SplitAttention::finish(const at::Tensor& out) {
+  XDIT_ASSERT(tokens_.count == heads_.tokens());
+  now_->sent(puts_, others_, beside_.stream());
+  beside_.end();
   beside_.wait();  // its sources may go
   now_->arrive(others_, heads_.stream(), "attention");
-  const at::Tensor queries = heads_.swaps() ? heads_.view(*now_, 2 * all_tokens_, heads_.queries()) : query_;
+  const at::Tensor queries =
+      heads_.swaps() ? heads_.view(*now_, 2 * all_tokens_, heads_.queries()) : tokens_.query;
   const at::Tensor attended = heads_.attended(out);
   attention_(attended, queries, heads_.view(*now_, 0, all_tokens_),
              heads_.view(*now_, all_tokens_, all_tokens_));
   now_->post(others_, heads_.stream());
   heads_.give_back(attended, out);
-  for (at::Tensor* part : {&query_, &key_, &value_}) part->reset();
+  tokens_ = {};
 }
 
 }  // namespace xdit::parallel

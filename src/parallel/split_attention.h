@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <span>
 #include <vector>
 
 #include "nn/attention.h"
@@ -31,13 +30,14 @@ class SplitAttention final : public nn::Attention {
                  std::shared_ptr<nn::cudnn::Attentions> in_place = std::make_shared<nn::cudnn::Attentions>());
   /// The tokens and the branch of the forwards from here on.
   void select(const TokenPart& part, std::int64_t branch);
-  void begin(std::int64_t layer, const at::Tensor& qkv, std::span<const nn::TokenNorms> norms,
-             const at::Tensor& rotary) override;
+  void begin(std::int64_t layer, const at::Tensor& qkv, const at::Tensor& rotary) override;
+  void add(std::int64_t first, const nn::TokenNorms& norms) override;
   void finish(const at::Tensor& out) override;
 
  private:
-  void put_tokens(std::vector<comm::Put>& puts, const at::Tensor& x, std::int64_t peer,
-                  std::int64_t plane) const;
+  /// Those of this rank's tokens [first, first + count).
+  void put_tokens(std::vector<comm::Put>& puts, const at::Tensor& x, std::int64_t peer, std::int64_t plane,
+                  const Range& tokens) const;
 
   HeadExchange heads_;
   nn::TokenAttention attention_;
@@ -47,8 +47,9 @@ class SplitAttention final : public nn::Attention {
   comm::Peers others_;
   std::vector<comm::PeerBuffer> inputs_;  ///< K, V [2, S + T, h, D], then the neighbours' Q [queries, h, D]
   SideStream beside_;                     ///< for what goes to other ranks
-  at::Tensor query_, key_, value_;        ///< [T, H, D], from begin to finish
+  nn::RotatedTokens tokens_;              ///< from begin to finish
   comm::PeerBuffer* now_ = nullptr;       ///< of inputs_, likewise
+  std::vector<comm::Put> puts_;           ///< to others, likewise
 };
 
 }  // namespace xdit::parallel

@@ -124,7 +124,7 @@ TEST_CASE("norm and rotation") {
       const at::Tensor angles = at::randn({tokens, dim / 2}, at::kDouble);
       const at::Tensor rotary = at::stack({angles.cos(), angles.sin()}, 2).to(device(), at::kFloat);
       const at::Tensor q = at::empty({tokens, heads, dim}, rows.options()), k = at::empty_like(q);
-      norm_and_rotate(qkv, std::array{norms}, rotary, q, k);
+      norm_and_rotate(qkv, norms, rotary, q, k);
       const auto expected = [&](std::int64_t part, const at::Tensor& weight) {
         const at::Tensor x = qkv.select(1, part).to(at::kCPU, at::kDouble);
         const at::Tensor n =
@@ -176,10 +176,14 @@ TEST_CASE("attention of tokens normed in parts, into strided rows") {
           .to(device());
   LocalAttention attention;
   const at::Tensor buffer = at::zeros({11, heads * dim + 5}, qkv.options());
-  attention.attend(0, qkv, std::array{TokenNorms{4, norm, norm}, TokenNorms{7, norm, norm}}, rotary,
-                   buffer.narrow(1, 0, heads * dim));
+  attention.begin(0, qkv, rotary);
+  attention.add(4, {7, norm, norm});
+  attention.add(0, {4, norm, norm});
+  attention.finish(buffer.narrow(1, 0, heads * dim));
   const at::Tensor whole = at::empty({11, heads * dim}, qkv.options());
-  attention.attend(0, qkv, std::array{TokenNorms{11, norm, norm}}, rotary, whole);
+  attention.begin(0, qkv, rotary);
+  attention.add(0, {11, norm, norm});
+  attention.finish(whole);
   CHECK(at::equal(buffer.narrow(1, 0, heads * dim), whole));
   CHECK(buffer.narrow(1, heads * dim, 5).abs().max().item<float>() == 0);
 }

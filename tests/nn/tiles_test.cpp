@@ -164,7 +164,7 @@ TEST_CASE("norm and rotation by rows") {
       const at::Tensor rotary = at::randn({141, dim / 2, 2});
       const auto q_and_k = [&](std::int64_t first, std::int64_t size) {
         const at::Tensor q = at::empty({size, 3, dim}, qkv.options()), k = at::empty_like(q);
-        norm_and_rotate(qkv.narrow(0, first, size), std::array{TokenNorms{size, norm, norm}},
+        norm_and_rotate(qkv.narrow(0, first, size), TokenNorms{size, norm, norm},
                         rotary.narrow(0, first, size), q, k);
         return at::stack({q, k});
       };

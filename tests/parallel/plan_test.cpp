@@ -108,7 +108,10 @@ TEST_CASE("steps are replayed where launches are short and the whole step can be
   const auto replays = [](config::RunSpec spec, const models::Model& model = flux_dev()) {
     return make_plan(spec, model, machine_of(8, 80 * kGb)).replays;
   };
-  CHECK_FALSE(replays(spec_on("1")));  // long launches
+  CHECK(replays(spec_on("1")));
+  config::RunSpec large = spec_on("1");
+  large.image.width = large.image.height = 2048;
+  CHECK_FALSE(replays(large));  // long launches
   config::RunSpec small = spec_on("1");
   small.image.width = small.image.height = 512;
   CHECK(replays(small));

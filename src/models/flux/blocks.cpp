@@ -3,8 +3,6 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
-#include <array>
-
 #include "nn/ops.h"
 
 namespace xdit::models {
@@ -37,12 +35,14 @@ void FluxDoubleBlock::forward(const at::Tensor& text, const at::Tensor& image, F
   const auto image_rows = [&](const at::Tensor& x) { return x.narrow(0, text.size(0), image.size(0)); };
   const at::Tensor qkv = at::empty({tokens, width}, text.options());
   const bool quantised = image_.qkv->quantised();
-  text_.qkv->into(text_rows(qkv), nn::modulated_rows(text, text1.shift, text1.scale, quantised));
+  attention.begin(index_, qkv.unflatten(1, {3, -1, head_dim_}), rotary);
+  // The many first: they travel while the few are computed.
   image_.qkv->into(image_rows(qkv), nn::modulated_rows(image, image1.shift, image1.scale, quantised));
-  const std::array norms{nn::TokenNorms{text.size(0), text_.query_norm, text_.key_norm},
-                         nn::TokenNorms{image.size(0), image_.query_norm, image_.key_norm}};
+  attention.add(text.size(0), {image.size(0), image_.query_norm, image_.key_norm});
+  text_.qkv->into(text_rows(qkv), nn::modulated_rows(text, text1.shift, text1.scale, quantised));
+  attention.add(0, {text.size(0), text_.query_norm, text_.key_norm});
   const at::Tensor attended = at::empty({tokens, width / 3}, text.options());
-  attention.attend(index_, qkv.unflatten(1, {3, -1, head_dim_}), norms, rotary, attended);
+  attention.finish(attended);
 
   const auto add = [quantised](const Half& half, const at::Tensor& x, const at::Tensor& y,
                                const FluxModulation& first, const FluxModulation& second) {
@@ -72,8 +72,8 @@ void FluxSingleBlock::forward(const at::Tensor& x, FluxModulations& modulations,
   const nn::Rows h = nn::modulated_rows(x, modulation.shift, modulation.scale, qkv_->quantised());
   const std::int64_t heads_width = qkv_->outputs() / 3, mlp_width = mlp_in_->outputs();
   const at::Tensor both = at::empty({x.size(0), heads_width + mlp_width}, x.options());
-  attention.begin(index_, (*qkv_)(h).unflatten(1, {3, -1, head_dim_}),
-                  std::array{nn::TokenNorms{x.size(0), query_norm_, key_norm_}}, rotary);
+  attention.begin(index_, (*qkv_)(h).unflatten(1, {3, -1, head_dim_}), rotary);
+  attention.add(0, {x.size(0), query_norm_, key_norm_});
   mlp_in_->into(both.narrow(1, heads_width, mlp_width), h, nn::Activation::kGeluTanh);
   attention.finish(both.narrow(1, 0, heads_width));
   nn::add_gated(x, modulation.gate, (*out_)(both));
