@@ -125,7 +125,7 @@ bool holds(const fs::path& path, const output::PictureRecord& record) {
 }
 
 // Pictures that are not there yet. One that was written when the batch was killed, before it was recorded, is
-// recorded now.
+// recorded now: it says itself what made it, or the manifest says that it was begun.
 std::set<std::int64_t> missing(const Batch& batch, const config::RunSpec::Output& output,
                                output::Manifest& manifest) {
   std::set<std::int64_t> all;
@@ -134,7 +134,7 @@ std::set<std::int64_t> missing(const Batch& batch, const config::RunSpec::Output
     const bool there = fs::exists(fs::symlink_status(entry.path, ignored));
     if (there && manifest.resumed()) {
       if (manifest.has(entry.path, entry.record)) continue;
-      if (holds(entry.path, entry.record)) {
+      if (holds(entry.path, entry.record) || manifest.begun(entry.path, entry.record)) {
         manifest.done(entry);
         continue;
       }
@@ -265,6 +265,11 @@ ExitCode batch(const Call& call) {
   const std::set<std::int64_t> wanted = missing(all, output, manifest);
   check_previews(all, run, manifest.begin().date, output.overwrite || manifest.resumed());
   manifest.start();
+  if (!output.metadata) {
+    std::vector<output::Manifest::Entry> begun;
+    for (const std::int64_t index : wanted) begun.push_back(all.pictures.at(index));
+    manifest.begin(begun);
+  }
   BatchConsole console(options, manifest, all.pictures);
   for (const BatchEntry& entry : all.entries)
     if (entry.fault) console.fault(entry.line, *entry.fault);

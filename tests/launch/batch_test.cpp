@@ -283,6 +283,26 @@ TEST_CASE("a batch killed at any moment goes on: nothing lost, nothing made twic
   CHECK(kills >= most_kills);
 }
 
+TEST_CASE("a picture without metadata that was written and not recorded is recorded, not made again") {
+  const Folder folder;
+  const std::string file = folder.write("p.jsonl", kLines);
+  const fs::path output = folder.path / "out";
+  const std::vector<std::string> command = arguments(file, output, {"--no-metadata", "--resume"});
+  REQUIRE(xdit_gen(command, kAlone).code == 0);
+  const std::string whole = contents(output / "batch.jsonl");
+  const std::size_t last = whole.rfind('\n', whole.size() - 2) + 1;
+  fs::resize_file(output / "batch.jsonl", last);
+  const fs::file_time_type made = fs::last_write_time(output / "5.png");
+  const Result again = xdit_gen(command, kAlone);
+  CHECK_THAT(again.err, ContainsSubstring("0 of 6 pictures left"));
+  CHECK(fs::last_write_time(output / "5.png") == made);
+  CHECK(recorded(output).size() == 6);
+  fs::resize_file(output / "batch.jsonl", last);
+  std::vector<std::string> other = command;
+  other.insert(other.end(), {"--steps", "3"});  // which the file does not tell
+  CHECK_THAT(xdit_gen(other, kAlone).err, ContainsSubstring("6 of 6 pictures left"));
+}
+
 TEST_CASE("a rank that dies is replaced as often as --retry says, after 1 s, then 2 s") {
   const Folder folder;
   const std::string file = folder.write("p.jsonl", kLines);
