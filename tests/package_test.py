@@ -17,7 +17,7 @@ FILES = [
     "usr/share/xdit-gen/configs/flux-dev.yaml",
     "usr/share/zsh/vendor-completions/_xdit-gen",
 ]
-DPKG = ["dpkg", "--force-not-root", "--force-depends"]
+DPKG = ["dpkg", "--force-not-root", "--force-depends", "--log=/dev/null"]
 CLEAN = {
     "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",
     "HOME": "/nonexistent",

@@ -280,6 +280,7 @@ ExitCode batch(const Call& call) {
   manifest.start();
   if (!output.metadata) {
     std::vector<output::Manifest::Entry> begun;
+    begun.reserve(wanted.size());
     for (const std::int64_t index : wanted) begun.push_back(all.pictures.at(index));
     manifest.begin(begun);
   }
