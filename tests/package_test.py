@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""package_test.py BUILD TORCH: a build's Debian package, unpacked, works with LibTorch in the folder TORCH."""
+"""package_test.py BUILD TORCH: a build's Debian package installs, and works with LibTorch in the folder TORCH."""
 
 import os
 import subprocess
@@ -17,7 +17,13 @@ FILES = [
     "usr/share/xdit-gen/configs/flux-dev.yaml",
     "usr/share/zsh/vendor-completions/_xdit-gen",
 ]
-CLEAN = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+DPKG = ["dpkg", "--force-not-root", "--force-depends", "--log=/dev/null"]
+CLEAN = {
+    "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",
+    "HOME": "/nonexistent",
+    "CUDA_VISIBLE_DEVICES": "",
+    "OMP_NUM_THREADS": "1",
+}
 
 
 def run(*command: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
@@ -42,6 +48,23 @@ def check_contents(package: Path, root: Path, build: Path) -> None:
     assert str(build) not in runpath and "site-packages" not in runpath and "::" not in runpath, runpath
 
 
+def install(package: Path, root: Path) -> None:
+    """Into a root of its own, which has no other package: what this one depends on is the machine's."""
+    for folder in ("info", "updates"):
+        (root / "var/lib/dpkg" / folder).mkdir(parents=True)
+    for file in ("status", "available"):
+        (root / "var/lib/dpkg" / file).touch()
+    output(*DPKG, f"--root={root}", "--install", package)
+    assert "Status: install ok installed\n" in output(*DPKG, f"--root={root}", "--status", "xdit-gen")
+    assert not output(*DPKG, f"--root={root}", "--verify", "xdit-gen"), "files are not as the package says"
+
+
+def remove(root: Path) -> None:
+    output(*DPKG, f"--root={root}", "--purge", "xdit-gen")
+    left = [path for path in (root / "usr").rglob("*") if not path.is_dir()]
+    assert not left, left
+
+
 def check_pictures(root: Path, torch: Path) -> None:
     """LibTorch is found by a variable, and in the package's own folder; without it, the error names the variable."""
     program = root / "usr/bin/xdit-gen"
@@ -52,6 +75,7 @@ def check_pictures(root: Path, torch: Path) -> None:
     output(*picture, root / "variable.png", XDIT_LIBTORCH=str(torch))
     os.symlink(torch, root / TORCH)
     output(*picture, root / "folder.png")
+    os.remove(root / TORCH)
     made = [(root / f"{name}.png").read_bytes() for name in ("variable", "folder")]
     assert made[0].startswith(b"\x89PNG") and made[0] == made[1]
 
@@ -63,13 +87,14 @@ def main(build: Path, torch: Path) -> None:
         output(cpack if cpack.exists() else "cpack", "--config", build / "CPackConfig.cmake", "-B", folder)
         (package,) = folder.glob("xdit-gen_*.deb")
         root = folder / "root"
-        output("dpkg-deb", "-x", package, root)
+        install(package, root)
         check_contents(package, root, build)
         program = root / "usr/bin/xdit-gen"
         assert output(program, "--version").startswith("xdit-gen ")
         assert "usage: xdit-gen" in output(program, "--help")
         assert "flux" in output(program, "list", "models")
         check_pictures(root, torch)
+        remove(root)
     print(f"{package.name}: installs and works")
 
 

@@ -29,7 +29,7 @@ using Pictures = BatchConsole::Pictures;
 
 constexpr const char* kBatchFormats = "text|jsonl|csv|yaml";  // in the order of BatchFormat
 constexpr std::size_t kMaxFile = std::size_t{256} << 20U;
-constexpr std::size_t kPromptsAtOnce = 256;  // embeddings of FLUX.1: 1 GB
+constexpr std::size_t kPromptsAtOnce = 256;  // embeddings of FLUX.1: 1 GB, twice that with negative ones
 constexpr double kMaxPauseS = 60;
 
 [[noreturn]] void misuse(const std::string& what, const std::string& flag, const std::string& fix = {}) {
@@ -125,7 +125,7 @@ bool holds(const fs::path& path, const output::PictureRecord& record) {
 }
 
 // Pictures that are not there yet. One that was written when the batch was killed, before it was recorded, is
-// recorded now.
+// recorded now: it says itself what made it, or the manifest says that it was begun.
 std::set<std::int64_t> missing(const Batch& batch, const config::RunSpec::Output& output,
                                output::Manifest& manifest) {
   std::set<std::int64_t> all;
@@ -134,7 +134,7 @@ std::set<std::int64_t> missing(const Batch& batch, const config::RunSpec::Output
     const bool there = fs::exists(fs::symlink_status(entry.path, ignored));
     if (there && manifest.resumed()) {
       if (manifest.has(entry.path, entry.record)) continue;
-      if (holds(entry.path, entry.record)) {
+      if (holds(entry.path, entry.record) || manifest.begun(entry.path, entry.record)) {
         manifest.done(entry);
         continue;
       }
@@ -174,30 +174,38 @@ std::string text_of(const parallel::Mesh& mesh) {
 
 // Jobs for all that is not settled; lines that no plan fits are faults.
 std::vector<launch::PlannedJob> plan(Batch& batch, const std::set<std::int64_t>& wanted, const Prepared& run,
-                                     const parallel::Machine& machine, BatchConsole& console) {
-  std::vector<launch::PlannedJob> jobs;
+                                     const launch::Survivors& gpus, const parallel::Machine& machine,
+                                     BatchConsole& console) {
+  std::vector<launch::PlannedJob> all;
   const auto open = [&](std::int64_t index) { return wanted.contains(index) && !console.settled(index); };
   for (config::RunSpec& spec : group(batch.entries, kPromptsAtOnce, open)) {
     spec.output.overwrite = true;  // `missing` has looked
-    const std::vector<config::Picture> listed = spec.listed;
     try {
-      jobs.push_back(launch::plan_job(std::move(spec), run.models(), machine));
+      const config::RunSpec placed = gpus.take(spec, run.models(), machine);
+      for (launch::PlannedJob& job : launch::plan_jobs(placed, run.models(), machine)) {
+        for (const std::string& note : job.plan.notes) console.warn(note);
+        for (const config::Picture& picture : job.spec.listed)
+          batch.pictures.at(picture.index).grid = text_of(job.plan.mesh);
+        all.push_back(std::move(job));
+      }
     } catch (const Error& error) {
       if (error.code() != ExitCode::kUsage && error.code() != ExitCode::kMemory) throw;
-      for (const config::Picture& picture : listed) console.failed(picture.index, error);
-      continue;
+      for (const config::Picture& picture : spec.listed) console.failed(picture.index, error);
     }
-    for (const std::string& note : jobs.back().plan.notes) console.warn(note);
-    for (const config::Picture& picture : listed)
-      batch.pictures.at(picture.index).grid = text_of(jobs.back().plan.mesh);
   }
-  return jobs;
+  return all;
+}
+
+// Of the rank itself, or of its GPU.
+bool is_a_ranks_own(const Error& error) {
+  const ExitCode code = error.code();
+  return code == ExitCode::kRank || code == ExitCode::kDevice || code == ExitCode::kInternal;
 }
 
 bool may_pass(const Error& error) {
   const ExitCode code = error.code();
-  return code == ExitCode::kRank || code == ExitCode::kDevice || code == ExitCode::kMemory ||
-         code == ExitCode::kInternal || (code == ExitCode::kOutput && error.where() != kStdout);
+  return is_a_ranks_own(error) || code == ExitCode::kMemory ||
+         (code == ExitCode::kOutput && error.where() != kStdout);
 }
 
 void pause(double seconds, const StopToken& stop) {
@@ -221,19 +229,24 @@ std::vector<std::int64_t> order_of(const Batch& batch, const std::set<std::int64
 void make_all(Batch& batch, const std::set<std::int64_t>& wanted, const Prepared& run, std::int64_t retry,
               BatchConsole& console, const StopToken& stop) {
   std::int64_t failures = 0;
+  launch::Survivors gpus(run.resolved.spec, launch::this_machine());
   console.expect(order_of(batch, wanted));
   for (double pause_s = 1;; pause_s = std::min(2 * pause_s, kMaxPauseS)) {
     const parallel::Machine machine = launch::this_machine();  // a lost GPU is not there any more
     const std::size_t before = console.made();
+    std::optional<launch::Culprit> culprit;
+    for (const std::string& line : gpus.lost(machine)) console.warn(line);
     try {
-      launch::run_jobs(plan(batch, wanted, run, machine, console), run.models(), batch.model_hash,
-                       batch.paths, machine, console, stop);
+      launch::run_jobs(plan(batch, wanted, run, gpus, machine, console), run.models(), batch.model_hash,
+                       batch.paths, machine, console, stop, &culprit);
       return;
     } catch (const Error& error) {
       if (console.made() > before) {
         failures = 0;
         pause_s = 1;
       }
+      if (culprit && is_a_ranks_own(error))
+        if (const std::string line = gpus.failed(*culprit); !line.empty()) console.warn(line);
       if (!may_pass(error) || failures++ >= retry) throw;
       console.warn(fmt::format("{}; again in {} s", error.message(), pause_s));
     }
@@ -265,6 +278,12 @@ ExitCode batch(const Call& call) {
   const std::set<std::int64_t> wanted = missing(all, output, manifest);
   check_previews(all, run, manifest.begin().date, output.overwrite || manifest.resumed());
   manifest.start();
+  if (!output.metadata) {
+    std::vector<output::Manifest::Entry> begun;
+    begun.reserve(wanted.size());
+    for (const std::int64_t index : wanted) begun.push_back(all.pictures.at(index));
+    manifest.begin(begun);
+  }
   BatchConsole console(options, manifest, all.pictures);
   for (const BatchEntry& entry : all.entries)
     if (entry.fault) console.fault(entry.line, *entry.fault);

@@ -19,7 +19,7 @@ std::uint64_t drawn(std::uint64_t from, std::uint64_t line, std::uint64_t nth) {
   return (z ^ (z >> 31U)) >> 32U;
 }
 
-// What pictures of one job have in common.
+// What pictures of one variant have in common.
 RunSpec shape_of(RunSpec spec) {
   spec.prompts = {""};
   spec.sampling.seeds = {0};
@@ -27,9 +27,25 @@ RunSpec shape_of(RunSpec spec) {
   return spec;
 }
 
-// Pictures of one shape, by prompt; both in order of appearance.
+// What pictures of one launch have in common: all that a plan follows from. Where rows or bands may be of the
+// step before, that is the steps, too.
+RunSpec launch_of(RunSpec shape) {
+  const RunSpec::Parallel& asked = shape.parallel;
+  const bool approximate = asked.allow == config::Allow::kApproximate;
+  if (asked.patch == config::Patch::kDisplaced || asked.pipefusion.value_or(approximate ? 2 : 1) > 1)
+    return shape;
+  RunSpec::Sampling same;
+  same.cfg_scale = shape.sampling.cfg_scale > 1 ? 2 : 1;
+  same.max_sequence_length = shape.sampling.max_sequence_length;
+  shape.sampling = same;
+  shape.negative_prompt.reset();
+  return shape;
+}
+
+// Pictures of one variant, by prompt; both in order of appearance.
 struct Group {
   RunSpec shape;
+  std::size_t launch;
   std::map<std::string, std::size_t> place;
   std::vector<std::vector<config::Picture>> by_prompt;
 
@@ -74,7 +90,7 @@ std::vector<BatchEntry> settle(const std::vector<config::BatchLine>& lines, cons
 std::vector<RunSpec> group(const std::vector<BatchEntry>& entries, std::size_t prompts,
                            const std::function<bool(std::int64_t index)>& wanted) {
   std::vector<Group> groups;
-  std::map<std::string, std::size_t> known;  // by all settings, as text
+  std::map<std::string, std::size_t> known, launches;  // by settings, as text
   for (const BatchEntry& entry : entries) {
     if (entry.fault) continue;
     const RunSpec shape = shape_of(entry.spec);
@@ -82,17 +98,33 @@ std::vector<RunSpec> group(const std::vector<BatchEntry>& entries, std::size_t p
     for (const config::Picture& picture : entry.pictures) {
       if (!wanted(picture.index)) continue;
       const auto [found, fresh] = known.emplace(settings, groups.size());
-      if (fresh) groups.push_back({.shape = shape, .place = {}, .by_prompt = {}});
+      if (fresh) {
+        const std::size_t launch =
+            launches.emplace(config::to_yaml(launch_of(shape)), launches.size()).first->second;
+        groups.push_back({.shape = shape, .launch = launch, .place = {}, .by_prompt = {}});
+      }
       groups[found->second].add(picture);
     }
   }
+  std::stable_sort(groups.begin(), groups.end(),
+                   [](const Group& a, const Group& b) { return a.launch < b.launch; });
   std::vector<RunSpec> specs;
-  for (const Group& one : groups)
+  std::size_t listed = 0;  // prompts of the last
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    const Group& one = groups[g];
+    if (g == 0 || groups[g - 1].launch != one.launch) listed = prompts;
     for (std::size_t i = 0; i < one.by_prompt.size(); ++i) {
-      if (i % prompts == 0) specs.push_back(one.shape);
-      std::vector<config::Picture>& listed = specs.back().listed;
-      listed.insert(listed.end(), one.by_prompt[i].begin(), one.by_prompt[i].end());
+      if (listed == prompts) specs.push_back(one.shape);
+      RunSpec& spec = specs.back();
+      if (i == 0 || listed == prompts)
+        spec.variants.push_back({one.shape.sampling, one.shape.negative_prompt});
+      listed = listed % prompts + 1;
+      for (const config::Picture& picture : one.by_prompt[i]) {
+        spec.listed.push_back(picture);
+        spec.listed.back().variant = spec.variants.size() - 1;
+      }
     }
+  }
   return specs;
 }
 

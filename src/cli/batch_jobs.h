@@ -24,9 +24,9 @@ struct BatchEntry {
 [[nodiscard]] std::vector<BatchEntry> settle(const std::vector<config::BatchLine>& lines, const Prepared& run,
                                              std::uint64_t drawn_from);
 
-/// Entries' pictures for which `wanted` says so, as specs that list them: one a shape (whatever differs
-/// besides prompt and seed), equal prompts beside each other, at most `prompts` of them each. The order is
-/// that of the file, but for this.
+/// Entries' pictures for which `wanted` says so, as specs that list them: one a launch, for pictures of which
+/// one plan holds; in it those with the same settings beside each other, and of these those with the same
+/// prompt; at most `prompts` of them each. The order is that of the file, but for this.
 [[nodiscard]] std::vector<config::RunSpec> group(const std::vector<BatchEntry>& entries, std::size_t prompts,
                                                  const std::function<bool(std::int64_t index)>& wanted);
 

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <iostream>
 #include <iterator>
+#include <optional>
 #include <random>
 
 #include "cli/commands.h"
@@ -12,6 +13,7 @@
 #include "cli/generate_options.h"
 #include "cli/layers.h"
 #include "config/values.h"
+#include "core/temporary_folder.h"
 #include "launch/clock.h"
 #include "launch/launch.h"
 #include "launch/nvml.h"
@@ -151,10 +153,16 @@ class Bench {
 ExitCode bench(const Call& call) {
   const double begun_s = launch::now_s();
   refuse_what_is_of_one_run(call.flags, "a bench", /*takes_stdin=*/false);
-  const GenerateOptions options = read_generate_options(call.flags, std::cin);
+  GenerateOptions options = read_generate_options(call.flags, std::cin);
   const std::string format = format_of(call.flags, kBenchFormats, options);
   const Schedule schedule = schedule_of(call.flags);
   call.stop.check();  // stdin may have waited for long
+  std::optional<TemporaryFolder> folder;
+  if (config::winner({&options.settings, 1}, "output.path") == nullptr)
+    options.settings.push_back({.key = "output.path",
+                                .values = {(folder.emplace().path() / "{index}.png").string()},
+                                .where = {},
+                                .code = ExitCode::kOutput});
   std::random_device entropy;
   const Prepared run = prepare(options, call.environment, [&] { return std::uint64_t{entropy()}; });
   Console console(options, run.resolved.spec, run.model.files.name, {});

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -18,6 +17,7 @@
 #include "cli/console.h"
 #include "cli/layers.h"
 #include "config/values.h"
+#include "core/temporary_folder.h"
 #include "launch/launch.h"
 #include "output/compare.h"
 
@@ -145,26 +145,6 @@ std::string as_text(const Json& row, const std::string& a, const std::string& b)
   if (row.contains("text")) text += text_lines(row["text"]);
   return text;
 }
-
-// A folder that goes with what was written there.
-class TemporaryFolder {
- public:
-  TemporaryFolder() : path_((fs::temp_directory_path() / "xdit-verify-XXXXXX").string()) {
-    if (::mkdtemp(path_.data()) == nullptr)
-      throw Error(ExitCode::kOutput, fmt::format("cannot make a folder: {}", std::strerror(errno)), path_,
-                  "set TMPDIR to a folder of yours");
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  [[nodiscard]] fs::path path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 // "gpus=2 gather=2"
 bool is_plan(const std::string& text) {

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "config/settings.h"
 
 namespace xdit::config {
@@ -15,6 +17,20 @@ std::vector<Picture> pictures(const RunSpec& spec) {
         all.push_back({.index = static_cast<std::int64_t>(all.size()),
                        .prompt = prompt,
                        .seed = seed + static_cast<std::uint64_t>(i)});
+  return all;
+}
+
+std::vector<RunSpec> variants_of(const RunSpec& spec) {
+  RunSpec one = spec;
+  one.listed.clear();
+  const std::vector<Variant> variants = std::exchange(one.variants, {});
+  std::vector<RunSpec> all;
+  for (const Variant& variant : variants) {
+    one.sampling = variant.sampling;
+    one.negative_prompt = variant.negative_prompt;
+    all.push_back(one);
+  }
+  if (all.empty()) all.push_back(std::move(one));
   return all;
 }
 

@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "config/extent.h"
 #include "config/picture.h"
+#include "config/sampling.h"
 #include "core/dtype.h"
 
 namespace xdit::config {
@@ -35,22 +35,7 @@ struct RunSpec {
     std::int64_t count = 1;                    ///< pictures a prompt and seed; picture i takes seed + i
     friend bool operator==(const Image&, const Image&) = default;
   };
-  struct Sampling {
-    std::string scheduler = "flow-match-euler";
-    std::string sigmas = "default", timestep_spacing = "auto", prediction = "auto";
-    std::int64_t steps = 28;
-    double guidance = 3.5, cfg_scale = 1.0;
-    std::optional<double> guidance_rescale{};  ///< 0..1 (Lin et al. 2023, section 3.4); unset: 0
-    std::optional<double> shift;               ///< fixed time shift; unset: the model's
-    std::vector<std::uint64_t> seeds{};        ///< at least one; a drawn seed (-1) is already a number here
-    std::optional<DType> rng_dtype;            ///< unset: `model.dtype`, as diffusers draws
-    std::int64_t max_sequence_length = 512;    ///< T5 tokens
-    /// What SDXL is told; unset: the picture's own size, nothing cut off.
-    std::optional<Extent> original_size{}, crop{}, target_size{};
-    double refiner_start = 0.8;  ///< share of the noise levels that the model itself takes
-    double aesthetic_score = 6, negative_aesthetic_score = 2.5;  ///< what SDXL's refiner is told
-    friend bool operator==(const Sampling&, const Sampling&) = default;
-  };
+  using Sampling = config::Sampling;
   struct Parallel {
     std::string gpus = "1";                      ///< "all", a count, or a list: numbers with a comma, UUIDs
     using Degree = std::optional<std::int64_t>;  ///< unset ("auto"): the Plan chooses
@@ -86,12 +71,16 @@ struct RunSpec {
   Parallel parallel;
   Output output;
   Runtime runtime;
-  std::vector<Picture> listed{};  ///< a batch names its pictures; else they follow from the above
-  std::string date{};             ///< {date} of the paths
+  std::vector<Picture> listed{};    ///< a batch names its pictures; else they follow from the above
+  std::vector<Variant> variants{};  ///< and what they differ in; none: nothing
+  std::string date{};               ///< {date} of the paths
   friend bool operator==(const RunSpec&, const RunSpec&) = default;
 };
 
 [[nodiscard]] std::vector<Picture> pictures(const RunSpec& spec);
+
+/// The run of each variant, which lists no pictures; at least one.
+[[nodiscard]] std::vector<RunSpec> variants_of(const RunSpec& spec);
 
 /// The profile that would give this run again, as YAML: every key, in the documented order.
 [[nodiscard]] std::string to_yaml(const RunSpec& spec);

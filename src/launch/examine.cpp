@@ -50,6 +50,7 @@ Health examine(const std::filesystem::path& disk, bool wants_gpus, const StopTok
     health.gpus.push_back(nvml.state(numbers.back()));
     health.tried.push_back(health.gpus.back().now);
   }
+  health.machine.measured.read = health.disk;
   if (!wants_gpus || health.gpus.empty()) return health;
   const auto look = [&] {
     for (std::size_t i = 0; i < numbers.size(); ++i) {

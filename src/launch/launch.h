@@ -9,6 +9,7 @@
 #include "config/settings.h"
 #include "core/stop.h"
 #include "launch/ranks.h"
+#include "launch/survivors.h"
 #include "models/registry.h"
 #include "output/report.h"
 #include "parallel/plan.h"
@@ -46,14 +47,16 @@ struct PlannedJob {
 };
 /// Deals the pictures of a run out to the plan's ranks so that they are finished in about their order.
 void deal_out(config::RunSpec& spec, const parallel::Plan& plan);
-/// Its pictures are dealt out. Error as make_plan's.
-[[nodiscard]] PlannedJob plan_job(config::RunSpec spec, const Models& models,
-                                  const parallel::Machine& machine);
+/// One job, or where that is predicted to be over sooner two: pictures that fill all shares, and the rest.
+/// Their pictures are dealt out. Error as make_plan's.
+[[nodiscard]] std::vector<PlannedJob> plan_jobs(const config::RunSpec& spec, const Models& models,
+                                                const parallel::Machine& machine);
 
 /// Makes the pictures of all jobs on ranks that stay from the first to the last; `paths` by Picture::index. A
-/// picture that fails alone is told to `listener`. Throws Error; what is finished stays.
+/// picture that fails alone is told to `listener`. Throws Error, and says in `culprit` whose it is if it is a
+/// rank's; what is finished stays.
 void run_jobs(const std::vector<PlannedJob>& jobs, const Models& models, const std::string& model_hash,
               const std::vector<std::filesystem::path>& paths, const parallel::Machine& machine,
-              pipeline::Listener& listener, const StopToken& stop);
+              pipeline::Listener& listener, const StopToken& stop, std::optional<Culprit>* culprit = nullptr);
 
 }  // namespace xdit::launch

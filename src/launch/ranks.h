@@ -43,6 +43,11 @@ class Ranks final : public Makers {
   void make(const Task& task, const Models& models, const parallel::Plan& plan, pipeline::Listener& listener,
             const StopToken& stop, output::Report& report) override;
 
+  /// Whose failure ended the last task.
+  [[nodiscard]] std::optional<std::int64_t> culprit() const {
+    return supervisor_ ? supervisor_->culprit() : std::nullopt;
+  }
+
  private:
   void work(const Task& task, const Models& models, const parallel::Plan& plan, pipeline::Listener& listener,
             const StopToken& stop, output::Report& report);

@@ -95,6 +95,7 @@ void Supervisor::wait(pipeline::Listener& listener, const StopToken& stop, outpu
                       const Aside& aside) {
   warned_.clear();
   failure_.reset();
+  culprit_.reset();
   stopped_s_ = 0;
   for (Child& child : children_) {
     child.phase = "start";
@@ -145,6 +146,7 @@ void Supervisor::poll_once(const Turn& turn) {
       for (const json& message : messages) hear(child, message, turn);
       if (!open) bury(child, turn);
     } else if (!child.idle && now_s() - child.heard_s > timeout_s_) {
+      culprit_ = child.rank;
       fail(fmt::format("rank {} was silent in {} for {:.3g} s", child.rank, child.phase, timeout_s_),
            "--set runtime.timeout=10m, if it only needs longer");
     }
@@ -180,6 +182,7 @@ void Supervisor::hear(Child& child, const json& message, const Turn& turn) {
   if (turn.stop.signal() != 0 || failure_) return;  // the others end their steps too
   if (message.contains("after")) return;            // the cause lies in another channel already
   failure_ = of_child(child, error_of(message));
+  culprit_ = child.rank;
   if (!stay_ || !is_whole_after(failure_->code())) throw *failure_;
   if (stopped_s_ == 0) tell_stop(SIGTERM);
 }
@@ -190,6 +193,7 @@ void Supervisor::bury(Child& child, const Turn& turn) {
   while (::waitpid(child.process, &status, 0) < 0 && errno == EINTR) continue;
   child.gone = true;
   if (child.ended || turn.stop.signal() != 0 || failure_) return;
+  culprit_ = child.rank;
   const bool killed = WIFSIGNALED(status);
   fail(fmt::format("rank {} died in {} ({} {})", child.rank, child.phase, killed ? "signal" : "exit status",
                    killed ? WTERMSIG(status) : WEXITSTATUS(status)),

@@ -45,6 +45,8 @@ class Supervisor {
             const Aside& aside = {});
 
   [[nodiscard]] std::size_t ranks() const { return children_.size(); }
+  /// Whose failure the last wait() threw.
+  [[nodiscard]] std::optional<std::int64_t> culprit() const { return culprit_; }
   /// Whether all ranks live and wait for a task.
   [[nodiscard]] bool ready();
   /// Whether all of them hold the networks of the task before.
@@ -84,7 +86,8 @@ class Supervisor {
   std::vector<Child> children_;
   std::set<std::string> warned_;
   std::optional<Error> failure_;  ///< of a task that is being ended
-  double stopped_s_ = 0;          ///< when ranks were told to stop
+  std::optional<std::int64_t> culprit_;
+  double stopped_s_ = 0;  ///< when ranks were told to stop
 };
 
 }  // namespace xdit::launch

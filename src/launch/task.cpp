@@ -18,7 +18,7 @@
 
 namespace xdit::config {
 
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Picture, index, prompt, seed)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Picture, index, prompt, seed, variant)
 
 }  // namespace xdit::config
 
@@ -46,6 +46,28 @@ auto raw_texts(Spec& spec) {
                     &spec.output.trace};
 }
 
+template <class Wanted>
+json json_of(const config::RunSpec& spec, const Wanted& wanted) {
+  json settings = json::object();
+  for (const config::Key& key : config::keys())
+    if (wanted(key.path)) settings[std::string(key.path)] = values_of(key, spec);
+  return settings;
+}
+
+config::RunSpec spec_of(const json& settings) {
+  config::RunSpec spec;
+  for (const config::Key& key : config::keys()) {
+    const auto found = settings.find(key.path);
+    if (found == settings.end()) continue;
+    const config::Setting setting{.key = std::string(key.path),
+                                  .values = found->get<std::vector<std::string>>(),
+                                  .where = "a task",
+                                  .code = ExitCode::kInternal};
+    key.set(spec, setting, key);
+  }
+  return spec;
+}
+
 json json_of_paths(const std::map<std::int64_t, std::filesystem::path>& paths) {
   json all = json::array();
   for (const auto& [index, path] : paths) all.push_back({index, path.string()});
@@ -61,11 +83,16 @@ std::map<std::int64_t, std::filesystem::path> paths_of(const json& all) {
 }  // namespace
 
 json json_of(const Task& task) {
-  json settings = json::object();
-  for (const config::Key& key : config::keys()) settings[std::string(key.path)] = values_of(key, task.spec);
   json raw = json::array();
   for (const std::string* text : raw_texts(task.spec)) raw.push_back(*text);
-  return {{"settings", std::move(settings)},
+  json variants = json::array();
+  if (!task.spec.variants.empty())
+    for (const config::RunSpec& variant : config::variants_of(task.spec))
+      variants.push_back(json_of(variant, [](std::string_view path) {
+        return path == "negative_prompt" || path.starts_with("sampling.");
+      }));
+  return {{"settings", json_of(task.spec, [](std::string_view /*path*/) { return true; })},
+          {"variants", std::move(variants)},
           {"raw", std::move(raw)},
           {"listed", task.spec.listed},
           {"machine", task.machine},
@@ -79,19 +106,16 @@ json json_of(const Task& task) {
 }
 
 Task task_of(const json& message) {
-  Task task{.machine = message.at("machine").get<parallel::Machine>(),
+  Task task{.spec = spec_of(message.at("settings")),
+            .machine = message.at("machine").get<parallel::Machine>(),
             .model_hash = message.at("model_hash").get<std::string>(),
             .weights = message.at("weights").get<std::string>(),
             .last = message.at("last").get<bool>(),
             .started_s = message.at("started_s").get<double>(),
             .umask = message.at("umask").get<mode_t>()};
-  for (const config::Key& key : config::keys()) {
-    const config::Setting setting{
-        .key = std::string(key.path),
-        .values = message.at("settings").at(std::string(key.path)).get<std::vector<std::string>>(),
-        .where = "a task",
-        .code = ExitCode::kInternal};
-    key.set(task.spec, setting, key);
+  for (const json& settings : message.at("variants")) {
+    config::RunSpec variant = spec_of(settings);
+    task.spec.variants.push_back({std::move(variant.sampling), std::move(variant.negative_prompt)});
   }
   const json& raw = message.at("raw");
   for (std::size_t i = 0; std::string * text : raw_texts(task.spec)) *text = raw.at(i++).get<std::string>();

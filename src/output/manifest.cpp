@@ -106,18 +106,43 @@ void Manifest::read(const std::string& text) {
       resumed_ = true;
     } else if (is("path", &Json::is_string) && is("settings", &Json::is_object)) {
       made_[line["path"].get<std::string>()] = line["settings"].dump(-1, ' ', true);
+      begun_.erase(line["path"].get<std::string>());
+    } else if (is("begun", &Json::is_string)) {
+      std::string& settings = begun_[line["begun"].get<std::string>()];
+      settings = is("settings", &Json::is_object) ? line["settings"].dump(-1, ' ', true) : "";
     }
   }
 }
 
 bool Manifest::has(const std::filesystem::path& path, const PictureRecord& record) const {
-  const auto found = made_.find(shown(path));
-  if (found == made_.end()) return false;
+  return same(made_, path, record);
+}
+
+bool Manifest::begun(const std::filesystem::path& path, const PictureRecord& record) const {
+  return same(begun_, path, record);
+}
+
+bool Manifest::same(const Settings& known, const std::filesystem::path& path,
+                    const PictureRecord& record) const {
+  const auto found = known.find(shown(path));
+  if (found == known.end()) return false;
   try {
     return same_settings(from_json(found->second, path_.string(), ExitCode::kOutput), record);
   } catch (const Error&) {  // of another version
     return false;
   }
+}
+
+void Manifest::begin(const std::vector<Entry>& entries) {
+  std::string lines;
+  for (const Entry& entry : entries) {
+    std::error_code ignored;
+    Json line{{"begun", shown(entry.path)}};
+    if (!std::filesystem::exists(std::filesystem::symlink_status(entry.path, ignored)))
+      line["settings"] = Json::parse(to_json(entry.record));
+    lines += (lines.empty() ? "" : "\n") + line.dump();
+  }
+  if (!lines.empty()) append(lines);
 }
 
 void Manifest::done(const Entry& entry) {
@@ -134,8 +159,8 @@ void Manifest::failed(const std::string& line, const std::string& why) {
       Json{{"line", config::valid_utf8(line)}, {"error", config::valid_utf8(why)}, {"time", now()}}.dump());
 }
 
-void Manifest::append(const std::string& line) {
-  const std::string bytes = (cut_off_ ? "\n" : "") + line + "\n";
+void Manifest::append(const std::string& lines) {
+  const std::string bytes = (cut_off_ ? "\n" : "") + lines + "\n";
   for (std::size_t wrote = 0; wrote < bytes.size();) {
     const ssize_t count = ::write(file_.descriptor(), bytes.data() + wrote, bytes.size() - wrote);
     if (count < 0 && errno == EINTR) continue;

@@ -4,6 +4,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "core/file.h"
 #include "output/metadata.h"
@@ -36,20 +37,28 @@ class Manifest {
   /// Whether the picture was recorded with these settings; its mode and grid do not count.
   [[nodiscard]] bool has(const std::filesystem::path& path, const PictureRecord& record) const;
 
+  /// Whether it was begun so, while nothing was at its path: what is there now is it.
+  [[nodiscard]] bool begun(const std::filesystem::path& path, const PictureRecord& record) const;
+
+  /// Pictures that will not say themselves what made them.
+  void begin(const std::vector<Entry>& entries);
   void done(const Entry& entry);
   void failed(const std::string& line, const std::string& why);
 
  private:
+  using Settings = std::map<std::string, std::string>;  ///< by path
   void read(const std::string& text);
-  void append(const std::string& line);
+  [[nodiscard]] bool same(const Settings& known, const std::filesystem::path& path,
+                          const PictureRecord& record) const;
+  void append(const std::string& lines);
 
   std::filesystem::path path_;
   File file_;
   Begin begin_;
   bool resume_;
   bool resumed_ = false;
-  bool cut_off_ = false;                     // the last line in the file
-  std::map<std::string, std::string> made_;  ///< path -> settings
+  bool cut_off_ = false;  // the last line in the file
+  Settings made_, begun_;
 };
 
 /// Whether two pictures were asked for with the same settings, whichever grid made them.

@@ -29,30 +29,6 @@ std::int64_t device_named(const std::string& name, const Machine& machine) {
   return found - machine.gpus.begin();
 }
 
-// Device numbers of "all" or a count, neighbours first, or of a list as it stands.
-std::vector<std::int64_t> devices_of(const std::string& gpus, const Machine& machine, bool on_cpu) {
-  const bool listed = gpus.find(',') != std::string::npos || gpus.starts_with("GPU-");
-  std::vector<std::int64_t> devices;
-  if (listed) {
-    for (std::size_t at = 0; at < gpus.size();) {
-      const std::size_t comma = std::min(gpus.find(',', at), gpus.size());
-      devices.push_back(device_named(gpus.substr(at, comma - at), machine));
-      at = comma + 1;
-    }
-    return devices;
-  }
-  const std::size_t available = machine.gpus.size();
-  const std::size_t count =
-      gpus == "all" ? (on_cpu ? 1 : std::max<std::size_t>(available, 1)) : std::stoull(gpus);
-  if (!on_cpu && count <= available) devices = by_topology(machine);
-  if (devices.empty()) {
-    devices.resize(count);
-    std::iota(devices.begin(), devices.end(), 0);
-  }
-  devices.resize(count);
-  return devices;
-}
-
 void require_devices(const std::vector<std::int64_t>& devices, const Machine& machine) {
   if (machine.gpus.empty())
     throw Error(ExitCode::kDevice,
@@ -213,6 +189,48 @@ bool quantises(const config::RunSpec& spec, const models::Model& model) {
 }
 
 }  // namespace
+
+std::vector<std::int64_t> devices_of(const std::string& gpus, const Machine& machine, bool on_cpu) {
+  const bool listed = gpus.find(',') != std::string::npos || gpus.starts_with("GPU-");
+  std::vector<std::int64_t> devices;
+  if (listed) {
+    for (std::size_t at = 0; at < gpus.size();) {
+      const std::size_t comma = std::min(gpus.find(',', at), gpus.size());
+      devices.push_back(device_named(gpus.substr(at, comma - at), machine));
+      at = comma + 1;
+    }
+    return devices;
+  }
+  const std::size_t available = machine.gpus.size();
+  const std::size_t count =
+      gpus == "all" ? (on_cpu ? 1 : std::max<std::size_t>(available, 1)) : std::stoull(gpus);
+  if (!on_cpu && count <= available) devices = by_topology(machine);
+  if (devices.empty()) {
+    devices.resize(count);
+    std::iota(devices.begin(), devices.end(), 0);
+  }
+  devices.resize(count);
+  return devices;
+}
+
+bool Plan::keeps_weights() const {
+  return shard == 1 &&
+         std::all_of(ranks.begin(), ranks.end(), [](const RankPlan& rank) { return rank.overlap_loading; });
+}
+
+std::vector<std::size_t> dealt_out(const Plan& plan) {
+  std::set<std::pair<std::int64_t, std::int64_t>> shares;  // first and count, one of each picture's ranks
+  for (const RankPlan& rank : plan.ranks)
+    if (rank.pictures.count > 0) shares.emplace(rank.pictures.first, rank.pictures.count);
+  std::size_t pictures = 0;
+  for (const auto& [first, count] : shares) pictures += static_cast<std::size_t>(count);
+  std::vector<std::size_t> places(pictures);
+  std::size_t next = 0;
+  for (std::int64_t turn = 0; next < pictures; ++turn)
+    for (const auto& [first, count] : shares)
+      if (turn < count) places.at(static_cast<std::size_t>(first + turn)) = next++;
+  return places;
+}
 
 Plan make_plan(const config::RunSpec& spec, const models::Model& model, const Machine& machine) {
   const std::int64_t multiple = model.shape.pixels_per_token;

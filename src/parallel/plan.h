@@ -62,6 +62,7 @@ struct Plan {
   bool joins_branches = false;                             ///< of a guided step, which one rank computes
   bool warms_up = false;  ///< a forward runs on weights that are still being read
   [[nodiscard]] bool exchanges() const { return ranks.size() > 1; }
+  [[nodiscard]] bool keeps_weights() const;  ///< on devices, from one run to the next of the same blocks
   config::Allow grade = config::Allow::kExact;
   std::vector<std::string> notes;  ///< what the user should know of it, a line each
 };
@@ -69,6 +70,15 @@ struct Plan {
 /// Error(kUsage) for degrees that do not fit each other or the model, Error(kDevice) for GPUs that are not
 /// there, Error(kMemory) when the weights alone cannot fit; each names what would.
 [[nodiscard]] Plan make_plan(const config::RunSpec& spec, const models::Model& model, const Machine& machine);
+
+/// Device numbers of "all" or a count, neighbours first, or of a list as it stands: those of a count need not
+/// be there. Error(kDevice) for a UUID that is not.
+[[nodiscard]] std::vector<std::int64_t> devices_of(const std::string& gpus, const Machine& machine,
+                                                   bool on_cpu);
+
+/// Which of the run's pictures each place of the ranks' shares gets, so that they are finished in about the
+/// run's order.
+[[nodiscard]] std::vector<std::size_t> dealt_out(const Plan& plan);
 
 /// For people (`--dry-run`).
 [[nodiscard]] std::string to_text(const Plan& plan, const models::Model& model, const Machine& machine,

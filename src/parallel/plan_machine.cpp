@@ -177,16 +177,17 @@ std::optional<Rates> rates_of(const Machine& machine) {
     return own.*rate > 0 ? own.*rate : like.*rate * own.product / like.product;
   };
   Rates rates = gpu != nullptr ? gpu->rates : own;
+  rates.read = gpu != nullptr ? gpu->rates.read : like.read;
+  if (own.read > 0) rates.read = std::min(rates.read, own.read);  // files do not come faster from a disk
   if (gpu == nullptr) {
     for (double Rates::*rate : {&Rates::attention, &Rates::convolution, &Rates::float32, &Rates::peer})
       rates.*rate = proportion(rate);
     rates.host = own.host > 0 ? own.host : like.host;
-    rates.read = own.read > 0 ? own.read : like.read;
     return rates;
   }
   // Sustained rates are the table's: what a GPU does in a second of doctor is done before its power limit
   // acts.
-  for (double Rates::*rate : {&Rates::peer, &Rates::host, &Rates::read})
+  for (double Rates::*rate : {&Rates::peer, &Rates::host})
     if (own.*rate > 0) rates.*rate = own.*rate;
   return rates;
 }

@@ -27,7 +27,7 @@ struct Rates {
   double memory = 0;       ///< bytes of its memory
   double peer = 0;         ///< bytes that it writes to another GPU's memory
   double host = 0;         ///< bytes from pinned memory of the host
-  double read = 0;         ///< bytes from files in the page cache to the device
+  double read = 0;         ///< bytes from files to the device: in the page cache; measured: on the disk
 };
 
 struct Machine {

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <numeric>
+#include <set>
 
 #include "config/samplers.h"
 #include "parallel/plan_weights.h"
@@ -32,7 +35,8 @@ struct Predictor {
   const models::Model& model;
   const config::RunSpec& spec;
   Rates rates;
-  double evaluations;  // that are the model's
+  double disk;                      // bytes a second for all ranks; 0: files are in the page cache
+  std::vector<double> evaluations;  // that are the model's, by place of the picture
 
   [[nodiscard]] double seconds(const Work& work, DType dtype) const {
     const auto size = static_cast<double>(size_of(dtype));
@@ -124,22 +128,33 @@ struct Predictor {
       all += read;
       most = std::max(most, read / rates.read + (plan.exchanges() ? others / between_ranks() : 0));
     }
-    return std::max(most, all / (kReaders * rates.read));
+    const double together = kReaders * rates.read;
+    return std::max(most, all / (disk > 0 ? std::min(together, disk) : together));
   }
   [[nodiscard]] double prompts() const {
-    const double negative = spec.sampling.cfg_scale > 1 ? 1 : 0;
-    return static_cast<double>(spec.prompts.size()) + negative;
+    std::set<std::string> texts;
+    for (const config::Picture& picture : config::pictures(spec)) texts.insert(picture.prompt);
+    std::set<std::optional<std::string>> negative;
+    if (spec.sampling.cfg_scale > 1)
+      for (const config::RunSpec& variant : config::variants_of(spec))
+        negative.insert(variant.negative_prompt);
+    return static_cast<double>(texts.size() + negative.size());
+  }
+  [[nodiscard]] double evaluations_of(const RankPlan& rank) const {
+    const auto first = evaluations.begin() + rank.pictures.first;
+    return std::accumulate(first, first + rank.pictures.count, 0.0);
   }
 };
 
 Prediction predicted(const Predictor& of) {
-  const auto& [plan, model, spec, rates, evaluations] = of;
+  const Plan& plan = of.plan;
+  const config::RunSpec& spec = of.spec;
   Prediction prediction{.start_s = kStart + (plan.exchanges() ? kMeet : 0),
                         .load_s = of.load(),
-                        .encode_s = of.prompts() * of.seconds(encoder_work(spec, model), spec.model.dtype),
+                        .encode_s = of.prompts() * of.seconds(encoder_work(spec, of.model), spec.model.dtype),
                         .exchanged = {}};
   for (const RankPlan& rank : plan.ranks) {
-    const Traffic traffic = denoiser_traffic(plan, rank, model);
+    const Traffic traffic = denoiser_traffic(plan, rank, of.model);
     const bool works = rank.pictures.count > 0;
     prediction.exchanged.push_back(
         static_cast<std::uint64_t>(works ? of.branches() * of.bytes(traffic.elements + traffic.ahead) : 0));
@@ -147,14 +162,31 @@ Prediction predicted(const Predictor& of) {
     const auto pictures = static_cast<double>(rank.pictures.count);
     const double step = of.step(rank);
     prediction.step_s = std::max(prediction.step_s, step);
-    prediction.denoise_s = std::max(prediction.denoise_s,
-                                    pictures * (evaluations * step + of.warmup(step)) + of.first_step(rank));
+    prediction.denoise_s =
+        std::max(prediction.denoise_s,
+                 of.evaluations_of(rank) * step + pictures * of.warmup(step) + of.first_step(rank));
     prediction.decode_s = std::max(prediction.decode_s, of.decode(rank));
     if (rank.latent_rows.count == 0) continue;
     const double pixels = static_cast<double>(spec.image.width * spec.image.height) * 1e-6;
     prediction.write_s = std::max(prediction.write_s, pictures * pixels * kWriteMegapixel);
   }
   return prediction;
+}
+
+// Of the samplers, by place; with `share` of a variant: those that it is of.
+std::vector<double> evaluations_of(
+    const Plan& plan, const config::RunSpec& spec,
+    const std::function<double(const config::RunSpec& of, double all)>& share) {
+  std::vector<double> by_variant;
+  for (const config::RunSpec& of : config::variants_of(spec)) {
+    const std::int64_t all = config::sampler_named(of.sampling.scheduler)->evaluations(of.sampling.steps);
+    by_variant.push_back(share(of, static_cast<double>(all)));
+  }
+  const std::vector<config::Picture> pictures = config::pictures(spec);
+  std::vector<double> by_place;
+  for (const std::size_t picture : dealt_out(plan))
+    by_place.push_back(by_variant.at(pictures.at(picture).variant));
+  return by_place;
 }
 
 }  // namespace
@@ -171,20 +203,28 @@ std::optional<Prediction> predict(const Plan& plan, const models::Model& model, 
                                   const config::RunSpec& spec, const models::Model* refiner) {
   const std::optional<Rates> rates = rates_of(machine);
   if (!rates || spec.runtime.device == config::Device::kCpu) return std::nullopt;
-  const double all =
-      static_cast<double>(config::sampler_named(spec.sampling.scheduler)->evaluations(spec.sampling.steps));
-  if (refiner == nullptr) return predicted({plan, model, spec, *rates, all});
-  const double begun = std::nearbyint(spec.sampling.refiner_start * all);  // as of evenly spaced noise levels
+  const double disk = machine.measured.read;
+  const auto whole = [](const config::RunSpec& /*of*/, double all) { return all; };
+  if (refiner == nullptr)
+    return predicted({plan, model, spec, *rates, disk, evaluations_of(plan, spec, whole)});
+  const auto begun = [](const config::RunSpec& of, double all) {  // as of evenly spaced noise levels
+    return std::nearbyint(of.sampling.refiner_start * all);
+  };
+  const auto ended = [&](const config::RunSpec& of, double all) { return all - begun(of, all); };
   const Plan begins = without_decoding(plan, model);
   const Plan ends = make_plan(with_degrees(spec, plan.mesh), *refiner, machine);
-  Prediction both = predicted({begins, model, spec, *rates, begun});
-  const Prediction second = predicted({ends, *refiner, spec, *rates, all - begun});
+  const Predictor first{begins, model, spec, *rates, disk, evaluations_of(plan, spec, begun)};
+  const Predictor last{ends, *refiner, spec, *rates, disk, evaluations_of(plan, spec, ended)};
+  Prediction both = predicted(first);
+  const Prediction second = predicted(last);
   both.load_s += second.load_s;
   both.encode_s += second.encode_s;
   both.denoise_s += second.denoise_s;
   both.decode_s = second.decode_s;
   both.write_s = second.write_s;
-  both.step_s = (begun * both.step_s + (all - begun) * second.step_s) / all;
+  const auto sum = [](const std::vector<double>& all) { return std::reduce(all.begin(), all.end()); };
+  const double begun_all = sum(first.evaluations), ended_all = sum(last.evaluations);
+  both.step_s = (begun_all * both.step_s + ended_all * second.step_s) / (begun_all + ended_all);
   for (std::size_t rank = 0; rank < both.exchanged.size(); ++rank)
     both.exchanged[rank] = std::max(both.exchanged[rank], second.exchanged[rank]);
   return both;

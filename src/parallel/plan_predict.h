@@ -12,7 +12,7 @@ namespace xdit::parallel {
 /// Seconds from Enter to the last picture, of the slowest rank.
 struct Prediction {
   double start_s = 0;  ///< processes and libraries
-  double load_s = 0;   ///< of files in the page cache; none for drawn weights
+  double load_s = 0;   ///< of files in the page cache, or on a disk that was measured; none for drawn weights
   double encode_s = 0;
   double denoise_s = 0;  ///< of all the rank's pictures, the first step's preparations included
   double decode_s = 0;

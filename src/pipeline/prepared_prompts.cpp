@@ -8,7 +8,7 @@ const models::Branch& PreparedPrompts::prepare(const Prompt& prompt,
                                                const models::PromptEmbedding& embedding) {
   std::unique_ptr<models::Branch>& prepared = branches_[prompt];
   if (!prepared) {
-    const std::vector<double> sizes = size_ids(job_.spec, job_.model, prompt.negative);
+    const std::vector<double> sizes = size_ids(course_.spec, job_.model, prompt.negative);
     models::LoopShape shape = shape_;
     shape.size_ids = sizes;
     prepared = denoiser_.prepare(embedding, shape);
@@ -17,7 +17,7 @@ const models::Branch& PreparedPrompts::prepare(const Prompt& prompt,
 }
 
 parallel::Guidance PreparedPrompts::guidance(const models::Branch& positive, const models::Branch* negative) {
-  const config::RunSpec::Sampling& sampling = job_.spec.sampling;
+  const config::RunSpec::Sampling& sampling = course_.spec.sampling;
   parallel::Guidance guidance{.positive = &positive,
                               .negative = negative,
                               .scale = sampling.cfg_scale,
@@ -27,11 +27,6 @@ parallel::Guidance PreparedPrompts::guidance(const models::Branch& positive, con
   if (!both) both = denoiser_.join(positive, *negative);
   guidance.both = both.get();
   return guidance;
-}
-
-void PreparedPrompts::clear() {
-  joined_.clear();
-  branches_.clear();
 }
 
 }  // namespace xdit::pipeline

@@ -32,11 +32,19 @@ void RankRun::make_pictures(const Networks& networks) {
   if (!standing) standing = make_standing(networks, outlasts);
   parallel::ReplayedDenoiser replayed(*standing->denoiser, spread_.use(), standing->replays);
   models::Denoiser& denoiser = job_.plan.replays ? replayed : *standing->denoiser;
-  PreparedPrompts prepared(job_, denoiser, loop_shape());
+  std::map<std::size_t, PreparedPrompts> prepared;  // by variant
+  const auto prepared_of = [&](std::size_t variant) -> PreparedPrompts& {
+    const Course& course = courses_.at(variant);
+    return prepared.try_emplace(variant, job_, course, denoiser, loop_shape(course)).first->second;
+  };
   std::optional<models::VaeDecoder> decoder;
   if (networks.vae) decoder.emplace(vae_, *networks.vae);
-  if (embeddings_.size() <= kPreparedPrompts) {
-    for (const auto& [prompt, embedding] : embeddings_) prepared.prepare(prompt, embedding);
+  std::set<std::pair<std::size_t, Prompt>> wanted;
+  for (std::int64_t i = 0; i < plan_.pictures.count; ++i)
+    for (const Prompt& prompt : prompts_of(my_picture(i))) wanted.emplace(my_picture(i).variant, prompt);
+  const bool at_once = wanted.size() <= kPreparedPrompts;
+  if (at_once) {
+    for (const auto& [variant, prompt] : wanted) prepared_of(variant).prepare(prompt, embeddings_.at(prompt));
     if (job_.last) denoiser.prepared_all();
   }
 
@@ -48,10 +56,17 @@ void RankRun::make_pictures(const Networks& networks) {
     listener_.picture(report_.phases.back().picture);
   };
   const auto make = [&](std::int64_t i) {
-    const config::Picture& picture = pictures_.at(static_cast<std::size_t>(plan_.pictures.first + i));
+    const config::Picture& picture = my_picture(i);
     job_.stop.check();
-    if (embeddings_.size() > kPreparedPrompts) prepared.clear();
-    const at::Tensor latents = denoise(denoiser, prepared, picture);
+    const auto fault = faults_.find(picture.variant);
+    const bool open = job_.stage != Stage::kSecond || handoff_.pictures.contains(picture.index);
+    if (fault != faults_.end()) {
+      handoff_.pictures.erase(picture.index);
+      if (open && plan_.decodes) listener_.failed(picture.index, fault->second);
+    }
+    if (fault != faults_.end() || !open) return;
+    if (!at_once) prepared.clear();
+    const at::Tensor latents = denoise(denoiser, prepared_of(picture.variant), picture);
     if (i + 1 == plan_.pictures.count) {  // the decoder may want their memory
       prepared.clear();
       if (!outlasts) standing->replays.clear();
@@ -65,7 +80,7 @@ void RankRun::make_pictures(const Networks& networks) {
     collect();
     writing = std::async(std::launch::async, [this, &picture, image] {
       const double start = now_s();
-      write_picture(job_, picture, image);
+      write_picture(job_, courses_.at(picture.variant), picture, image);
       return phase("write", start, now_s(), picture.index);
     });
     prepared_from_s_ = now_s();
@@ -81,9 +96,10 @@ void RankRun::make_pictures(const Networks& networks) {
 
 at::Tensor RankRun::denoise(models::Denoiser& denoiser, PreparedPrompts& prepared,
                             const config::Picture& picture) {
-  const config::RunSpec& spec = job_.spec;
-  const std::int64_t rows = latents_of(spec.image.height);
-  const std::int64_t columns = latents_of(spec.image.width);
+  const Course& course = courses_.at(picture.variant);
+  const schedulers::Sampler& sampler = *course.sampler;
+  const std::int64_t rows = latents_of(job_.spec.image.height);
+  const std::int64_t columns = latents_of(job_.spec.image.width);
   const bool begins = job_.stage != Stage::kSecond;
   if (begins) {
     PictureNoise fresh(picture.seed, job_.model.shape.latent_channels, rows, columns);
@@ -92,44 +108,46 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, PreparedPrompts& prepare
   }
   Handoff::Picture& handed = handoff_.pictures.at(picture.index);
   const at::Tensor first =
-      begins ? denoiser.pack(handed.noise.draw(drawn_)).to(device_, dtype_) : handed.latents;
-  const parallel::Start start{.latents = begins ? sampler_->begin(mine(first)) : mine(first),
-                              .first = evaluations_.first,
-                              .end = evaluations_.first + evaluations_.count,
+      begins ? denoiser.pack(handed.noise.draw(course.drawn)).to(device_, dtype_) : handed.latents;
+  const parallel::Start start{.latents = begins ? sampler.begin(mine(first)) : mine(first),
+                              .first = course.evaluations.first,
+                              .end = course.evaluations.first + course.evaluations.count,
                               .draw = [&](schedulers::Draw draw) {
                                 const at::ScalarType type =
-                                    draw == schedulers::Draw::kFloat32 ? at::kFloat : drawn_;
+                                    draw == schedulers::Draw::kFloat32 ? at::kFloat : course.drawn;
                                 return mine(denoiser.pack(handed.noise.draw(type))).to(device_);
                               }};
   const Prompt prompt{picture.prompt};
-  const Prompt negative = negative_of(spec);
   const auto branch = [&](const Prompt& of) -> const models::Branch& {
     return prepared.prepare(of, embeddings_.at(of));
   };
-  const parallel::Guidance of = guidance(prepared, branch(prompt), guided_ ? &branch(negative) : nullptr);
+  const parallel::Guidance of =
+      guidance(prepared, branch(prompt), guided_ ? &branch(course.negative) : nullptr);
   trace_prompt(prompt);
-  if (guided_) trace_prompt(negative);
+  if (guided_) trace_prompt(course.negative);
   const auto shown = [&](const at::Tensor& packed) { return denoiser.as_diffusers(packed, rows, columns); };
   if (begins) trace_.add("noise", shown(first));
 
-  listener_.begin("denoise", evaluations_.count);
+  listener_.begin("denoise", course.evaluations.count);
   Marks marks(device_);
   marks.add();
   report_.phases.push_back(phase("prepare", prepared_from_s_, marks.at_s(0), picture.index));
   const auto waited = [&] { return spread_.use() != nullptr ? spread_.use()->waited_s() : 0; };
   const double waited_before_s = waited();
-  at::Tensor before = preview_.enabled() ? start.latents : at::Tensor();
+  at::Tensor before = course.preview.enabled() ? start.latents : at::Tensor();
   const at::Tensor latents = spread_.loop().run(
-      denoiser, *sampler_, spread_.guide(), of, start, [&](std::int64_t step, const at::Tensor& now) {
+      denoiser, sampler, spread_.guide(), of, start, [&](std::int64_t step, const at::Tensor& now) {
         job_.stop.check();
         marks.add();
         if (trace_.enabled() && now.defined())
-          trace_.add("latents." + std::to_string(evaluations_.first + step), shown(spread_.all_tokens(now)));
-        if (const std::int64_t made = evaluations_.first + step; now.defined() && preview_.due(made)) {
-          const at::Tensor all = spread_.all_tokens(preview_.towards(made - 1, before, now));
-          if (plan_.decodes) show(denoiser.unpack(all, rows, columns), job_.previews.at(picture.index));
+          trace_.add("latents." + std::to_string(course.evaluations.first + step),
+                     shown(spread_.all_tokens(now)));
+        if (const std::int64_t made = course.evaluations.first + step;
+            now.defined() && course.preview.due(made)) {
+          const at::Tensor all = spread_.all_tokens(course.preview.towards(made - 1, before, now));
+          if (plan_.decodes) show(course, denoiser.unpack(all, rows, columns), picture.index);
         }
-        if (preview_.enabled()) before = now;
+        if (course.preview.enabled()) before = now;
         // One step ahead of the device at most: progress stays true and a stop takes effect.
         marks.wait(marks.count() - 2);
         spread_.check();
@@ -142,12 +160,12 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, PreparedPrompts& prepare
   for (std::size_t i = 1; i < marks.count(); ++i) {
     const double begin_s = marks.at_s(i - 1);
     const double end_s = marks.at_s(i);
-    report_.phases.push_back(
-        phase("step", begin_s, end_s, picture.index, evaluations_.first + static_cast<std::int64_t>(i)));
+    report_.phases.push_back(phase("step", begin_s, end_s, picture.index,
+                                   course.evaluations.first + static_cast<std::int64_t>(i)));
     if (marks.queued() && end_s - marks.added_s(i) < kAtOnce * (end_s - begin_s))
       host_bound_s_ += end_s - begin_s;
   }
-  listener_.advance(evaluations_.count);
+  listener_.advance(course.evaluations.count);
   listener_.finish();
   const at::Tensor all = spread_.all_tokens(latents);
   if (job_.stage == Stage::kFirst)
@@ -157,10 +175,10 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, PreparedPrompts& prepare
   return denoiser.unpack(all, rows, columns);
 }
 
-void RankRun::show(const at::Tensor& latents, const std::filesystem::path& path) {
+void RankRun::show(const Course& course, const at::Tensor& latents, std::int64_t picture) {
   if (std::exchange(previews_fail_, true)) return;
   try {
-    preview_.write(latents, path);
+    course.preview.write(latents, job_.previews.at(picture));
     previews_fail_ = false;
   } catch (const Error& error) {
     listener_.warn(std::string("no more previews: ") + error.what());

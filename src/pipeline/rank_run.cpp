@@ -27,27 +27,34 @@ RankRun::RankRun(const RankJob& job, Listener& listener, output::Report& report,
                   ? at::Device(at::kCPU)
                   : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(plan_.device))),
       dtype_(parallel::torch_type(job.spec.model.dtype)),
-      drawn_(parallel::torch_type(job.spec.sampling.rng_dtype.value_or(job.spec.model.dtype))),
       guided_(job.spec.sampling.cfg_scale > 1),
       trace_(job.stage == Stage::kSecond ? std::move(handoff.trace) : Trace(!job.spec.output.trace.empty())),
       vae_(models::read_vae_config(job.model.files.components.at("vae").config, "vae/config.json")),
       spread_(spread_run()),
       loader_(job.plan, plan_, job.model, spread_, options()),
-      pictures_(config::pictures(job.spec)),
-      sampler_(schedulers::make_sampler({.name = job.spec.sampling.scheduler,
-                                         .sigmas = job.spec.sampling.sigmas,
-                                         .timestep_spacing = job.spec.sampling.timestep_spacing,
-                                         .prediction = job.spec.sampling.prediction,
-                                         .steps = job.spec.sampling.steps,
-                                         .image_tokens = job.plan.image_tokens,
-                                         .shift = job.spec.sampling.shift},
-                                        job.model.files.scheduler_config)),
-      evaluations_(evaluations_of(job.stage, *sampler_, job.spec.sampling.refiner_start,
-                                  job.model.files.scheduler_config)),
-      preview_(job.spec.output.preview, job.model, *sampler_) {
+      pictures_(config::pictures(job.spec)) {
+  const std::vector<config::RunSpec> variants = config::variants_of(job.spec);
+  for (std::size_t i = 0; i < variants.size(); ++i) {
+    try {
+      courses_.try_emplace(i, job, variants[i]);
+    } catch (const Error& error) {
+      if (job.spec.variants.empty() || error.code() != ExitCode::kUsage) throw;
+      faults_.emplace(i, error);
+    }
+  }
   for (const parallel::Range& band : plan_.image_tokens) image_.push_back({band.first, band.count});
-  for (const config::Picture& picture : pictures_) prompts_.insert({picture.prompt});
-  if (guided_) prompts_.insert(negative_of(job.spec));
+  for (const config::Picture& picture : pictures_) prompts_.merge(prompts_of(picture));
+}
+
+const config::Picture& RankRun::my_picture(std::int64_t i) const {
+  return pictures_.at(static_cast<std::size_t>(plan_.pictures.first + i));
+}
+
+std::set<Prompt> RankRun::prompts_of(const config::Picture& picture) const {
+  if (faults_.contains(picture.variant)) return {};
+  std::set<Prompt> prompts{Prompt{.text = picture.prompt}};
+  if (guided_) prompts.insert(courses_.at(picture.variant).negative);
+  return prompts;
 }
 
 output::Phase RankRun::phase(const std::string& name, double start_s, double end_s, std::int64_t picture,
@@ -144,9 +151,10 @@ void RankRun::warm_up(const EncoderWeights& encoders, const Networks& networks) 
   if (!encoders.empty()) static_cast<void>(encode(job_.model, encoders, {*ids_.begin()}, device_));
   if (comm::Group* world = spread_.world())
     static_cast<void>(world->share({}));  // devices do not wait for files
-  if (plan_.pictures.count > 0) {
+  if (plan_.pictures.count > 0 && !courses_.empty()) {
     const auto denoiser = make_denoiser(networks, spread_);
-    PreparedPrompts prepared(job_, *denoiser, loop_shape());
+    const Course& course = courses_.begin()->second;
+    PreparedPrompts prepared(job_, course, *denoiser, loop_shape(course));
     const models::Branch& blank =
         prepared.prepare({}, blank_embedding(job_.model, job_.spec.sampling.max_sequence_length, options()));
     const at::Tensor latents =
@@ -155,10 +163,10 @@ void RankRun::warm_up(const EncoderWeights& encoders, const Networks& networks) 
                   options());
     at::Tensor packed = mine(denoiser->pack(latents));
     static_cast<void>(spread_.all_tokens(spread_.loop().run(
-        *denoiser, *sampler_, spread_.guide(), guidance(prepared, blank, guided_ ? &blank : nullptr),
+        *denoiser, *course.sampler, spread_.guide(), guidance(prepared, blank, guided_ ? &blank : nullptr),
         {.latents = packed,
-         .first = evaluations_.first,
-         .end = evaluations_.first + 1,
+         .first = course.evaluations.first,
+         .end = course.evaluations.first + 1,
          .draw = [&](schedulers::Draw) { return packed; }},
         [](std::int64_t, const at::Tensor&) {})));
     if (networks.vae && plan_.latent_rows.count > 0)
@@ -190,9 +198,7 @@ void RankRun::encode_prompts(EncoderWeights encoders, Arrivals& arrivals) {
 
 void RankRun::share_prompts() {
   std::set<Prompt> mine;
-  for (std::int64_t i = 0; i < plan_.pictures.count; ++i)
-    mine.insert({pictures_.at(static_cast<std::size_t>(plan_.pictures.first + i)).prompt});
-  if (guided_) mine.insert(negative_of(job_.spec));
+  for (std::int64_t i = 0; i < plan_.pictures.count; ++i) mine.merge(prompts_of(my_picture(i)));
   if (comm::Group* world = spread_.world()) {
     const auto& encoders = job_.model.text_encoders;
     const bool pooled = std::any_of(encoders.begin(), encoders.end(), [](const auto& e) { return e.pooled; });
@@ -231,9 +237,9 @@ std::unique_ptr<Standing> RankRun::make_standing(const Networks& networks, bool 
   return standing;
 }
 
-models::LoopShape RankRun::loop_shape() const {
-  return {.timesteps = sampler_->timesteps(),
-          .guidance = job_.spec.sampling.guidance,
+models::LoopShape RankRun::loop_shape(const Course& course) const {
+  return {.timesteps = course.sampler->timesteps(),
+          .guidance = course.spec.sampling.guidance,
           .size_ids = {},
           .latent_rows = latents_of(job_.spec.image.height),
           .latent_columns = latents_of(job_.spec.image.width),

@@ -16,14 +16,13 @@
 #include "parallel/spread.h"
 #include "parallel/tensor_broadcast.h"
 #include "pipeline/arrivals.h"
+#include "pipeline/course.h"
 #include "pipeline/handoff.h"
 #include "pipeline/prepared_prompts.h"
-#include "pipeline/preview.h"
 #include "pipeline/prompts.h"
 #include "pipeline/rank.h"
 #include "pipeline/resident.h"
 #include "pipeline/trace.h"
-#include "schedulers/sampler.h"
 
 namespace xdit::pipeline {
 
@@ -56,11 +55,13 @@ class RankRun {
   [[nodiscard]] std::unique_ptr<models::Denoiser> make_denoiser(const Networks& networks,
                                                                 parallel::Spread& spread);
   [[nodiscard]] std::unique_ptr<Standing> make_standing(const Networks& networks, bool outlasts);
-  [[nodiscard]] models::LoopShape loop_shape() const;
+  [[nodiscard]] std::set<Prompt> prompts_of(const config::Picture& picture) const;
+  [[nodiscard]] const config::Picture& my_picture(std::int64_t i) const;  ///< of this rank's
+  [[nodiscard]] models::LoopShape loop_shape(const Course& course) const;
   [[nodiscard]] parallel::Guidance guidance(PreparedPrompts& prepared, const models::Branch& positive,
                                             const models::Branch* negative);
   [[nodiscard]] at::Tensor mine(const at::Tensor& all) const;  ///< of tokens of a picture, this rank's
-  void show(const at::Tensor& latents, const std::filesystem::path& path);  ///< a preview, while they can be
+  void show(const Course& course, const at::Tensor& latents, std::int64_t picture);  ///< a preview
   /// The picture on the rank that writes it, from this rank's rows and the others'.
   [[nodiscard]] at::Tensor decode(const models::VaeDecoder& decoder, const at::Tensor& latents);
   [[nodiscard]] at::Tensor decode_timed(const models::VaeDecoder& decoder, const at::Tensor& latents,
@@ -79,8 +80,9 @@ class RankRun {
   Handoff& handoff_;
   at::Device device_;
   at::ScalarType dtype_;
-  at::ScalarType drawn_;  ///< that noise is drawn in
-  bool guided_;           ///< classifier-free guidance
+  std::map<std::size_t, Course> courses_;  ///< by variant
+  std::map<std::size_t, Error> faults_;    ///< of a batch's variants that have none
+  bool guided_;                            ///< all of them
   Trace trace_;
   models::VaeConfig vae_;
   parallel::Spread spread_;
@@ -89,10 +91,7 @@ class RankRun {
   std::set<Prompt> prompts_;               ///< of the run
   std::map<Prompt, PromptIds> ids_;
   std::map<Prompt, models::PromptEmbedding> embeddings_;
-  std::unique_ptr<schedulers::Sampler> sampler_;
-  parallel::Range evaluations_;            ///< of the sampler's, in this job
   std::vector<models::TokenRange> image_;  ///< tokens that this rank denoises
-  Preview preview_;
   bool previews_fail_ = false;
   double prepared_from_s_ = 0;                ///< when the work for the next picture's steps began
   double waited_s_ = -1, host_bound_s_ = -1;  ///< as output::RankUse's

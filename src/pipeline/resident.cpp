@@ -28,11 +28,6 @@ bool same_networks(const parallel::RankPlan& held, const parallel::RankPlan& nex
          held.blocks.first == next.blocks.first && held.blocks.count == next.blocks.count;
 }
 
-bool may_keep(const parallel::Plan& plan) {
-  return plan.shard == 1 && std::all_of(plan.ranks.begin(), plan.ranks.end(),
-                                        [](const auto& rank) { return rank.overlap_loading; });
-}
-
 }  // namespace
 
 KeptEmbeddings::Map KeptEmbeddings::find(const std::set<Prompt>& prompts, std::int64_t length,
@@ -66,7 +61,7 @@ void Resident::drop() {
 }
 
 bool Resident::serve(const parallel::Plan& next) {
-  const bool same = loaded_ && may_keep(next) && same_slices(loaded_->mesh, next.mesh) &&
+  const bool same = loaded_ && next.keeps_weights() && same_slices(loaded_->mesh, next.mesh) &&
                     std::equal(loaded_->ranks.begin(), loaded_->ranks.end(), next.ranks.begin(),
                                next.ranks.end(), same_networks);
   if (!same) drop();
@@ -80,7 +75,7 @@ void Resident::hold(Networks loaded, const parallel::Plan& plan) {
 }
 
 void Resident::release(const parallel::Plan& plan) {
-  if (!may_keep(plan)) drop();
+  if (!plan.keeps_weights()) drop();
 }
 
 }  // namespace xdit::pipeline

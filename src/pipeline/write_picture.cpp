@@ -10,8 +10,9 @@
 
 namespace xdit::pipeline {
 
-void write_picture(const RankJob& job, const config::Picture& picture, const at::Tensor& image) {
-  const config::RunSpec& spec = job.spec;
+void write_picture(const RankJob& job, const Course& course, const config::Picture& picture,
+                   const at::Tensor& image) {
+  const config::RunSpec& spec = course.spec;
   std::vector<output::TextChunk> text;
   if (spec.output.metadata) {
     const models::Model& named = job.named != nullptr ? *job.named : job.model;

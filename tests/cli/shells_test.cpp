@@ -50,6 +50,19 @@ std::string offered(const std::string& script, const std::string& folder,
   return text.substr(0, text.size() - 2);
 }
 
+// What a line becomes in zsh when Tab is pressed at its end: a shell at a terminal, whose Ctrl-T tells the
+// line.
+constexpr const char* kAtTerminal = R"(zmodload zsh/zpty
+zpty shell zsh -f -i
+zpty -w shell "PROMPT=; autoload -U compinit; compinit -u -D; source $1"
+zpty -w shell 'show() { print -r -- "=<$BUFFER>"; BUFFER=; }; zle -N show; bindkey "^T" show; print read""y'
+zpty -r -m shell line '*ready*'
+zpty -w -n shell "$2"$'\t\x14'
+zpty -r -m shell line '*=<*>*'
+print -r -- "${${line##*=<}%%>*}"
+zpty -d shell
+)";
+
 }  // namespace
 
 TEST_CASE("bash completes commands, flags, choices and files") {
@@ -97,10 +110,50 @@ TEST_CASE("zsh and fish accept their scripts, which name every flag") {
       const std::string flag(key.flag);
       CHECK_THAT(script.out, ContainsSubstring(name == "zsh" ? flag : " -l " + flag.substr(2)));
     }
-    if (has(name)) CHECK(shell(name + " -n " + folder.write(name, script.out)) == "0\n");
+    if (has(name))
+      CHECK(shell(name + " -n " + folder.write(name, script.out)) == "0\n");
+    else
+      WARN("no " + name + ": not tested");
   }
   CHECK(xdit_gen({"completion", "tcsh"}).code == 2);
   CHECK(xdit_gen({"completion"}).code == 2);
+}
+
+TEST_CASE("zsh and fish complete commands, flags and choices") {
+  const Folder folder;
+  if (has("zsh")) {
+    const std::string script = printed(folder, {"completion", "zsh"});
+    const std::string terminal = folder.write("terminal.zsh", kAtTerminal);
+    for (const auto& [begun, whole] : {std::pair{"ver", "verify "},
+                                       {"--dry", "--dry-run "},
+                                       {"generate --dtype b", "generate --dtype bf16 "},
+                                       {"list m", "list models "},
+                                       {"--load-format=d", "--load-format=dummy "},
+                                       {"sweep --format c", "sweep --format csv "},
+                                       {"completion f", "completion fish "},
+                                       {"--set sampling.ste", "--set sampling.steps="}})
+      CHECK(shell("timeout 60 zsh -f " + terminal + " " + script + " 'xdit-gen " + begun + "'") ==
+            "xdit-gen " + std::string(whole) + "\n0\n");
+  } else {
+    WARN("no zsh: not tested");
+  }
+  if (has("fish")) {
+    const std::string script = printed(folder, {"completion", "fish"});
+    const auto offers = [&](const std::string& line) {  // without what they mean
+      return shell("fish --no-config -c 'source " + script + "; complete -C \"xdit-gen " + line +
+                   "\" | cut -f 1'");
+    };
+    CHECK(offers("ver") == "verify\n0\n");
+    CHECK(offers("--dry") == "--dry-run\n0\n");
+    CHECK(offers("generate --dtype ") == "bf16\nfp16\nfp32\n0\n");
+    CHECK(offers("--load-format d") == "dummy\n0\n");
+    CHECK(offers("sweep --format ") == "csv\njson\njsonl\nmd\n0\n");
+    CHECK(offers("list m") == "models\n0\n");
+    CHECK(offers("completion ") == "bash\nfish\nzsh\n0\n");
+    CHECK_THAT(offers(""), ContainsSubstring("generate\n") && ContainsSubstring("sweep\n"));
+  } else {
+    WARN("no fish: not tested");
+  }
 }
 
 TEST_CASE("the manual page names every flag, key and exit code, and roff finds nothing to warn of") {

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <chrono>
 #include <csignal>
-#include <cstdlib>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -242,7 +241,7 @@ TEST_CASE("a stdout that is full or closed: exit 8, however often is retried, an
 }
 
 TEST_CASE("a batch killed at any moment goes on: nothing lost, nothing made twice, drawn seeds the same") {
-  const int most_kills = std::getenv("XDIT_TEST_FULL") != nullptr ? 50 : 20;
+  constexpr int kKills = 50;
   constexpr int kPictures = 24;
   std::string lines;
   for (int i = 0; i < kPictures; ++i) lines += "prompt " + std::to_string(i % 5) + "\n";
@@ -253,7 +252,7 @@ TEST_CASE("a batch killed at any moment goes on: nothing lost, nothing made twic
   const auto whole = std::chrono::duration_cast<milliseconds>(std::chrono::steady_clock::now() - begun);
   std::uniform_int_distribution<int> wait_ms(0, static_cast<int>(whole.count()));
   int kills = 0;
-  while (kills < most_kills) {
+  while (kills < kKills) {
     const Folder folder;
     const fs::path output = folder.path / "out";
     const std::vector<std::string> command = kill_arguments(folder.write("p.txt", lines), output);
@@ -262,7 +261,7 @@ TEST_CASE("a batch killed at any moment goes on: nothing lost, nothing made twic
       const int nothing = ::open("/dev/null", O_RDWR | O_CLOEXEC);
       const pid_t process = start(command, {kOneThread}, nothing, nothing, STDERR_FILENO);
       ::close(nothing);
-      if (kills < most_kills) {
+      if (kills < kKills) {
         std::this_thread::sleep_for(milliseconds(wait_ms(random)));
         ::kill(process, SIGKILL);
       }
@@ -280,7 +279,27 @@ TEST_CASE("a batch killed at any moment goes on: nothing lost, nothing made twic
     REQUIRE(made.size() == kPictures);
     for (const auto& [path, when] : made) CHECK(fs::last_write_time(path) == when);
   }
-  CHECK(kills >= most_kills);
+  CHECK(kills >= kKills);
+}
+
+TEST_CASE("a picture without metadata that was written and not recorded is recorded, not made again") {
+  const Folder folder;
+  const std::string file = folder.write("p.jsonl", kLines);
+  const fs::path output = folder.path / "out";
+  const std::vector<std::string> command = arguments(file, output, {"--no-metadata", "--resume"});
+  REQUIRE(xdit_gen(command, kAlone).code == 0);
+  const std::string whole = contents(output / "batch.jsonl");
+  const std::size_t last = whole.rfind('\n', whole.size() - 2) + 1;
+  fs::resize_file(output / "batch.jsonl", last);
+  const fs::file_time_type made = fs::last_write_time(output / "5.png");
+  const Result again = xdit_gen(command, kAlone);
+  CHECK_THAT(again.err, ContainsSubstring("0 of 6 pictures left"));
+  CHECK(fs::last_write_time(output / "5.png") == made);
+  CHECK(recorded(output).size() == 6);
+  fs::resize_file(output / "batch.jsonl", last);
+  std::vector<std::string> other = command;
+  other.insert(other.end(), {"--steps", "3"});  // which the file does not tell
+  CHECK_THAT(xdit_gen(other, kAlone).err, ContainsSubstring("6 of 6 pictures left"));
 }
 
 TEST_CASE("a rank that dies is replaced as often as --retry says, after 1 s, then 2 s") {
@@ -312,7 +331,8 @@ TEST_CASE("a rank that dies is replaced as often as --retry says, after 1 s, the
   const auto [code, log] = run(folder.path / "out", {"--retry", "1"}, 1, 1);
   INFO(log);
   CHECK(code == 0);
-  CHECK_THAT(log, ContainsSubstring("rank 1 died") && ContainsSubstring("again in 1 s"));
+  CHECK_THAT(log, ContainsSubstring("rank 1 died") && ContainsSubstring("again in 1 s") &&
+                      !ContainsSubstring("has failed"));
   const std::multiset<std::string> paths = recorded(folder.path / "out");
   CHECK(paths.size() == 6);
   CHECK(std::set<std::string>(paths.begin(), paths.end()).size() == 6);
@@ -322,7 +342,9 @@ TEST_CASE("a rank that dies is replaced as often as --retry says, after 1 s, the
   const auto [failed, why] = run(folder.path / "never", {"--retry", "2"}, 3, 0);
   INFO(why);
   CHECK(failed == 7);
-  CHECK_THAT(why, ContainsSubstring("again in 1 s") && ContainsSubstring("again in 2 s"));
+  CHECK_THAT(why, ContainsSubstring("again in 1 s") && ContainsSubstring("again in 2 s") &&
+                      ContainsSubstring("rank 1 has failed 2 times") &&
+                      ContainsSubstring("rank 1 has failed 3 times"));
   CHECK(std::chrono::steady_clock::now() - begun >= std::chrono::seconds(3));
   CHECK(recorded(folder.path / "never").empty());
 

@@ -69,6 +69,46 @@ TEST_CASE("bench: its seconds are those of a stopwatch beside it, its pictures t
   CHECK(benched == contents(folder.path / "0.png"));
 }
 
+TEST_CASE(
+    "bench needs no place for pictures and leaves none, whatever stands there; -o says where they stay") {
+  const Folder folder;
+  const fs::path out = folder.path / "out";
+  const fs::path temporary = folder.path / "tmp";
+  fs::create_directories(out);
+  fs::create_directories(temporary);
+  static_cast<void>(folder.write("out/1.png", "mine"));
+  const fs::path before = fs::current_path();
+  fs::current_path(folder.path);  // where out/ is what a profile and the built-in template mean
+  const std::vector<std::string> all{"bench",    "-m",      cli::data("flux/tiny-dev"),
+                                     "--device", "cpu",     "--dtype",
+                                     "fp32",     "--size",  "32x48",
+                                     "-p",       "a fox",   "-s",
+                                     "1",        "--steps", "2",
+                                     "--repeat", "1",       "--rest",
+                                     "0",        "--json"};
+  const auto run = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> flags = all;
+    flags.insert(flags.end(), more.begin(), more.end());
+    return cli::xdit_gen(flags, {.environment = {kAlone.front(), "TMPDIR=" + temporary.string()}});
+  };
+  const std::string profile = folder.write("p.yaml", "output: {path: \"out/{seed}.png\"}\n");
+  for (const std::vector<std::string>& more : {std::vector<std::string>{}, {"--profile", profile}}) {
+    const Result result = run(more);
+    INFO(result.err);
+    REQUIRE(result.code == 0);
+    CHECK(json::parse(result.out).at("repeats")[0].at("phases").contains("write"));
+    CHECK(contents(out / "1.png") == "mine");
+    CHECK(std::distance(fs::directory_iterator(out), {}) == 1);
+    CHECK(fs::is_empty(temporary));
+  }
+  CHECK(run({"--gpus", "9", "--gather", "2"}).code == 2);
+  CHECK(fs::is_empty(temporary));
+  CHECK(run({"-o", (out / "1.png").string()}).code == 8);
+  CHECK(run({"-o", (out / "2.png").string()}).code == 0);
+  CHECK(fs::exists(out / "2.png"));
+  fs::current_path(before);
+}
+
 TEST_CASE("bench: a table on stdout, and what it refuses") {
   const Folder folder;
   const Result table = xdit_gen(

@@ -163,6 +163,16 @@ TEST_CASE("a process of its own tries the GPUs, and is ended when it takes too l
   CHECK(::waitpid(-1, nullptr, WNOHANG) == -1);  // no child is left
 }
 
+TEST_CASE("the disk's rate is the one that files of the machine are read at, with GPUs or without") {
+  const tests::Scratch scratch;
+  const StopToken nobody;
+  for (const bool wants_gpus : {true, false}) {
+    const Health health = examine(scratch.path(), wants_gpus, nobody);
+    CHECK(health.disk > 1e6);
+    CHECK(health.machine.measured.read == health.disk);
+  }
+}
+
 TEST_CASE("a disk's rate, of a folder or a file, leaves nothing behind") {
   const tests::Scratch scratch;
   CHECK(disk_rate(scratch.path()) > 1e6);

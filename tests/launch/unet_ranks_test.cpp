@@ -140,7 +140,7 @@ TEST_CASE("nor do pictures that a refiner finishes, alone and in a batch") {
   for (const config::Picture& picture : config::pictures(spec_in(folder.path(), 2))) {
     config::RunSpec spec = spec_in(folder.path(), 2);
     spec.listed = {picture};
-    jobs.push_back(plan_job(spec, {model, &refiner}, machine));
+    jobs.push_back(plan_jobs(spec, {model, &refiner}, machine).front());
   }
   const std::vector<std::filesystem::path> paths{folder.path() / "0.png", folder.path() / "1.png"};
   static_cast<void>(

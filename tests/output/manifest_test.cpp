@@ -55,6 +55,34 @@ TEST_CASE("a line that found no room does not join the next one") {
   CHECK(again.has(entry.path, entry.record));
 }
 
+TEST_CASE("a picture that was begun where nothing was is known again, until something else is made there") {
+  const tests::Scratch scratch;
+  const std::filesystem::path path = scratch.path() / "batch.jsonl";
+  Manifest::Entry fox{
+      .line = "p:1", .path = scratch.path() / "1.png", .record = {.prompt = "a fox"}, .grid = "1"};
+  Manifest::Entry owl = fox;
+  owl.record.prompt = "an owl";
+  const auto goes_on = [&] { return Manifest(path, kBegin, /*resume=*/true, /*overwrite=*/false); };
+  {
+    Manifest manifest(path, kBegin, /*resume=*/false, /*overwrite=*/false);
+    manifest.start();
+    manifest.begin({fox});
+  }
+  CHECK(goes_on().begun(fox.path, fox.record));
+  CHECK_FALSE(goes_on().begun(fox.path, owl.record));
+  CHECK_FALSE(goes_on().has(fox.path, fox.record));
+  std::ofstream(fox.path) << "made, not recorded";
+  goes_on().begin({owl});  // in its place
+  CHECK_FALSE(goes_on().begun(fox.path, fox.record));
+  CHECK_FALSE(goes_on().begun(fox.path, owl.record));  // which of both is there?
+  std::filesystem::remove(fox.path);
+  goes_on().begin({owl});
+  CHECK(goes_on().begun(fox.path, owl.record));
+  goes_on().done(fox);
+  CHECK(goes_on().has(fox.path, fox.record));
+  CHECK_FALSE(goes_on().begun(fox.path, owl.record));
+}
+
 TEST_CASE("what is no manifest stays as it is") {
   const tests::Scratch scratch;
   const std::filesystem::path path = scratch.path() / "batch.jsonl";

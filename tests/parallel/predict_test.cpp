@@ -178,6 +178,43 @@ TEST_CASE("a refiner's part of the steps, its encoder, its weights and its decod
   check_within(predict(of_small, small, machine, tiny, &finishes)->load_s, first_s + second_s, 1e-9);
 }
 
+TEST_CASE("files are read at the rate of a disk that was measured, however many ranks share it") {
+  const models::Model small = models::open(XDIT_TEST_DATA "/flux/tiny-dev", {}, {}, false);
+  const config::RunSpec spec = run_of(small, 64, 4);
+  const auto load_s = [&](const char* name, double disk) {
+    Machine machine = read_machine(name);
+    machine.measured.read = disk;
+    return predict(make_plan(spec, small, machine), small, machine, spec)->load_s;
+  };
+  std::uint64_t bytes = 0;
+  const Plan alone = make_plan(spec, small, read_machine("h100x1"));
+  for (const auto& [name, network] : alone.ranks.front().networks) bytes += network.file;
+  check_within(load_s("h100x1", 1e6), static_cast<double>(bytes) / 1e6, 1e-9);
+  check_within(load_s("h100x2", 1e6), static_cast<double>(bytes) / 1e6, 0.01);
+  CHECK(load_s("h100x2", 0) < 0.9 * load_s("h100x1", 0));
+  for (const char* name : {"h100x1", "h100x2"}) CHECK(load_s(name, 1e12) == load_s(name, 0));  // page cache
+}
+
+TEST_CASE("the rank with the longest schedules sets the pace of pictures with unlike steps") {
+  config::RunSpec spec = run_of(flux(), 1024, 40);
+  spec.parallel.data = 2;
+  const Machine machine = read_machine("h100x2");
+  const auto denoise_s = [&](const std::vector<std::int64_t>& steps) {
+    spec.variants.clear();
+    spec.listed.clear();
+    for (std::size_t i = 0; i < steps.size(); ++i) {
+      spec.sampling.steps = steps[i];
+      spec.variants.push_back({spec.sampling, {}});
+      spec.listed.push_back({.index = std::ssize(spec.listed), .prompt = "x", .seed = 0, .variant = i});
+    }
+    return predict(make_plan(spec, flux(), machine), flux(), machine, spec)->denoise_s;
+  };
+  // Pictures go to ranks in turn.
+  CHECK(denoise_s({40, 4, 4, 40}) == denoise_s({44, 44}));
+  CHECK(denoise_s({40, 4, 40, 4}) == denoise_s({80, 8}));
+  CHECK(denoise_s({40, 10}) == denoise_s({40, 40}));
+}
+
 TEST_CASE("no prediction for CPU ranks and unknown GPUs, until they were measured") {
   config::RunSpec spec = run_of(flux(), 1024, 28);
   Machine machine = read_machine("h100x1");
