@@ -1,8 +1,8 @@
-// Writes each kernel, copy and fill that a process runs on its GPUs: "START_NS END_NS STREAM NAME" a line,
-// those of CUDA graphs, too. CUDA loads it by itself:
-//   c++ -std=c++20 -O2 -shared -fPIC -I CUDA/include trace.cpp -o trace.so CUDA/lib/libcupti.so.13
-//   LD_PRELOAD=$PWD/trace.so CUDA_INJECTION64_PATH=$PWD/trace.so XDIT_KERNELS=kernels.txt xdit-gen ...
-// A process writes to kernels.txt.PID; table.py reads it.
+// Writes each kernel, copy and fill that a process runs on its GPUs, those of CUDA graphs, too: "START_NS
+// END_NS STREAM NAME" a line, to KERNELS.PID. kernel_table.py reads it.
+//   cmake --build build/release --target kernel_trace
+//   t=build/release/libkernel_trace.so
+//   LD_PRELOAD=$t CUDA_INJECTION64_PATH=$t XDIT_KERNELS=kernels build/release/xdit-gen ...
 #include <cupti.h>
 #include <sys/syscall.h>
 #include <unistd.h>

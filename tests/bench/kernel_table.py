@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""What a step's time went to: table.py KERNELS.PID --steps N [--order], of what trace.cpp wrote about a run of N steps.
+"""What a step's time went to: kernel_table.py KERNELS.PID --steps N [--order], of a run of N steps (kernel_trace.cpp).
 
-A step begins with the kernel that runs once in each of the last N - 2 or so: of the first two, one compiles and one is
-captured. Prints launches, microseconds and share of an average step by kernel, and what no kernel covers; --order prints
-one step kernel by kernel.
+A step begins with the kernel that runs once in each; the first two are left out, since one may compile and one be
+captured. Prints launches, microseconds and share of an average step by kernel, and what no kernel covers; --order
+prints one step kernel by kernel.
 """
 
 import argparse
@@ -20,8 +20,8 @@ def read(path: str) -> list[Span]:
             start, end, stream, name = line.rstrip("\n").split(" ", 3)
             spans.append(Span(int(start), int(end), stream, name))
     names = sorted({span.name for span in spans})
-    plain = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True).stdout.split("\n")
-    known = dict(zip(names, plain))
+    plain = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True).stdout
+    known = dict(zip(names, plain.split("\n")))
     return sorted(span._replace(name=known[span.name]) for span in spans)
 
 
@@ -65,8 +65,8 @@ def main() -> None:
         last = first
         for span in inside:
             if first <= span.start < begin[len(begin) // 2 + 1]:
-                print(f"{(span.start - first) / 1e3:10.1f} {(span.start - last) / 1e3:7.1f} {(span.end - span.start) / 1e3:8.1f} "
-                      f"{span.stream} {span.name[:140]}")
+                since, gap, length = (span.start - first, span.start - last, span.end - span.start)
+                print(f"{since / 1e3:10.1f} {gap / 1e3:7.1f} {length / 1e3:8.1f} {span.stream} {span.name[:140]}")
                 last = span.end
         return
     times, launches = collections.Counter(), collections.Counter()
@@ -75,7 +75,8 @@ def main() -> None:
         launches[span.name] += 1
     print(f"a step of {count}: {length / count / 1e3:.1f} us")
     for name, time in times.most_common():
-        print(f"{time / count / 1e3:9.1f} us {100 * time / length:5.1f} % {launches[name] / count:6.1f} x  {name[:150]}")
+        share = f"{time / count / 1e3:9.1f} us {100 * time / length:5.1f} %"
+        print(f"{share} {launches[name] / count:6.1f} x  {name[:150]}")
     print(f"{(length - covered(inside)) / count / 1e3:9.1f} us {100 - 100 * covered(inside) / length:5.1f} % no kernel")
 
 
