@@ -1,7 +1,7 @@
-#include "cuda/graph.h"
-
 #include <cstdint>
 #include <vector>
+
+#include "cuda/kernels.h"
 
 namespace xdit::cuda {
 namespace {

@@ -1,6 +1,7 @@
 #include <numeric>
 
 #include "cuda/kernels.h"
+#include "cuda/sums.cuh"
 #include "cuda/vector.cuh"
 
 namespace xdit::cuda {

@@ -85,4 +85,8 @@ struct Normalise {
 /// y = (x - mean) / sqrt(variance + eps) weight + bias, then SiLU if asked for. x and y do not overlap.
 cudaError_t normalise(Type type, const void* x, void* y, const Normalise& arguments, cudaStream_t stream);
 
+/// Makes kernels of a captured graph's small fills: between two kernels a memory node costs some 8 us, a
+/// kernel 1.5, and cuBLASLt and cuDNN ask for one before each of theirs that deals out its tiles.
+cudaError_t fill_by_kernels(cudaGraph_t graph);
+
 }  // namespace xdit::cuda

@@ -1,6 +1,7 @@
 #include "cuda/e4m3.cuh"
 #include "cuda/kernels.h"
 #include "cuda/rows.cuh"
+#include "cuda/sums.cuh"
 #include "cuda/vector.cuh"
 
 namespace xdit::cuda {

@@ -1,4 +1,5 @@
 #include "cuda/kernels.h"
+#include "cuda/sums.cuh"
 #include "cuda/vector.cuh"
 
 namespace xdit::cuda {

@@ -6,7 +6,7 @@
 
 #include "cuda/kernels.h"
 
-/// What the kernels share: 16-byte vectors of T in float32, sums over lanes and blocks.
+/// What the kernels share: 16-byte vectors of T in float32.
 namespace xdit::cuda {
 
 /// N neighbouring elements, moved at once; `kPacked` says that they may lie at any address.
@@ -52,38 +52,6 @@ __device__ inline void store(T* to, const float (&from)[N]) {
 #pragma unroll
   for (int i = 0; i < N; ++i) vector.values[i] = from_float<T>(from[i]);
   *reinterpret_cast<Vector<T, N, kPacked>*>(to) = vector;
-}
-
-/// Sum over each kLanes neighbouring lanes of a warp, the same in all of them. All lanes of the warp take
-/// part.
-template <int kLanes>
-__device__ inline float sum_over(float x) {
-#pragma unroll
-  for (int offset = kLanes / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffffU, x, offset);
-  return x;
-}
-
-/// Sum over the block's threads, the same in all of them. A multiple of 32 threads, at most 1024.
-__device__ inline float block_sum(float x) {
-  __shared__ float partial[32];
-  x = sum_over<32>(x);
-  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = x;
-  __syncthreads();
-  x = sum_over<32>(threadIdx.x % 32 < blockDim.x / 32 ? partial[threadIdx.x % 32] : 0.0F);
-  __syncthreads();
-  return x;
-}
-
-/// The largest in the block, the same in all its threads; likewise.
-__device__ inline float block_max(float x) {
-  __shared__ float partial[32];
-#pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffU, x, offset));
-  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = x;
-  __syncthreads();
-  x = partial[0];
-  for (int i = 1; i < static_cast<int>(blockDim.x / 32); ++i) x = fmaxf(x, partial[i]);
-  return x;
 }
 
 /// Calls f with a T of the type: f(float{}), f(__half{}), f(__nv_bfloat16{}).

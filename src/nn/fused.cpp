@@ -7,7 +7,6 @@
 #include <c10/cuda/CUDAGuard.h>
 
 #include "core/error.h"
-#include "cuda/graph.h"
 #include "cuda/kernels.h"
 
 namespace xdit::nn::fused {

@@ -32,7 +32,7 @@ void linear_into(const at::Tensor& out, const Rows& x, const Rows& weight, const
 /// out += x W^T + b, rounded once.
 void linear_onto(const at::Tensor& out, const Rows& x, const Rows& weight, const at::Tensor& bias);
 
-/// Makes kernels of the small fills of a graph that is captured and not yet instantiated (cuda/graph.h).
+/// Makes kernels of the small fills of a graph that is captured and not yet instantiated (cuda/kernels.h).
 void fill_by_kernels(at::cuda::CUDAGraph& graph);
 
 /// Of channels-last pictures.

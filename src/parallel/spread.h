@@ -19,8 +19,7 @@
 
 namespace xdit::parallel {
 
-/// How a picture is spread over ranks, as one of them sees it: an implementation of each seam that the plan
-/// asks for.
+/// A picture over ranks, as one of them sees it: an implementation of each seam that the plan asks for.
 class Spread {
  public:
   struct Run {
@@ -41,8 +40,7 @@ class Spread {
   [[nodiscard]] const nn::Linears& linears() const { return *linears_; }
   [[nodiscard]] Guide& guide() { return *guide_; }
   [[nodiscard]] Loop& loop() { return *loop_; }
-  /// Rows of the latents of a denoiser of pictures.
-  [[nodiscard]] const nn::Spatial& patches() const { return *patches_; }
+  [[nodiscard]] const nn::Spatial& patches() const { return *patches_; }  ///< a UNet's rows
   /// Rows of the decoder's.
   [[nodiscard]] const nn::Spatial& spatial() const;
   /// The picture [C, H, W] on the rank that writes it, from each rank's decoded rows of it.

@@ -52,8 +52,7 @@ class RankRun {
   [[nodiscard]] at::Tensor denoise(models::Denoiser& denoiser, PreparedPrompts& prepared,
                                    const config::Picture& picture);
   [[nodiscard]] parallel::Spread::Run spread_run() const;
-  [[nodiscard]] std::unique_ptr<models::Denoiser> make_denoiser(const Networks& networks,
-                                                                parallel::Spread& spread);
+  [[nodiscard]] std::unique_ptr<models::Denoiser> make_denoiser(const Networks&, parallel::Spread& spread);
   [[nodiscard]] std::unique_ptr<Standing> make_standing(const Networks& networks, bool outlasts);
   [[nodiscard]] std::set<Prompt> prompts_of(const config::Picture& picture) const;
   [[nodiscard]] const config::Picture& my_picture(std::int64_t i) const;  ///< of this rank's
@@ -66,8 +65,7 @@ class RankRun {
   [[nodiscard]] at::Tensor decode(const models::VaeDecoder& decoder, const at::Tensor& latents);
   [[nodiscard]] at::Tensor decode_timed(const models::VaeDecoder& decoder, const at::Tensor& latents,
                                         std::int64_t picture);
-  /// Undefined where it cannot be shown and the batch goes on without it.
-  [[nodiscard]] at::Tensor finished(const at::Tensor& decoded, std::int64_t picture);
+  [[nodiscard]] at::Tensor finished(const at::Tensor& decoded, std::int64_t picture);  ///< or undefined
   void trace_prompt(const Prompt& prompt);
   [[nodiscard]] output::Phase phase(const std::string& name, double start_s, double end_s,
                                     std::int64_t picture = -1, std::int64_t step = -1) const;
@@ -87,8 +85,8 @@ class RankRun {
   models::VaeConfig vae_;
   parallel::Spread spread_;
   parallel::NetworkLoader loader_;
-  std::vector<config::Picture> pictures_;  ///< of the run
-  std::set<Prompt> prompts_;               ///< of the run
+  std::vector<config::Picture> pictures_;  ///< of the run; prompts as well
+  std::set<Prompt> prompts_;
   std::map<Prompt, PromptIds> ids_;
   std::map<Prompt, models::PromptEmbedding> embeddings_;
   std::vector<models::TokenRange> image_;  ///< tokens that this rank denoises
