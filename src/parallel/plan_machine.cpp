@@ -34,8 +34,8 @@ struct KnownGpu {
   Rates rates;
 };
 
-// Fitted to runs of FLUX and SDXL on an H100 (700 W); peers and host as measured there. An H200 differs in
-// its memory, as its runs do. An A100's: what its data sheet says, times the share of its own that an H100
+// Fitted to runs of FLUX and SDXL on an H100 and an H200 (700 W), which differ in their memory; peers and
+// host as measured there. An A100's: what its data sheet says, times the share of its own that an H100
 // reaches.
 constexpr std::array kKnown{
     KnownGpu{"h100",

@@ -18,7 +18,7 @@ namespace xdit::parallel {
 namespace {
 
 constexpr double kClipTokens = 77;
-constexpr double kPasses = 6;  // over the tokens in a block: norms, rotations, gates
+constexpr double kPasses = 4;  // over the tokens in a block: norms, rotations, gates
 
 constexpr std::array kParts{&Work::product,  &Work::filling, &Work::attention, &Work::convolution,
                             &Work::elements, &Work::weights, &Work::launches};  // that add up

@@ -154,9 +154,8 @@ void Spread::split_rows(const Run& run) {
         [displaced](std::int64_t branch, bool warm) { displaced->begin(branch, warm); }, run.plan.warmup);
     patches_ = std::make_unique<SplitSpatial>(*tokens_, rows, displaced, run.built.convolutions);
   } else {
-    patches_ =
-        std::make_unique<SplitSpatial>(*tokens_, rows, slab_bytes(config, all_rows, columns, element_bytes),
-                                       run.built.convolutions);
+    patches_ = std::make_unique<SplitSpatial>(
+        *tokens_, rows, slab_bytes(config, all_rows, columns, element_bytes), run.built.convolutions);
   }
   gather_.emplace(*tokens_, split);
 }

@@ -90,7 +90,8 @@ void check_on_gpu(std::span<const test::ConvolutionShape> shapes) {
         return at::conv2d(in.x, in.layer.weight, in.layer.bias, s.stride, at::IntArrayRef({0, s.kernel / 2}));
       };
       const at::Tensor whole = convolutions(in.x, in.layer);
-      CHECK(test::relative_error(whole, torch()) < 2 * test::tolerance(type == at::kFloat ? at::kHalf : type));
+      CHECK(test::relative_error(whole, torch()) <
+            2 * test::tolerance(type == at::kFloat ? at::kHalf : type));
       check_cuts(convolutions, in, whole);
       if (std::getenv("XDIT_TEST_PRINT") == nullptr) continue;
       const double ours = test::microseconds([&] { static_cast<void>(convolutions(in.x, in.layer)); });
