@@ -32,6 +32,7 @@ __device__ inline float block_max(float x) {
   __syncthreads();
   x = partial[0];
   for (int i = 1; i < static_cast<int>(blockDim.x / 32); ++i) x = fmaxf(x, partial[i]);
+  __syncthreads();
   return x;
 }
 

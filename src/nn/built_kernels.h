@@ -1,4 +1,5 @@
 #pragma once
+#include <cstddef>
 #include <memory>
 
 #include "nn/convolution.h"
@@ -12,6 +13,9 @@ struct BuiltKernels {
   /// Those in float32 may round their factors to TF32, as precise as float16.
   std::shared_ptr<Convolutions> rounding_convolutions = std::make_shared<Convolutions>(/*tf32=*/true);
   std::shared_ptr<cudnn::Attentions> attentions = std::make_shared<cudnn::Attentions>();
+  [[nodiscard]] std::size_t count() const {
+    return convolutions->count() + rounding_convolutions->count() + attentions->count();
+  }
 };
 
 }  // namespace xdit::nn

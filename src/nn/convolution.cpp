@@ -133,10 +133,10 @@ at::Tensor convolution_by_windows(const at::Tensor& x, const Convolution& layer,
         padded.as_strided({x.size(0), count, columns, kernel, kernel, channels},
                           {padded.stride(0), layer.stride * line, layer.stride * channels, line, channels, 1},
                           padded.storage_offset() + first * layer.stride * line);
-    const at::Tensor rows = windows.reshape({-1, width});
+    const at::Tensor factors = windows.reshape({-1, width});
     const at::Tensor product =
-        x.is_cuda() ? fused::linear(rows, matrix, layer.bias, /*gelu_tanh=*/false, x.scalar_type(), tf32)
-                    : linear(rows, matrix, layer.bias);
+        x.is_cuda() ? fused::linear(factors, matrix, layer.bias, /*gelu_tanh=*/false, x.scalar_type(), tf32)
+                    : linear(factors, matrix, layer.bias);
     y.narrow(1, first, count).copy_(product.view({x.size(0), count, columns, layer.weight.size(0)}));
   }
   return y.permute({0, 3, 1, 2});

@@ -16,9 +16,9 @@
 namespace xdit::nn::cudnn {
 namespace {
 
-namespace fe = cudnn_frontend::graph;
+namespace graphs = cudnn_frontend::graph;
 
-enum Id : std::int64_t { kQuery = 1, kKey, kValue, kOut };
+enum Operand : std::int64_t { kQuery = 1, kKey, kValue, kOut };
 
 bool takes(const at::Tensor& x) {
   constexpr std::int64_t kStep = 8;      // elements of 16 bytes
@@ -32,7 +32,7 @@ bool takes(const at::Tensor& x) {
 }  // namespace
 
 struct Attentions::Built {
-  fe::Graph graph;
+  graphs::Graph graph;
   std::int64_t workspace_bytes = 0;
 };
 
@@ -41,7 +41,7 @@ Attentions::~Attentions() = default;
 
 bool Attentions::operator()(const at::Tensor& out, const at::Tensor& q, const at::Tensor& k,
                             const at::Tensor& v, double scale) {
-  const std::array<std::pair<Id, const at::Tensor*>, 4> tensors{
+  const std::array<std::pair<Operand, const at::Tensor*>, 4> tensors{
       {{kQuery, &q}, {kKey, &k}, {kValue, &v}, {kOut, &out}}};
   Key key{static_cast<std::int64_t>(q.scalar_type()), std::bit_cast<std::int64_t>(scale)};
   for (const auto& [id, x] : tensors) {
@@ -60,12 +60,12 @@ bool Attentions::operator()(const at::Tensor& out, const at::Tensor& q, const at
     built->graph.set_io_data_type(type)
         .set_intermediate_data_type(cudnn_frontend::DataType_t::FLOAT)
         .set_compute_data_type(cudnn_frontend::DataType_t::FLOAT);
-    const auto describe = [&](Id id, const at::Tensor& x) {
-      return fe::Tensor_attributes().set_uid(id).set_dim(x.sizes().vec()).set_stride(x.strides().vec());
+    const auto describe = [&](Operand id, const at::Tensor& x) {
+      return graphs::Tensor_attributes().set_uid(id).set_dim(x.sizes().vec()).set_stride(x.strides().vec());
     };
-    const auto input = [&](Id id, const at::Tensor& x) { return built->graph.tensor(describe(id, x)); };
+    const auto input = [&](Operand id, const at::Tensor& x) { return built->graph.tensor(describe(id, x)); };
     const auto outputs = built->graph.sdpa(input(kQuery, q), input(kKey, k), input(kValue, v),
-                                           fe::SDPA_attributes()
+                                           graphs::SDPA_attributes()
                                                .set_name("attention")
                                                .set_generate_stats(false)
                                                .set_attn_scale(static_cast<float>(scale)));

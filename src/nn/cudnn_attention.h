@@ -1,6 +1,7 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <cstddef>
 #include <map>
 #include <memory>
 #include <vector>
@@ -20,6 +21,7 @@ class Attentions {
   /// multiples of 16 bytes.
   [[nodiscard]] bool operator()(const at::Tensor& out, const at::Tensor& q, const at::Tensor& k,
                                 const at::Tensor& v, double scale);
+  [[nodiscard]] std::size_t count() const { return built_.size(); }
 
  private:
   struct Built;

@@ -41,7 +41,7 @@ Rows layer_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& 
                 double eps, bool quantised) {
   XDIT_ASSERT(x.dim() == 2 && x.stride(1) == 1 && shift.is_contiguous() && scale.is_contiguous());
   XDIT_ASSERT(shift.scalar_type() == x.scalar_type() && scale.scalar_type() == x.scalar_type());
-  const Rows y = quantised ? empty_rows(x) : Rows{at::empty(x.sizes(), x.options())};
+  Rows y = quantised ? empty_rows(x) : Rows{at::empty(x.sizes(), x.options())};
   const cuda::LayerNorm arguments{.x = x.const_data_ptr(),
                                   .x_stride = x.stride(0),
                                   .shift = shift.const_data_ptr(),

@@ -29,7 +29,7 @@ void quantise_rows(const at::Tensor& x, const Rows& rows);
 /// The same, bit for bit, into `out` [T, out], whose rows may be strided.
 void linear_into(const at::Tensor& out, const Rows& x, const Rows& weight, const at::Tensor& bias,
                  bool gelu_tanh);
-/// out += x W^T + b, rounded once.
+/// out += x W^T + b, rounded once where rows are aligned to 16 bytes.
 void linear_onto(const at::Tensor& out, const Rows& x, const Rows& weight, const at::Tensor& bias);
 
 /// Makes kernels of the small fills of a graph that is captured and not yet instantiated (cuda/kernels.h).

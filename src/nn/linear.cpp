@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "core/error.h"
 #include "nn/fused.h"
 #include "nn/ops.h"
 #include "nn/tiles.h"
@@ -61,6 +62,7 @@ class LocalLinear final : public Linear {
 
  private:
   [[nodiscard]] at::Tensor compute(const Rows& x, const Activation* activation) const {
+    XDIT_ASSERT(!x.quantised() || weight_.quantised());
     const bool cpu = x.values.is_cpu();
     if (cpu && !weight_.quantised()) return tiles::linear(x.values, weight_.values, bias_, activation);
     const bool gelu = !cpu && activation != nullptr && *activation == Activation::kGeluTanh;

@@ -31,7 +31,7 @@ class Linear {
   /// The same of x [T, in] into y [T, out], whose rows may be strided.
   virtual void into(const at::Tensor& y, const Rows& x) const;
   virtual void into(const at::Tensor& y, const Rows& x, Activation activation) const;
-  /// y += x W^T + b, likewise; on a GPU rounded once.
+  /// y += x W^T + b, likewise; rounded once where a kernel can.
   virtual void onto(const at::Tensor& y, const Rows& x) const;
   [[nodiscard]] virtual std::int64_t outputs() const = 0;
   [[nodiscard]] virtual bool quantised() const = 0;  ///< it multiplies quantised rows

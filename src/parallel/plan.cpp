@@ -275,8 +275,9 @@ Plan make_plan(const config::RunSpec& spec, const models::Model& model, const Ma
                         plan.mesh.token_ranks() == 1 && !plan.displaced;
   plan.quantised = quantises(spec, model);
   if (plan.quantised && !on_cpu) require_hopper(devices, machine);
+  plan.replays = !on_cpu && spec.runtime.cuda_graphs && is_short(plan, model.shape) && can_replay(plan);
   spread_weights(plan, spec, model, machine);
-  plan.replays = !on_cpu && spec.runtime.cuda_graphs && can_replay(plan) && is_short(plan, model.shape);
+  plan.replays = plan.replays && can_replay(plan);  // as weights lie now
   plan.warms_up = is_worth_warming(plan, spec, model.shape);
   return plan;
 }

@@ -182,7 +182,8 @@ void predict_memory(const Plan& plan, RankPlan& rank, const config::RunSpec& spe
     (network_of(model, name).role == Role::kEncoder ? encoders : denoising) += bytes.memory;
     unquantised += bytes.unquantised;
   }
-  const std::uint64_t later = denoising + std::max(activations + unquantised, decoding);
+  const std::uint64_t captured = plan.replays && plan.shard == 1 ? activations : 0;  // a graph's are its own
+  const std::uint64_t later = denoising + captured + std::max(activations + unquantised, decoding);
   rank.overlap_loading = kContextBytes + encoders + later <= capacity;
   rank.peak_memory = kContextBytes + (rank.overlap_loading ? encoders + later : std::max(encoders, later));
 }

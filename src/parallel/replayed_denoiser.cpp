@@ -7,6 +7,7 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "core/error.h"
@@ -51,10 +52,25 @@ void make_room(c10::DeviceIndex device) {
   if (static_cast<std::int64_t>(free) < cached) c10::cuda::CUDACachingAllocator::emptyCache();
 }
 
+// Of a capture that failed: else the stream stays in it, and the allocator gives nothing back.
+void end_anyhow(at::cuda::CUDAGraph& graph, c10::DeviceIndex device, at::cuda::MempoolId_t pool) {
+  try {
+    graph.capture_end();
+  } catch (const c10::Error&) {
+    static_cast<void>(cudaGetLastError());
+    try {
+      c10::cuda::CUDACachingAllocator::endAllocateToPool(device, pool);
+    } catch (const c10::Error&) {  // it has been
+    }
+  }
+}
+
 }  // namespace
 
+// One stream captures all: the allocator lets graphs share what one stream has freed.
 struct Replays::Memory {
-  at::cuda::MempoolId_t pool = at::cuda::graph_pool_handle();
+  at::cuda::MempoolId_t pool{};
+  std::optional<c10::cuda::CUDAStream> stream;
 };
 
 struct Replays::Slot {
@@ -125,6 +141,28 @@ Replays::Slot& ReplayedDenoiser::slot_of(const models::Branch& branch, const at:
   return *slots.back();
 }
 
+void ReplayedDenoiser::capture(Replays::Slot& slot, const models::ForwardPart& part) {
+  const c10::DeviceIndex device = slot.input.get_device();
+  make_room(device);
+  Replays::Memory& memory = *replays_.memory_;
+  if (std::ranges::none_of(replays_.slots_, [](const auto& of) { return of->graph != nullptr; }))
+    memory.pool = at::cuda::graph_pool_handle();  // the allocator takes none again whose graphs are gone
+  if (!memory.stream) memory.stream = c10::cuda::getStreamFromPool(false, device);
+  const c10::cuda::CUDAStreamGuard guard(*memory.stream);
+  auto graph = std::make_unique<at::cuda::CUDAGraph>(/*keep_graph=*/true);
+  graph->capture_begin(memory.pool, cudaStreamCaptureModeThreadLocal);
+  try {
+    slot.output = denoiser_.predict(*slot.branch, slot.input, part);
+  } catch (...) {
+    end_anyhow(*graph, device, memory.pool);
+    throw;
+  }
+  graph->capture_end();
+  nn::fused::fill_by_kernels(*graph);
+  graph->instantiate();
+  slot.graph = std::move(graph);
+}
+
 at::Tensor ReplayedDenoiser::predict(const models::Branch& branch, const at::Tensor& input,
                                      const models::ForwardPart& part) {
   Replays::Slot& slot = slot_of(branch, input);
@@ -135,16 +173,8 @@ at::Tensor ReplayedDenoiser::predict(const models::Branch& branch, const at::Ten
   if (!std::exchange(slot.ran, true)) return denoiser_.predict(*slot.branch, input, part);
   slot.input.copy_(input);
   if (!slot.graph) {
-    make_room(input.get_device());
     const std::uint64_t sent = use_ != nullptr ? use_->bytes_sent() : 0;
-    auto graph = std::make_unique<at::cuda::CUDAGraph>(/*keep_graph=*/true);
-    const c10::cuda::CUDAStreamGuard guard(c10::cuda::getStreamFromPool(false, input.get_device()));
-    graph->capture_begin(replays_.memory_->pool, cudaStreamCaptureModeThreadLocal);
-    slot.output = denoiser_.predict(*slot.branch, slot.input, part);
-    graph->capture_end();
-    nn::fused::fill_by_kernels(*graph);
-    graph->instantiate();
-    slot.graph = std::move(graph);
+    capture(slot, part);
     if (use_ != nullptr) slot.bytes_sent = use_->bytes_sent() - sent;
   } else if (use_ != nullptr) {
     use_->send(static_cast<std::int64_t>(slot.bytes_sent));

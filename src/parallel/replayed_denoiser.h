@@ -10,22 +10,22 @@
 
 namespace xdit::parallel {
 
-/// Captured forwards. They outlast their denoiser as long as its weights, the pictures' size and the memory
-/// of what it exchanges stay.
+/// Captured forwards. They outlast a ReplayedDenoiser, but neither the denoiser that it wraps, whose memory
+/// they read, nor the pictures' size, nor the memory of what it exchanges.
 class Replays {
  public:
   Replays();
   Replays(const Replays&) = delete;
   Replays& operator=(const Replays&) = delete;
   ~Replays();
-  void clear();  ///< gives their memory back
+  void clear();  ///< lets them go
 
  private:
   friend class ReplayedDenoiser;
   struct Slot;
   struct Memory;
   std::vector<std::unique_ptr<Slot>> slots_;  ///< used last: the last
-  std::unique_ptr<Memory> memory_;            ///< of all graphs: one runs at a time
+  std::unique_ptr<Memory> memory_;            ///< that all graphs share: one runs at a time
 };
 
 /// A denoiser on a GPU whose forwards are CUDA graphs. The first forward of its kind runs as it is, which
@@ -56,6 +56,7 @@ class ReplayedDenoiser final : public models::Denoiser {
  private:
   /// The slot that holds the branch, which may have been another's.
   Replays::Slot& slot_of(const models::Branch& branch, const at::Tensor& input);
+  void capture(Replays::Slot& slot, const models::ForwardPart& part);
 
   models::Denoiser& denoiser_;
   comm::Use* use_;

@@ -39,6 +39,7 @@ void RingAttention::begin(std::int64_t /*layer*/, const at::Tensor& qkv, const a
 
 void RingAttention::add(std::int64_t first, const nn::TokenNorms& norms) {
   tokens_.add(first, norms);
+  if (tokens_.count == heads_.tokens() && !std::exchange(sent_, true)) send();
 }
 
 void RingAttention::send() {
@@ -55,7 +56,7 @@ void RingAttention::send() {
 }
 
 void RingAttention::finish(const at::Tensor& out) {
-  send();
+  if (!std::exchange(sent_, false)) send();  // nobody has added any
   const std::int64_t bytes = heads_.token_bytes();
   const comm::Stream stream = heads_.stream();
   const std::int64_t ulysses = heads_.split().ulysses;

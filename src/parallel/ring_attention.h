@@ -33,6 +33,7 @@ class RingAttention final : public nn::Attention {
   comm::PeerBuffer inputs_;   ///< the neighbours' K, V and Q, [3, queries, h, D]
   comm::PeerBuffer slots_;    ///< two slots of K and V
   nn::RotatedTokens tokens_;  ///< from begin to finish
+  bool sent_ = false;         ///< likewise
 };
 
 }  // namespace xdit::parallel

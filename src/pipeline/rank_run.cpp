@@ -63,7 +63,8 @@ output::Phase RankRun::phase(const std::string& name, double start_s, double end
 }
 
 void RankRun::run() {
-  if (resident_.fit(job_.plan)) release_cached_memory(device_);  // it has the other job's shapes
+  // It has another job's shapes, or a captured step's of one whose graphs could not stay.
+  if (resident_.fit(job_.plan) || spread_.use() != nullptr) release_cached_memory(device_);
   const bool stayed = resident_.serve(job_.plan);
   const bool holds = !plan_.networks.empty();
   const bool loads = holds && !stayed;

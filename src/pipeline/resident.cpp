@@ -9,6 +9,7 @@ namespace xdit::pipeline {
 namespace {
 
 constexpr std::size_t kKeptPrompts = 1024;  // 4 MB each for FLUX.1
+constexpr std::size_t kBuiltKernels = 500;  // of some sizes: a UNet and its decoder have 70
 
 models::PromptEmbedding on(at::Device device, const models::PromptEmbedding& embedding) {
   models::PromptEmbedding moved = embedding;
@@ -50,12 +51,18 @@ bool Resident::fit(const parallel::Plan& next) {
   const Sizes sizes{next.image_tokens, next.image_columns, next.mesh};
   const std::optional<Sizes> before = std::exchange(sizes_, sizes);
   const bool others = before && *before != sizes;
-  if (others) standing.reset();
+  if (others) let_denoiser_go();
+  if (others && built.count() > kBuiltKernels) built = {};  // those of this job stay with it
   return others;
 }
 
-void Resident::drop() {
+void Resident::let_denoiser_go() {
+  replays.clear();
   standing.reset();
+}
+
+void Resident::drop() {
+  let_denoiser_go();
   networks = {};
   loaded_.reset();
 }
@@ -69,7 +76,7 @@ bool Resident::serve(const parallel::Plan& next) {
 }
 
 void Resident::hold(Networks loaded, const parallel::Plan& plan) {
-  standing.reset();
+  let_denoiser_go();
   networks = std::move(loaded);
   loaded_ = plan;
 }

@@ -34,11 +34,10 @@ class KeptEmbeddings {
   std::int64_t length_ = 0;  ///< T5 tokens
 };
 
-/// A denoiser that jobs of one size share, what it computes through, and its captured forwards.
+/// A denoiser that jobs of one size share, and what it computes through.
 struct Standing {
   std::unique_ptr<parallel::Spread> spread;  ///< null: the job's
   std::unique_ptr<models::Denoiser> denoiser;
-  parallel::Replays replays;
 };
 
 /// What a rank keeps from one job to the next.
@@ -47,6 +46,7 @@ struct Resident {
   KeptEmbeddings embeddings;           ///< on the rank that encodes
   nn::BuiltKernels built;              ///< for the rank's device
   std::unique_ptr<Standing> standing;  ///< of these networks; null where ranks exchange something
+  parallel::Replays replays;           ///< of its forwards, or of a job's while it runs
 
   /// Lets go of what was made for other sizes than `next` has; true if there were others.
   bool fit(const parallel::Plan& next);
@@ -58,6 +58,7 @@ struct Resident {
   /// After a job of that plan: weights outlast it unless blocks are spread over ranks, which belong to its
   /// groups, or a device without room for both lets networks go while prompts are encoded.
   void release(const parallel::Plan& plan);
+  void let_denoiser_go();  ///< and its graphs
   [[nodiscard]] bool holds() const { return loaded_.has_value(); }
 
  private:

@@ -32,7 +32,7 @@ def beginnings(spans: list[Span], steps: int) -> list[int]:
         starts[span.name].append(span.start)
 
     def unevenness(of: list[int]) -> float:
-        gaps = sorted(b - a for a, b in zip(of, of[1:]))[: steps - 4]
+        gaps = sorted(b - a for a, b in zip(of, of[1:]))[: max(1, steps - 4)]
         return (gaps[-1] - gaps[0]) / gaps[-1]
 
     once = [of[2:] for of in starts.values() if steps - 1 <= len(of) <= steps + 1]
@@ -65,8 +65,8 @@ def main() -> None:
         last = first
         for span in inside:
             if first <= span.start < begin[len(begin) // 2 + 1]:
-                since, gap, length = (span.start - first, span.start - last, span.end - span.start)
-                print(f"{since / 1e3:10.1f} {gap / 1e3:7.1f} {length / 1e3:8.1f} {span.stream} {span.name[:140]}")
+                since, gap, lasts = (span.start - first, span.start - last, span.end - span.start)
+                print(f"{since / 1e3:10.1f} {gap / 1e3:7.1f} {lasts / 1e3:8.1f} {span.stream} {span.name[:140]}")
                 last = span.end
         return
     times, launches = collections.Counter(), collections.Counter()

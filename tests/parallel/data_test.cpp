@@ -98,6 +98,7 @@ TEST_CASE("--gpus gives ranks: all, a count, a list, a device twice") {
 TEST_CASE("GPUs that do not reach each other make the same plan, through the host's memory") {
   using config::Transport;
   config::RunSpec spec = spec_of(1, "2");
+  spec.runtime.cuda_graphs = false;  // only peers' steps are captured, which takes memory
   const auto plan_on = [&](config::Device device, bool reach) {
     spec.runtime.device = device;
     Machine machine = machine_of(2);
