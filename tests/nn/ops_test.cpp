@@ -166,6 +166,30 @@ TEST_CASE("linear with an activation is the linear, then the activation") {
   CHECK_THROWS_WITH(activation_from_name("quick_gleu"), ContainsSubstring("quick_gelu"));
 }
 
+TEST_CASE("a linear onto rows adds to what is there, strided or not") {
+  at::manual_seed(9);
+  for (const at::ScalarType type : kTypes)
+    for (const auto& [out, in] : {std::array<std::int64_t, 2>{64, 128}, {30, 33}}) {  // aligned, and not
+      CAPTURE(at::toString(type), out, in);
+      const ResidentWeights weights({{"a.weight", randn({out, in}, type)}, {"a.bias", randn({out}, type)}});
+      const auto linear = LocalLinears().make(weights, "a", true);
+      const at::Tensor x = randn({77, in}, type), before = randn({77, out + 16}, type);
+      const at::Tensor y = before.clone();
+      linear->onto(y.narrow(1, 16, out), x);
+      const auto exact = [](const at::Tensor& t) { return t.to(at::kDouble); };
+      const at::Tensor sum =
+          at::linear(exact(x), exact(weights.get("a.weight")), exact(weights.get("a.bias"))) +
+          exact(before.narrow(1, 16, out));
+      CHECK(relative_error(y.narrow(1, 16, out), sum) < 2 * tolerance(type));
+      CHECK(at::equal(y.narrow(1, 0, 16), before.narrow(1, 0, 16)));
+      for (const std::int64_t rows : {1, 3, 33, 76}) {  // by rows, the same bits
+        const at::Tensor some = before.narrow(0, 77 - rows, rows).clone();
+        linear->onto(some.narrow(1, 16, out), x.narrow(0, 77 - rows, rows));
+        CHECK(at::equal(some, y.narrow(0, 77 - rows, rows)));
+      }
+    }
+}
+
 TEST_CASE("attention of tokens normed in parts, into strided rows") {
   at::manual_seed(5);
   const std::int64_t heads = 3, dim = 10;

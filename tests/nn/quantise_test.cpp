@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "nn/linear.h"
+#include "nn/ops.h"
 #include "tests/catch.h"
 #include "tests/nn/device.h"
 #include "tests/tensors.h"
@@ -79,6 +80,19 @@ TEST_CASE("rows of nothing but zeros stay so, and what is no number stays none")
   CHECK(at::equal(at::nan_to_num(whole(rows).to(at::kCPU).index({same}), 9),
                   at::nan_to_num(whole(quantise_rows(x.to(at::kCPU))).index({same}), 9)));
   CHECK(quantise_rows(x.narrow(0, 0, 0)).values.sizes() == at::IntArrayRef({0, 40}));
+}
+
+TEST_CASE("normed rows are quantised as those of the norm's result are") {
+  at::manual_seed(3);
+  for (const auto& [rows, width] : {std::array<std::int64_t, 2>{5, 3072}, {7, 129}, {2, 24576}, {0, 64}}) {
+    CAPTURE(rows, width);
+    const at::Tensor x = randn({rows, width}, at::kBFloat16);
+    const at::Tensor shift = randn({width}, at::kBFloat16), scale = randn({width}, at::kBFloat16);
+    const Rows fused = modulated_rows(x, shift, scale, /*quantised=*/true);
+    const Rows apart = quantise_rows(modulated_layer_norm(x, shift, scale));
+    CHECK(at::equal(bytes(fused.values), bytes(apart.values)));
+    CHECK(at::equal(fused.scales, apart.scales));
+  }
 }
 
 TEST_CASE("a linear of quantised rows is the product of what they stand for") {

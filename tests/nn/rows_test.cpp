@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "nn/attention.h"
+#include "nn/fused.h"
 #include "nn/linear.h"
 #include "tests/catch.h"
 #include "tests/nn/device.h"
@@ -219,14 +220,31 @@ TEST_CASE("products and attention in a captured graph") {
   };
   const c10::cuda::CUDAStreamGuard guard(c10::cuda::getStreamFromPool());
   static_cast<void>(step());
-  at::cuda::CUDAGraph graph;
+  at::cuda::CUDAGraph graph(/*keep_graph=*/true);
   graph.capture_begin();
   const at::Tensor captured = step();
+  const at::Tensor bytes = at::empty({1000}, x.options().dtype(at::kByte));
+  C10_CUDA_CHECK(cudaMemsetAsync(bytes.data_ptr(), 7, 999, c10::cuda::getCurrentCUDAStream()));
+  const at::Tensor doubled = bytes + bytes;  // comes after the fill
   graph.capture_end();
+  fused::fill_by_kernels(graph);
+  std::size_t count = 0;
+  C10_CUDA_CHECK(cudaGraphGetNodes(graph.raw_cuda_graph(), nullptr, &count));
+  std::vector<cudaGraphNode_t> nodes(count);
+  C10_CUDA_CHECK(cudaGraphGetNodes(graph.raw_cuda_graph(), nodes.data(), &count));
+  for (const cudaGraphNode_t node : nodes) {
+    cudaGraphNodeType type{};
+    C10_CUDA_CHECK(cudaGraphNodeGetType(node, &type));
+    CHECK(type != cudaGraphNodeTypeMemset);
+  }
+  graph.instantiate();
+  bytes.zero_();
   x.copy_(randn({77, 128}, at::kBFloat16));
   graph.replay();
   CHECK(at::equal(captured, step()));
   CHECK(captured.abs().max().item<float>() > 0);
+  CHECK(at::equal(doubled.narrow(0, 0, 999), at::full({999}, 14, doubled.options())));
+  CHECK(bytes[999].item<int>() == 0);
 }
 
 }  // namespace
