@@ -229,10 +229,10 @@ std::vector<std::int64_t> order_of(const Batch& batch, const std::set<std::int64
 void make_all(Batch& batch, const std::set<std::int64_t>& wanted, const Prepared& run, std::int64_t retry,
               BatchConsole& console, const StopToken& stop) {
   std::int64_t failures = 0;
-  launch::Survivors gpus(run.resolved.spec, launch::this_machine());
+  parallel::Machine machine = launch::this_machine();
+  launch::Survivors gpus(run.resolved.spec, machine);
   console.expect(order_of(batch, wanted));
   for (double pause_s = 1;; pause_s = std::min(2 * pause_s, kMaxPauseS)) {
-    const parallel::Machine machine = launch::this_machine();  // a lost GPU is not there any more
     const std::size_t before = console.made();
     std::optional<launch::Culprit> culprit;
     for (const std::string& line : gpus.lost(machine)) console.warn(line);
@@ -251,6 +251,7 @@ void make_all(Batch& batch, const std::set<std::int64_t>& wanted, const Prepared
       console.warn(fmt::format("{}; again in {} s", error.message(), pause_s));
     }
     pause(pause_s, stop);
+    machine = launch::this_machine();  // a lost GPU is not there any more
   }
 }
 

@@ -28,7 +28,7 @@ struct Convolution {
 /// all, by a product with the windows of the picture where there is none. Keeps what it has built.
 class Convolutions {
  public:
-  /// `tf32`: those in float32 may round their factors to TF32 (11 bits, float32's range), five times as fast.
+  /// `tf32`: those in float32 may round their factors to TF32 (11 bits, float32's range).
   explicit Convolutions(bool tf32 = false) : tf32_(tf32) {}
   /// [B, O, h, w] of x [B, I, (h - 1) stride + K, W]; columns are padded with zeros by K / 2, so w is W /
   /// stride rounded up.

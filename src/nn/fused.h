@@ -13,7 +13,7 @@ struct CUDAGraph;
 /// fused_without_cuda.cpp in place of fused.cpp and gemm.cpp.
 namespace xdit::nn::fused {
 
-/// layer_norm(x) (base + scale) + shift, and its rows quantised.
+/// layer_norm(x) (base + scale) + shift, its rows quantised if asked for.
 [[nodiscard]] Rows layer_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale,
                               double base, double eps, bool quantised = false);
 [[nodiscard]] at::Tensor gated_gelu(const at::Tensor& x);

@@ -211,12 +211,6 @@ class Product {
   std::size_t workspace_bytes_ = at::cuda::getCUDABlasLtWorkspaceSize();
 };
 
-// A product can be written there.
-bool fits(const at::Tensor& out, const Rows& weight) {
-  return out.size(0) > 0 && is_aligned(out) && is_aligned(weight.values) &&
-         padding(out.size(1), weight.values) == 0;
-}
-
 }  // namespace
 
 at::Tensor linear(const Rows& x, const Rows& weight, const at::Tensor& bias, bool gelu_tanh,
@@ -239,25 +233,31 @@ at::Tensor linear(const Rows& x, const Rows& weight, const at::Tensor& bias, boo
   return y.narrow(1, 0, outputs).contiguous();
 }
 
-void linear_into(const at::Tensor& out, const Rows& x, const Rows& weight, const at::Tensor& bias,
-                 bool gelu_tanh) {
+namespace {
+
+// Into `out`, or onto what it holds.
+void write(const at::Tensor& out, const Rows& x, const Rows& weight, const at::Tensor& bias, bool gelu_tanh,
+           bool add) {
   const c10::cuda::CUDAGuard guard(out.device());
-  if (!fits(out, weight)) {
-    out.copy_(linear(x, weight, bias, gelu_tanh, out.scalar_type()));
+  if (out.size(0) == 0 || !is_aligned(out) || !is_aligned(weight.values) ||
+      padding(out.size(1), weight.values) != 0) {
+    const at::Tensor y = linear(x, weight, bias, gelu_tanh, out.scalar_type());
+    add ? out.add_(y) : out.copy_(y);
     return;
   }
   const at::Tensor added = bias.defined() ? aligned(bias.unsqueeze(0), 0) : bias;
-  Product(aligned(x, 0), weight, added, gelu_tanh, out).run();
+  Product(aligned(x, 0), weight, added, gelu_tanh, out).run(add);
+}
+
+}  // namespace
+
+void linear_into(const at::Tensor& out, const Rows& x, const Rows& weight, const at::Tensor& bias,
+                 bool gelu_tanh) {
+  write(out, x, weight, bias, gelu_tanh, /*add=*/false);
 }
 
 void linear_onto(const at::Tensor& out, const Rows& x, const Rows& weight, const at::Tensor& bias) {
-  const c10::cuda::CUDAGuard guard(out.device());
-  if (!fits(out, weight)) {
-    out.add_(linear(x, weight, bias, /*gelu_tanh=*/false, out.scalar_type()));
-    return;
-  }
-  const at::Tensor added = bias.defined() ? aligned(bias.unsqueeze(0), 0) : bias;
-  Product(aligned(x, 0), weight, added, /*gelu_tanh=*/false, out).run(/*add=*/true);
+  write(out, x, weight, bias, /*gelu_tanh=*/false, /*add=*/true);
 }
 
 }  // namespace xdit::nn::fused

@@ -7,7 +7,6 @@
 #include <cmath>
 
 #include "core/error.h"
-#include "nn/ops.h"
 
 namespace xdit::parallel {
 

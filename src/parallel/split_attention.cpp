@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "core/error.h"
-#include "nn/ops.h"
 
 namespace xdit::parallel {
 

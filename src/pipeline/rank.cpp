@@ -64,8 +64,11 @@ class LoadingRank final : public Rank {
       if (run_) run_->settle();
       for (const auto& of_stage : peers)
         if (of_stage) of_stage->leave(patience);
-      if (job_) residents_[&job_->model].let_denoiser_go();  // a step may have been left half done
-      if (job_) residents_[&job_->model].release(job_->plan);
+      if (job_) {
+        Resident& resident = residents_[&job_->model];
+        resident.let_denoiser_go();  // a step may have been left half done
+        resident.release(job_->plan);
+      }
       run_.reset();
       job_.reset();
       handoff_ = {};

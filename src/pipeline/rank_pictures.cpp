@@ -1,4 +1,5 @@
 #include <ATen/ATen.h>
+#include <c10/util/ScopeExit.h>
 
 #include <algorithm>
 #include <future>
@@ -21,21 +22,6 @@ constexpr std::size_t kPreparedPrompts = 8;  // at once; 60 MB each for FLUX.1 i
 // Of a step: a device that is done with it so soon after the host has queued it has waited for the host.
 constexpr double kAtOnce = 0.1;
 
-// Graphs that end with a job, and begin with it: what they read does.
-class Passing {
- public:
-  explicit Passing(parallel::Replays* replays) : replays_(replays) { clear(); }
-  Passing(const Passing&) = delete;
-  Passing& operator=(const Passing&) = delete;
-  ~Passing() { clear(); }
-
- private:
-  void clear() {
-    if (replays_ != nullptr) replays_->clear();
-  }
-  parallel::Replays* replays_;
-};
-
 }  // namespace
 
 void RankRun::make_pictures(const Networks& networks) {
@@ -45,7 +31,12 @@ void RankRun::make_pictures(const Networks& networks) {
   std::unique_ptr<Standing> own;
   std::unique_ptr<Standing>& standing = outlasts ? resident_.standing : own;
   if (!standing) standing = make_standing(networks, outlasts);
-  const Passing graphs(outlasts ? nullptr : &resident_.replays);
+  // Other graphs begin with the job, and end with it: what they read does.
+  const auto let_graphs_go = [&] {
+    if (!outlasts) resident_.replays.clear();
+  };
+  let_graphs_go();
+  const auto at_end = c10::make_scope_exit(let_graphs_go);
   parallel::ReplayedDenoiser replayed(*standing->denoiser, spread_.use(), resident_.replays);
   models::Denoiser& denoiser = job_.plan.replays ? replayed : *standing->denoiser;
   std::map<std::size_t, PreparedPrompts> prepared;  // by variant
@@ -85,7 +76,7 @@ void RankRun::make_pictures(const Networks& networks) {
     const at::Tensor latents = denoise(denoiser, prepared_of(picture.variant), picture);
     if (i + 1 == plan_.pictures.count) {  // the decoder may want their memory
       prepared.clear();
-      if (!outlasts) resident_.replays.clear();
+      let_graphs_go();
     }
     if (!decoder || plan_.latent_rows.count == 0) return;
     const at::Tensor decoded = decode_timed(*decoder, latents, picture.index);

@@ -4,7 +4,8 @@
 unet_floor.py [sdxl|sd15] [--pixels N] [--dtype float16] [--list]: the operations are those that diffusers' network
 runs on both branches of a guided step, without what does not depend on the latents (embeddings of time, the prompt's
 keys and values). Prints 20 steps back to back and one step after a rest times 20; --list prints the operations
-instead and needs no GPU. Needs torch and diffusers.
+instead and needs no GPU. Needs torch,
+diffusers and transformers.
 """
 
 import argparse
@@ -14,23 +15,9 @@ import time
 import torch
 from diffusers import UNet2DConditionModel
 from torch.overrides import TorchFunctionMode
+from write_full_size import UNET
 
-CONFIGS = {
-    "sdxl": {
-        "sample_size": 128,
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        "block_out_channels": (320, 640, 1280),
-        "cross_attention_dim": 2048,
-        "transformer_layers_per_block": (1, 2, 10),
-        "attention_head_dim": (5, 10, 20),
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 256,
-        "projection_class_embeddings_input_dim": 2816,
-        "use_linear_projection": True,
-    },
-    "sd15": {"sample_size": 64, "cross_attention_dim": 768},
-}
+CONFIGS = {"sdxl": UNET, "sd15": {"sample_size": 64, "cross_attention_dim": 768}}
 TEXT_TOKENS = 77
 WIDEST = 128  # head of cuDNN's kernel
 
