@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "core/error.h"
@@ -89,7 +90,7 @@ void LocalAttention::finish(const at::Tensor& out) {
 at::Tensor scaled_dot_product(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale,
                               const at::Tensor& bias, bool causal) {
   if (q.numel() == 0) return at::empty(q.sizes(), q.options());
-  if (q.is_cpu()) return tiles::attention(q, k, v, scale, bias, causal);
+  if (q.is_cpu()) return tiles::attention(q, k, v, scale, bias, causal).out;
   if (bias.defined())
     return at::scaled_dot_product_attention(q, k, v, bias, /*dropout_p=*/0.0, causal, scale);
   return attend_on_gpu(q, k, v, scale, causal, /*sums=*/false).out;
@@ -101,9 +102,8 @@ AttentionPart partial_attention(const at::Tensor& q, const at::Tensor& k, const 
             at::full({q.size(0), q.size(1), q.size(2)}, -std::numeric_limits<float>::infinity(),
                      q.options().dtype(at::kFloat))};
   if (!q.is_cpu()) return attend_on_gpu(q, k, v, scale, /*causal=*/false, /*sums=*/true);
-  const auto [out, sums] = at::_scaled_dot_product_flash_attention_for_cpu(
-      q, k, v, /*dropout_p=*/0.0, /*is_causal=*/false, /*attn_mask=*/std::nullopt, scale);
-  return {out, sums};
+  auto [out, log_sum_exp] = tiles::attention(q, k, v, scale);
+  return {std::move(out), std::move(log_sum_exp)};
 }
 
 void merge(AttentionPart& into, const AttentionPart& part) {

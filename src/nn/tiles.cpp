@@ -89,35 +89,49 @@ void activate(const at::Tensor& x, Activation activation, const at::Tensor& out)
   for_each(count(x.size(0)), [&](std::int64_t i) { put(activated(tile(x, i), activation), out, i); });
 }
 
-at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale,
-                     const at::Tensor& bias, bool causal) {
+// Products of one shape from aligned memory, in float32: LibTorch's own kernel lays its buffers out by the
+// number of threads, and the bits of MKL's products depend on where they lie. They also depend on the row's
+// place in the tile where a head is narrow: zeros widen it, and fill up the keys.
+Attended attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale,
+                   const at::Tensor& bias, bool causal) {
+  constexpr float kNever = -std::numeric_limits<float>::infinity();
   const std::int64_t batch = q.size(0), heads = q.size(1), tokens = q.size(2), keys = k.size(2);
-  at::Tensor y = at::empty({batch, heads, tokens, v.size(3)}, q.options());
-  at::Tensor mask = bias;
-  if (causal) {
-    mask =
-        at::empty({1, 1, tokens, keys}, q.options()).fill_(-std::numeric_limits<float>::infinity()).triu_(1);
-  }
-  // MKL's result for a query row depends on the row's place in the tile where the head is narrow: zeros widen
-  // it.
-  constexpr std::int64_t kChannels = 32;
-  const std::int64_t dim = v.size(3), widened = (kChannels - dim % kChannels) % kChannels;
-  const at::Tensor wide_k = at::constant_pad_nd(k, {0, widened}).contiguous();
-  const at::Tensor wide_v = at::constant_pad_nd(v, {0, widened}).contiguous();
+  const std::int64_t dim = v.size(3), all_keys = count(keys) * kRows;
+  const auto wide = [](const at::Tensor& t, std::int64_t more_rows) {
+    const std::int64_t more = count(t.size(-1)) * kRows - t.size(-1);
+    return at::constant_pad_nd(t.to(at::kFloat), {0, more, 0, more_rows}).contiguous();
+  };
+  const at::Tensor wide_k = wide(k, all_keys - keys), wide_v = wide(v, all_keys - keys);
+  at::Tensor mask;  // [1, H or 1, T or 1, all keys]
+  if (causal)
+    mask = at::full({1, 1, tokens, all_keys}, kNever).triu_(1);
+  else if (bias.defined())
+    mask = at::constant_pad_nd(bias.to(at::kFloat), {0, all_keys - keys}, kNever);
+  else if (all_keys > keys)
+    mask = at::constant_pad_nd(at::zeros({1, 1, 1, keys}), {0, all_keys - keys}, kNever);
+  Attended y{at::empty({batch, heads, tokens, dim}, q.options()),
+             at::empty({batch, heads, tokens}, q.options().dtype(at::kFloat))};
   const std::int64_t tiles = count(tokens);
   for_each(batch * heads * tiles, [&](std::int64_t index) {
     const std::int64_t b = index / (heads * tiles), h = index / tiles % heads, i = index % tiles;
     const std::int64_t rows = std::min(kRows, tokens - kRows * i);
-    const auto head = [&](const at::Tensor& t) { return t.narrow(0, b, 1).narrow(1, h, 1); };  // [1, 1, S, D]
-    std::optional<at::Tensor> tile_mask;
+    at::Tensor scores = at::mm(wide(tile(q[b][h], i), 0), wide_k[b][h].t()).mul_(scale);  // [32, all keys]
     if (mask.defined()) {
-      const at::Tensor of_head = mask.narrow(1, mask.size(1) == 1 ? 0 : h, 1);
-      tile_mask = at::constant_pad_nd(of_head.narrow(2, kRows * i, rows), {0, 0, 0, kRows - rows});
+      const at::Tensor of_head = mask[0][mask.size(1) == 1 ? 0 : h];
+      if (of_head.size(0) == 1)
+        scores.add_(of_head);
+      else
+        scores.narrow(0, 0, rows).add_(of_head.narrow(0, kRows * i, rows));
     }
-    const at::Tensor query = at::constant_pad_nd(tile(q[b][h], i), {0, widened}).view({1, 1, kRows, -1});
-    const at::Tensor out =
-        at::scaled_dot_product_attention(query, head(wide_k), head(wide_v), tile_mask, 0.0, false, scale);
-    y[b][h].narrow(0, kRows * i, rows).copy_(out[0][0].narrow(0, 0, rows).narrow(1, 0, dim));
+    const at::Tensor most = scores.amax(1, /*keepdim=*/true);
+    scores.sub_(most).exp_();
+    const at::Tensor sum = scores.sum(1, /*keepdim=*/true);
+    const at::Tensor out = at::mm(scores, wide_v[b][h]).div_(sum);
+    const auto put_rows = [&](const at::Tensor& to, const at::Tensor& from) {
+      to[b][h].narrow(0, kRows * i, rows).copy_(from.narrow(0, 0, rows));
+    };
+    put_rows(y.out, out.narrow(1, 0, dim));
+    put_rows(y.log_sum_exp, sum.log_().add_(most).squeeze(1));
   });
   return y;
 }

@@ -75,4 +75,32 @@ TEST_CASE("stdout of generate does not depend on who makes which picture") {
   CHECK(lines("c", {"--gpus", "3", "--data", "3"}, "--json") == lines("d", {"--gpus", "1"}, "--json"));
 }
 
+TEST_CASE("bytes do not depend on the threads of a rank") {
+  for (const char* model : {"sd/tiny-sdxl", "flux/tiny-dev"})
+    for (const char* dtype : {"fp32", "bf16", "fp16"}) {
+      CAPTURE(model, dtype);
+      const cli::Folder folder;
+      const auto picture = [&](const std::string& threads, const char* ranks) {
+        const std::filesystem::path to = folder.path / (threads + ranks);
+        const std::vector<std::string> words{"-m",       std::string(XDIT_TEST_DATA "/") + model,
+                                             "-p",       "a fox",
+                                             "-s",       "1",
+                                             "--steps",  "2",
+                                             "--size",   "64x64",
+                                             "--device", "cpu",
+                                             "--dtype",  dtype,
+                                             "--gpus",   ranks,
+                                             "-o",       (to / "0.png").string()};
+        const cli::Result result = cli::xdit_gen(words, {.environment = {"OMP_NUM_THREADS=" + threads}});
+        INFO(result.err);
+        REQUIRE(result.code == 0);
+        return read_file(to / "0.png", ExitCode::kOutput);
+      };
+      const std::string one = picture("1", "1");
+      CHECK(picture("2", "1") == one);
+      CHECK(picture("3", "1") == one);
+      CHECK(picture("2", "2") == one);
+    }
+}
+
 }  // namespace xdit::launch

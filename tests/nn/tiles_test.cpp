@@ -14,7 +14,7 @@
 namespace xdit::nn {
 namespace {
 
-constexpr std::array kTypes{at::kFloat, at::kBFloat16};
+constexpr std::array kTypes{at::kFloat, at::kBFloat16, at::kHalf};
 
 // Cuts `rows` at uneven places: first parts of one row, then of three, then of 37, until none are left.
 std::vector<std::pair<std::int64_t, std::int64_t>> cuts(std::int64_t rows) {
@@ -28,14 +28,15 @@ std::vector<std::pair<std::int64_t, std::int64_t>> cuts(std::int64_t rows) {
   return parts;
 }
 
-// f of all rows at once equals f of each part, with one thread and with two.
+// f of all rows at once equals f of each part, with any number of threads.
 template <class F>
 void check_rows(const at::Tensor& x, std::int64_t dimension, F&& f) {
   at::set_num_threads(2);
   const at::Tensor whole = f(x);
-  for (const int threads : {1, 2}) {
+  for (const int threads : {1, 2, 3, 8}) {
     at::set_num_threads(threads);
     CHECK(at::equal(f(x), whole));
+    if (threads > 2) continue;
     for (const auto& [first, size] : cuts(x.size(dimension))) {
       CAPTURE(threads, first, size);
       CHECK(at::equal(f(x.narrow(dimension, first, size)), whole.narrow(dimension, first, size)));
@@ -80,7 +81,10 @@ TEST_CASE("attention by query rows and by heads") {
   at::manual_seed(3);
   for (const at::ScalarType type : kTypes)
     for (const auto& [keys, dim] : {std::pair<std::int64_t, std::int64_t>{1, 10},
+                                    {4, 32},
                                     {5, 24},
+                                    {16, 32},
+                                    {23, 32},
                                     {31, 6},
                                     {47, 10},
                                     {47, 40},
@@ -89,11 +93,11 @@ TEST_CASE("attention by query rows and by heads") {
       CAPTURE(at::toString(type), keys, dim);
       const at::Tensor q = at::randn({1, 6, 141, dim}).to(type);
       const at::Tensor k = at::randn({1, 6, keys, dim}).to(type), v = at::randn({1, 6, keys, dim}).to(type);
-      check_rows(q, 2, [&](const at::Tensor& rows) { return tiles::attention(rows, k, v, 0.3, {}, false); });
-      const at::Tensor whole = tiles::attention(q, k, v, 0.3, {}, false);
+      check_rows(q, 2, [&](const at::Tensor& rows) { return tiles::attention(rows, k, v, 0.3).out; });
+      const at::Tensor whole = tiles::attention(q, k, v, 0.3).out;
       for (const auto& [first, size] : {std::pair<std::int64_t, std::int64_t>{0, 1}, {1, 2}, {3, 3}}) {
         const auto heads = [&](const at::Tensor& t) { return t.narrow(1, first, size); };
-        CHECK(at::equal(tiles::attention(heads(q), heads(k), heads(v), 0.3, {}, false), heads(whole)));
+        CHECK(at::equal(tiles::attention(heads(q), heads(k), heads(v), 0.3).out, heads(whole)));
       }
       const at::Tensor exact =
           at::softmax(at::matmul(q.to(at::kDouble), k.to(at::kDouble).transpose(2, 3)) * 0.3, -1)
@@ -106,9 +110,9 @@ TEST_CASE("causal attention and a bias mean what they mean in Torch") {
   at::manual_seed(4);
   const at::Tensor q = at::randn({2, 3, 45, 8}), k = at::randn({2, 3, 45, 8}), v = at::randn({2, 3, 45, 8});
   const at::Tensor bias = at::randn({1, 3, 45, 45});
-  CHECK(test::relative_error(tiles::attention(q, k, v, 0.5, {}, true),
+  CHECK(test::relative_error(tiles::attention(q, k, v, 0.5, {}, true).out,
                              at::scaled_dot_product_attention(q, k, v, {}, 0, true, 0.5)) < 1e-6);
-  CHECK(test::relative_error(tiles::attention(q, k, v, 0.5, bias, false),
+  CHECK(test::relative_error(tiles::attention(q, k, v, 0.5, bias).out,
                              at::scaled_dot_product_attention(q, k, v, bias, 0, false, 0.5)) < 1e-6);
 }
 
