@@ -42,6 +42,15 @@ class Noting final : public pipeline::Listener {
   std::set<std::int64_t> made_;
 };
 
+// Before LibTorch is loaded. What the user set stays.
+void share_cores(std::int64_t cores, std::int64_t ranks) {
+  if (ranks > 1)  // LibTorch would give each rank every core
+    ::setenv("OMP_NUM_THREADS", std::to_string(std::max<std::int64_t>(1, cores / ranks)).c_str(), 0);
+  // Where others use the cores, threads that spin until the next task keep those that have one from them: 40
+  // times slower. libgomp itself takes this number where it knows of more threads than cores.
+  if (std::getenv("OMP_WAIT_POLICY") == nullptr) ::setenv("GOMP_SPINCOUNT", "1000", 0);
+}
+
 }  // namespace
 
 std::string seats_of(const Task& task, const parallel::Plan& plan) {
@@ -62,10 +71,7 @@ void Ranks::start(const Task& task, const Models& models, const parallel::Plan& 
   supervisor_.emplace(timeout_s, stay_);
   for (std::int64_t rank = 0; rank < ranks; ++rank)
     supervisor_->start([&](Channel channel, pid_t launcher) {
-      if (ranks > 1) {  // LibTorch would give each rank every core; a number that the user set stays
-        const std::int64_t cores = std::max<std::int64_t>(1, task.machine.cores / ranks);
-        ::setenv("OMP_NUM_THREADS", std::to_string(cores).c_str(), 0);
-      }
+      share_cores(task.machine.cores, ranks);
       rank_main({.rank = rank,
                  .models = models,
                  .weights = task.weights,
