@@ -24,12 +24,19 @@ __device__ Moments merged(Moments a, Moments b) {
   return {count, a.mean + delta * share, a.squares + b.squares + delta * delta * (a.count * share)};
 }
 
+template <class T>
+__device__ float shift_of(const Shift& shift, unsigned picture, int channel) {
+  return shift.values == nullptr
+             ? 0.0F
+             : to_float(static_cast<const T*>(shift.values)[picture * shift.picture_stride + channel]);
+}
+
 // A block a row of a slice of whole groups: a thread takes every `lanes`-th pixel of N channels, then a warp
 // a group adds its channels and lanes up. Sums are of differences from the mean of some of the group's
 // values, since those of the values themselves would cancel.
 template <class T, int N>
-__global__ void row_moments_kernel(const T* x, std::int64_t x_stride, Picture shape, int group, int slice,
-                                   float2* moments) {
+__global__ void row_moments_kernel(const T* x, std::int64_t x_stride, Shift shift, Picture shape, int group,
+                                   int slice, float2* moments) {
   extern __shared__ float2 sums[];  // [lanes, channels of the slice], then means [groups of the slice]
   const int channels = static_cast<int>(shape.channels);
   const int columns = static_cast<int>(shape.columns);
@@ -46,14 +53,19 @@ __global__ void row_moments_kernel(const T* x, std::int64_t x_stride, Picture sh
   const int warp = static_cast<int>(threadIdx.x) / 32, warps = static_cast<int>(blockDim.x) / 32;
   for (int i = warp; i < groups; i += warps) {
     const int pixel = in_warp * columns / 32;
-    const float some = sum_over<32>(to_float(from[pixel * channels + i * group + in_warp % group])) / 32;
+    const int of = i * group + in_warp % group;
+    const float value =
+        to_float(from[pixel * channels + of]) + shift_of<T>(shift, blockIdx.z, blockIdx.y * slice + of);
+    const float some = sum_over<32>(value) / 32;
     if (in_warp == 0) means[i] = some;
   }
   __syncthreads();
   if (lane < lanes) {
     float mean[N];
 #pragma unroll
-    for (int j = 0; j < N; ++j) mean[j] = means[(channel + j) / group];
+    for (int j = 0; j < N; ++j)
+      mean[j] =
+          means[(channel + j) / group] - shift_of<T>(shift, blockIdx.z, blockIdx.y * slice + channel + j);
     float sum[N] = {};
     float squares[N] = {};
 #pragma unroll 4
@@ -141,7 +153,7 @@ __global__ void __launch_bounds__(kThreads)
       of_group = moments_of(++index);
       left = group;
     }
-    mean[j] = of_group.x;
+    mean[j] = of_group.x - shift_of<T>(arguments.shift, blockIdx.z, channel + j);
     scale[j] *= of_group.y;
   }
   const std::int64_t pixels = arguments.shape.rows * arguments.shape.columns;
@@ -173,8 +185,8 @@ int slice_of(int channels, int group, int vector) {
 
 }  // namespace
 
-cudaError_t row_moments(Type type, const void* x, std::int64_t x_stride, const Picture& shape,
-                        std::int64_t groups, float* moments, cudaStream_t stream) {
+cudaError_t row_moments(Type type, const void* x, std::int64_t x_stride, const Shift& shift,
+                        const Picture& shape, std::int64_t groups, float* moments, cudaStream_t stream) {
   if (shape.pictures * shape.rows == 0) return cudaSuccess;
   return dispatch(type, [&]<class T>(T) {
     const auto channels = static_cast<int>(shape.channels);
@@ -187,8 +199,8 @@ cudaError_t row_moments(Type type, const void* x, std::int64_t x_stride, const P
                       static_cast<unsigned>(shape.pictures));
       const std::size_t shared = static_cast<std::size_t>(threads / vectors * slice) * sizeof(float2) +
                                  static_cast<std::size_t>(slice / group) * sizeof(float);
-      kernel<<<grid, threads, shared, stream>>>(static_cast<const T*>(x), x_stride, shape, group, slice,
-                                                reinterpret_cast<float2*>(moments));
+      kernel<<<grid, threads, shared, stream>>>(static_cast<const T*>(x), x_stride, shift, shape, group,
+                                                slice, reinterpret_cast<float2*>(moments));
     };
     constexpr int kVector = 16 / sizeof(T);
     aligned<kVector, T>(x, x_stride, channels) ? launch(row_moments_kernel<T, kVector>, kVector)

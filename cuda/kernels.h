@@ -62,11 +62,16 @@ struct Picture {
   std::int64_t columns;
   std::int64_t channels;
 };
-/// moments [pictures, rows, groups, 2]: of each row's groups of neighbouring channels the mean and the sum of
-/// squared differences from it. Their bits depend neither on the number of rows nor on a row's place. At most
-/// 2048 channels a group.
-cudaError_t row_moments(Type type, const void* x, std::int64_t x_stride, const Picture& shape,
-                        std::int64_t groups, float* moments, cudaStream_t stream);
+/// What is added to pictures first, unrounded: [pictures, channels] at picture_stride, or null for nothing.
+struct Shift {
+  const void* values;
+  std::int64_t picture_stride;
+};
+/// moments [pictures, rows, groups, 2]: of each row's groups of neighbouring channels of x + shift the mean
+/// and the sum of squared differences from it. Their bits depend neither on the number of rows nor on a row's
+/// place. At most 2048 channels a group.
+cudaError_t row_moments(Type type, const void* x, std::int64_t x_stride, const Shift& shift,
+                        const Picture& shape, std::int64_t groups, float* moments, cudaStream_t stream);
 /// whole [pictures, groups, 2]: mean and variance of all rows, merged in one binary tree over the rows, which
 /// overwrites them.
 cudaError_t merge_rows(float* moments, std::int64_t pictures, std::int64_t rows, std::int64_t groups,
@@ -75,6 +80,7 @@ struct Normalise {
   Picture shape;
   std::int64_t x_stride;
   std::int64_t y_stride;
+  Shift shift;
   const float* whole;  ///< [pictures, groups, 2]: mean and variance
   std::int64_t groups;
   const void* weight;  ///< [channels]
@@ -82,7 +88,8 @@ struct Normalise {
   float eps;
   bool silu;
 };
-/// y = (x - mean) / sqrt(variance + eps) weight + bias, then SiLU if asked for. x and y do not overlap.
+/// y = (x + shift - mean) / sqrt(variance + eps) weight + bias, then SiLU if asked for. x and y do not
+/// overlap.
 cudaError_t normalise(Type type, const void* x, void* y, const Normalise& arguments, cudaStream_t stream);
 
 /// Makes kernels of a captured graph's small fills: between two kernels a memory node costs some 8 us, a

@@ -14,11 +14,22 @@
 namespace xdit::nn {
 namespace {
 
-// Of cuDNN 9's plans for Hopper these give a row the same bits in every cut of a picture
-// (tests/nn/decoder_probe_test.cpp looks for them): engine 41 adds a bias, engine 62 does not.
+bool has(const std::string& name, const char* knob) {
+  return (name + "_").find(knob) != std::string::npos;
+}
+
+// Of cuDNN 9's plans for Hopper these give a row the same bits in every cut of a picture and beside other
+// pictures (tests/nn/decoder_probe_test.cpp looks for them): engine 41 adds a bias, engine 62 does not.
 bool is_exact(const std::string& name) {
-  return (name.starts_with("eng41_") || name.starts_with("eng62_")) &&
-         (name + "_").find("_k25=1_") != std::string::npos;
+  return (name.starts_with("eng41_") || name.starts_with("eng62_")) && has(name, "_k25=1_");
+}
+
+// Those of one engine give the same bits, whatever their tiles.
+bool is_of_any_tile(const std::string& name) {
+  return is_exact(name) && has(name, "_k13=1_");
+}
+bool have_same_bits(const std::string& a, const std::string& b) {
+  return is_of_any_tile(a) && is_of_any_tile(b) && a.substr(0, a.find('_')) == b.substr(0, b.find('_'));
 }
 
 // These plans want channels in groups of 8: zeros fill the last one up.
@@ -26,6 +37,7 @@ constexpr std::int64_t kChannels = 8;
 constexpr std::uintptr_t kAligned = 16;  // bytes, of every operand
 
 at::Tensor aligned_bias(const at::Tensor& bias) {
+  if (!bias.defined()) return bias;
   return reinterpret_cast<std::uintptr_t>(bias.const_data_ptr()) % kAligned == 0 ? bias : bias.clone();
 }
 
@@ -35,12 +47,7 @@ Convolution with_full_groups(const Convolution& layer) {
     return {layer.weight.contiguous(at::MemoryFormat::ChannelsLast), layer.bias, layer.stride};
   return {at::constant_pad_nd(layer.weight, {0, 0, 0, 0, 0, 0, 0, missing})
               .contiguous(at::MemoryFormat::ChannelsLast),
-          at::constant_pad_nd(layer.bias, {0, missing}), layer.stride};
-}
-
-// Of one picture.
-at::Tensor bias_of(const Convolution& layer, std::int64_t picture) {
-  return layer.bias.dim() == 2 ? layer.bias[picture] : layer.bias;
+          layer.bias.defined() ? at::constant_pad_nd(layer.bias, {0, missing}) : layer.bias, layer.stride};
 }
 
 std::int64_t output_rows(const at::Tensor& x, const Convolution& layer) {
@@ -63,38 +70,54 @@ Convolution read_convolution(const Weights& weights, const std::string& name, st
 const std::string& Convolutions::choose(const cudnn::Shape& shape) {
   const auto [found, fresh] = chosen_.try_emplace(shape);
   if (!fresh) return found->second;
-  const std::int64_t rows = shape.output_columns();  // a square picture stands for all
-  for (const std::string& name : cudnn::plan_names(shape, rows)) {
-    if (!is_exact(name)) continue;
-    std::unique_ptr<cudnn::Plan> plan = cudnn::Plan::build(shape, rows, name);
-    if (plan == nullptr || cudnn::Plan::build(shape, 1, name) == nullptr) continue;  // slabs may be that low
-    built_[{shape, rows}] = std::move(plan);
-    found->second = name;
-    break;
-  }
+  const cudnn::Extent square{.rows = shape.output_columns()}, lowest{.rows = 1};  // stand for all
+  for (const auto fits : {is_of_any_tile, is_exact})
+    for (const std::string& name : cudnn::plan_names(shape, square))
+      if (fits(name) && cudnn::Plan::build(shape, square, name) != nullptr &&
+          cudnn::Plan::build(shape, lowest, name) != nullptr)
+        return found->second = name;
   return found->second;
+}
+
+// What cuDNN lists first for this extent is often slower than what it lists first for one picture.
+std::unique_ptr<cudnn::Plan> Convolutions::plan_of(const cudnn::Shape& shape, const cudnn::Extent& extent,
+                                                   const std::string& name,
+                                                   const cudnn::Arguments& arguments) {
+  std::string why;
+  std::unique_ptr<cudnn::Plan> plan = cudnn::Plan::build(shape, extent, name, &why);
+  if (!plan) throw Error(ExitCode::kInternal, name + " does not take every extent: " + why, "cudnn");
+  for (const std::string& other : cudnn::plan_names(shape, extent)) {
+    if (!have_same_bits(other, name)) continue;
+    if (other == name) break;
+    std::unique_ptr<cudnn::Plan> rival = cudnn::Plan::build(shape, extent, other);
+    if (rival == nullptr) continue;
+    return cudnn::is_faster(*rival, *plan, arguments) ? std::move(rival) : std::move(plan);
+  }
+  return plan;
 }
 
 at::Tensor Convolutions::by_plan(const at::Tensor& x, const Convolution& asked) {
   const Convolution layer = with_full_groups(asked);
-  const cudnn::Shape shape{.inputs = x.size(1),
-                           .outputs = layer.weight.size(0),
-                           .kernel = layer.weight.size(2),
-                           .columns = x.size(3),
-                           .stride = layer.stride,
-                           .type = x.scalar_type(),
-                           .epilogue = cudnn::Epilogue::kBias};
+  const cudnn::Shape shape{
+      .inputs = x.size(1),
+      .outputs = layer.weight.size(0),
+      .kernel = layer.weight.size(2),
+      .columns = x.size(3),
+      .stride = layer.stride,
+      .type = x.scalar_type(),
+      .epilogue = layer.bias.defined() ? cudnn::Epilogue::kBias : cudnn::Epilogue::kNone};
   const std::string& name = choose(shape);
   if (name.empty()) return {};
-  const std::int64_t rows = output_rows(x, layer);
-  std::unique_ptr<cudnn::Plan>& plan = built_[{shape, rows}];
-  std::string why;
-  if (!plan) plan = cudnn::Plan::build(shape, rows, name, &why);
-  if (!plan) throw Error(ExitCode::kInternal, name + " does not take every height: " + why, "cudnn");
-  at::Tensor y = at::empty({x.size(0), shape.outputs, rows, shape.output_columns()},
-                           x.options().memory_format(at::MemoryFormat::ChannelsLast));
-  for (std::int64_t i = 0; i < x.size(0); ++i)
-    (*plan)(y.narrow(0, i, 1), x.narrow(0, i, 1), layer.weight, aligned_bias(bias_of(layer, i)));
+  const cudnn::Extent extent{.rows = output_rows(x, layer), .pictures = x.size(0)};
+  const at::Tensor y = at::empty({x.size(0), shape.outputs, extent.rows, shape.output_columns()},
+                                 x.options().memory_format(at::MemoryFormat::ChannelsLast));
+  const cudnn::Arguments arguments{.y = y,
+                                   .x = x.contiguous(at::MemoryFormat::ChannelsLast),
+                                   .weight = layer.weight,
+                                   .bias = aligned_bias(layer.bias)};
+  std::unique_ptr<cudnn::Plan>& plan = built_[{shape, extent}];
+  if (!plan) plan = plan_of(shape, extent, name, arguments);
+  (*plan)(arguments);
   return y.narrow(1, 0, asked.weight.size(0));
 }
 
@@ -104,12 +127,6 @@ at::Tensor Convolutions::operator()(const at::Tensor& x, const Convolution& laye
   const bool product = layer.weight.size(2) == 1 && layer.stride == 1;
   if (x.is_cuda() && !product && x.scalar_type() != at::kFloat)  // those of float32 are no exact ones
     if (at::Tensor y = by_plan(x, layer); y.defined()) return y;
-  if (layer.bias.dim() == 2) {
-    std::vector<at::Tensor> pictures;
-    for (std::int64_t i = 0; i < x.size(0); ++i)
-      pictures.push_back((*this)(x.narrow(0, i, 1), {layer.weight, layer.bias[i], layer.stride}));
-    return at::cat(pictures);
-  }
   if (x.is_cpu()) return tiles::convolution(x, layer.weight, layer.bias, 0, layer.stride);
   if (product)
     return linear(x.permute({0, 2, 3, 1}), layer.weight.flatten(1), layer.bias).permute({0, 3, 1, 2});

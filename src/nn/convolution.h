@@ -13,8 +13,7 @@
 
 namespace xdit::nn {
 
-/// A convolution: weight [O, I, K, K], on a GPU channels-last unless it comes and goes, bias [O] or, of each
-/// picture, [B, O].
+/// A convolution: weight [O, I, K, K], on a GPU channels-last unless it comes and goes, bias [O] or none.
 struct Convolution {
   at::Tensor weight;
   at::Tensor bias;
@@ -24,8 +23,8 @@ struct Convolution {
                                            std::int64_t stride = 1);
 
 /// Runs convolutions so that an output row's bits do not depend on how many rows are computed beside it: in
-/// tiles on the CPU; on a GPU by a plan of cuDNN's that is chosen for a picture of one height and used for
-/// all, by a product with the windows of the picture where there is none. Keeps what it has built.
+/// tiles on the CPU; on a GPU by plans of cuDNN's that give all heights and numbers of pictures the same
+/// bits, by a product with the windows of the picture where there are none. Keeps what it has built.
 class Convolutions {
  public:
   /// `tf32`: those in float32 may round their factors to TF32 (11 bits, float32's range).
@@ -38,11 +37,17 @@ class Convolutions {
   [[nodiscard]] at::Tensor by_plan(const at::Tensor& x, const Convolution& layer);
 
  private:
+  /// The plan that takes every extent, or "".
   [[nodiscard]] const std::string& choose(const cudnn::Shape& shape);
+  /// That one for this extent, or one of the same bits that is faster.
+  [[nodiscard]] static std::unique_ptr<cudnn::Plan> plan_of(const cudnn::Shape& shape,
+                                                            const cudnn::Extent& extent,
+                                                            const std::string& name,
+                                                            const cudnn::Arguments& arguments);
 
   bool tf32_;
-  std::map<cudnn::Shape, std::string> chosen_;                                           ///< names, or ""
-  std::map<std::pair<cudnn::Shape, std::int64_t>, std::unique_ptr<cudnn::Plan>> built_;  ///< by rows
+  std::map<cudnn::Shape, std::string> chosen_;  ///< names, or ""
+  std::map<std::pair<cudnn::Shape, cudnn::Extent>, std::unique_ptr<cudnn::Plan>> built_;
 };
 
 /// The product of all windows of x with the weights, some rows at a time; shapes as above.

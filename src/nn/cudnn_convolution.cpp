@@ -1,7 +1,10 @@
 #include "nn/cudnn_convolution.h"
 
 #include <ATen/ATen.h>
+#include <ATen/cuda/CUDAEvent.h>
+#include <ATen/cuda/Sleep.h>
 #include <ATen/cudnn/Handle.h>
+#include <ATen/cuda/CUDAGraphsUtils.cuh>
 #define CUDNN_FRONTEND_SKIP_JSON_LIB
 #include <cudnn_frontend_ExecutionPlan.h>
 #include <cudnn_frontend_Heuristics.h>
@@ -49,7 +52,7 @@ fe::Tensor_v8 tensor(Id id, const Sizes& sizes, at::ScalarType type, bool is_vir
 }
 
 // x * weight, + bias, + picture, rounded once.
-fe::OperationGraph_v8 graph_of(const Shape& shape, std::int64_t rows) {
+fe::OperationGraph_v8 graph_of(const Shape& shape, const Extent& extent) {
   const std::array<std::int64_t, 2> padding{0, shape.kernel / 2}, ones{1, 1},
       strides{shape.stride, shape.stride};
   const fe::ConvDesc_v8 convolution = fe::ConvDescBuilder_v8()
@@ -61,13 +64,14 @@ fe::OperationGraph_v8 graph_of(const Shape& shape, std::int64_t rows) {
                                           .setPostPadding(2, padding.data())
                                           .setDilation(2, ones.data())
                                           .build();
-  const Sizes result{1, shape.outputs, rows, shape.output_columns()};
+  const auto [rows, pictures] = extent;
+  const Sizes result{pictures, shape.outputs, rows, shape.output_columns()};
   const bool bias = shape.epilogue != Epilogue::kNone, picture = shape.epilogue == Epilogue::kBiasAndPicture;
   fe::Tensor_v8 sum = tensor(bias ? kConvolved : kY, result, shape.type, bias);
   std::vector<fe::Operation_v8> operations;
   operations.push_back(
       fe::OperationBuilder_v8(CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR)
-          .setxDesc(tensor(kX, {1, shape.inputs, shape.input_rows(rows), shape.columns}, shape.type))
+          .setxDesc(tensor(kX, {pictures, shape.inputs, shape.input_rows(rows), shape.columns}, shape.type))
           .setwDesc(tensor(kWeight, {shape.outputs, shape.inputs, shape.kernel, shape.kernel}, shape.type))
           .setyDesc(sum)
           .setcDesc(convolution)
@@ -136,10 +140,10 @@ fe::ManagedOpaqueDescriptor config_of(const fe::OperationGraph_v8& graph, const 
 
 }  // namespace
 
-std::vector<std::string> plan_names(const Shape& shape, std::int64_t rows) {
+std::vector<std::string> plan_names(const Shape& shape, const Extent& extent) {
   std::vector<std::string> names;
   try {
-    fe::OperationGraph_v8 graph = graph_of(shape, rows);
+    fe::OperationGraph_v8 graph = graph_of(shape, extent);
     for (const cudnnBackendHeurMode_t mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK}) {
       fe::EngineHeuristics_v8 heuristics =
           fe::EngineHeuristicsBuilder_v8().setOperationGraph(graph).setHeurMode(mode).build();
@@ -153,7 +157,7 @@ std::vector<std::string> plan_names(const Shape& shape, std::int64_t rows) {
 
 struct Plan::Built {
   Shape shape;
-  std::int64_t rows;
+  Extent extent;
   fe::ExecutionPlan_v8 plan;
 };
 
@@ -164,33 +168,35 @@ std::int64_t Plan::workspace_bytes() const {
   return built_->plan.getWorkspaceSize();
 }
 
-std::unique_ptr<Plan> Plan::build(const Shape& shape, std::int64_t rows, const std::string& name,
+std::unique_ptr<Plan> Plan::build(const Shape& shape, const Extent& extent, const std::string& name,
                                   std::string* why) {
   try {
-    const fe::OperationGraph_v8 graph = graph_of(shape, rows);
+    const fe::OperationGraph_v8 graph = graph_of(shape, extent);
     fe::ExecutionPlan_v8 plan = fe::ExecutionPlanBuilder_v8()
                                     .setHandle(at::native::getCudnnHandle())
                                     .setEngineConfig(config_of(graph, name), graph.getTag())
                                     .build();
-    return std::unique_ptr<Plan>(new Plan(std::make_unique<Built>(Built{shape, rows, std::move(plan)})));
+    return std::unique_ptr<Plan>(new Plan(std::make_unique<Built>(Built{shape, extent, std::move(plan)})));
   } catch (const fe::cudnnException& error) {
     if (why != nullptr) *why = error.what();
     return nullptr;
   }
 }
 
-void Plan::operator()(const at::Tensor& y, const at::Tensor& x, const at::Tensor& weight,
-                      const at::Tensor& bias, const at::Tensor& picture) const {
-  const auto& [shape, rows, plan] = *built_;
+void Plan::operator()(const Arguments& arguments) const {
+  const auto& [y, x, weight, bias, picture] = arguments;
+  const auto& [shape, extent, plan] = *built_;
+  const auto [rows, pictures] = extent;
   const auto channels_last = at::MemoryFormat::ChannelsLast;
-  XDIT_ASSERT(x.sizes() == at::IntArrayRef({1, shape.inputs, shape.input_rows(rows), shape.columns}));
+  XDIT_ASSERT(x.sizes() == at::IntArrayRef({pictures, shape.inputs, shape.input_rows(rows), shape.columns}));
   XDIT_ASSERT(x.scalar_type() == shape.type && x.is_contiguous(channels_last));
   XDIT_ASSERT(weight.scalar_type() == shape.type && weight.is_contiguous(channels_last));
-  XDIT_ASSERT(y.sizes() == at::IntArrayRef({1, shape.outputs, rows, shape.output_columns()}));
+  XDIT_ASSERT(y.sizes() == at::IntArrayRef({pictures, shape.outputs, rows, shape.output_columns()}));
   XDIT_ASSERT(y.scalar_type() == shape.type && y.is_contiguous(channels_last));
   std::vector<std::int64_t> ids{kX, kWeight, kY};
   std::vector<void*> pointers{x.data_ptr(), weight.data_ptr(), y.data_ptr()};
   if (shape.epilogue != Epilogue::kNone) {
+    XDIT_ASSERT(bias.numel() == shape.outputs && bias.is_contiguous());
     ids.push_back(kBias);
     pointers.push_back(bias.data_ptr());
   }
@@ -209,6 +215,23 @@ void Plan::operator()(const at::Tensor& y, const at::Tensor& x, const at::Tensor
   const cudnnStatus_t status =
       cudnnBackendExecute(at::native::getCudnnHandle(), plan.get_raw_desc(), pack.get_raw_desc());
   if (status != CUDNN_STATUS_SUCCESS) throw Error(ExitCode::kInternal, cudnnGetErrorString(status), "cudnn");
+}
+
+bool is_faster(const Plan& a, const Plan& b, const Arguments& arguments) {
+  if (at::cuda::currentStreamCaptureStatusMayInitCtx() != at::cuda::CaptureStatus::None) return false;
+  constexpr std::int64_t kCycles = 1'000'000;  // while they are launched the GPU waits
+  constexpr int kRuns = 5;
+  const auto milliseconds = [&](const Plan& plan) {
+    at::cuda::CUDAEvent begin(cudaEventDefault), end(cudaEventDefault);
+    plan(arguments);
+    at::cuda::sleep(kCycles);
+    begin.record();
+    for (int i = 0; i < kRuns; ++i) plan(arguments);
+    end.record();
+    end.synchronize();
+    return begin.elapsed_time(end);
+  };
+  return milliseconds(a) < milliseconds(b);
 }
 
 }  // namespace xdit::nn::cudnn

@@ -28,23 +28,37 @@ struct Shape {
   auto operator<=>(const Shape&) const = default;  // NOLINT(modernize-use-nullptr): clang-tidy 14's own fault
 };
 
-/// Names of the plans that cuDNN's heuristics list for `rows` output rows on the current GPU, best first: an
-/// engine and its knobs, such as "eng62_k24=17_k25=1".
-[[nodiscard]] std::vector<std::string> plan_names(const Shape& shape, std::int64_t rows);
+/// How much of it is computed at once.
+struct Extent {
+  std::int64_t rows = 0;  ///< of the output
+  std::int64_t pictures = 1;
+  auto operator<=>(const Extent&) const = default;  // NOLINT(modernize-use-nullptr): as above
+};
 
-/// A convolution to `rows` rows, ready to run on the GPU that it was built on.
+/// Names of the plans that cuDNN's heuristics list for that extent on the current GPU, best first: an engine
+/// and its knobs, such as "eng62_k24=17_k25=1".
+[[nodiscard]] std::vector<std::string> plan_names(const Shape& shape, const Extent& extent);
+
+/// y [B, O, rows, w] becomes that of x [B, C, input_rows(rows), W] and weight [O, C, K, K], all
+/// channels-last; bias [O] and picture [B, O, rows, w] if the shape's epilogue wants them.
+struct Arguments {
+  const at::Tensor& y;
+  at::Tensor x;
+  const at::Tensor& weight;
+  at::Tensor bias = {};
+  at::Tensor picture = {};
+};
+
+/// A convolution of one extent, ready to run on the GPU that it was built on.
 class Plan {
  public:
   Plan(const Plan&) = delete;
   Plan& operator=(const Plan&) = delete;
   ~Plan();
   /// Null where cuDNN does not support it; `why` says so then.
-  [[nodiscard]] static std::unique_ptr<Plan> build(const Shape& shape, std::int64_t rows,
+  [[nodiscard]] static std::unique_ptr<Plan> build(const Shape& shape, const Extent& extent,
                                                    const std::string& name, std::string* why = nullptr);
-  /// y [1, O, rows, w] becomes that of x [1, C, input_rows(rows), W] and weight [O, C, K, K], all
-  /// channels-last; bias [O] and picture [1, O, rows, w] if the shape's epilogue wants them.
-  void operator()(const at::Tensor& y, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                  const at::Tensor& picture = {}) const;
+  void operator()(const Arguments& arguments) const;
   [[nodiscard]] std::int64_t workspace_bytes() const;
 
  private:
@@ -52,5 +66,9 @@ class Plan {
   explicit Plan(std::unique_ptr<Built> built);
   std::unique_ptr<Built> built_;
 };
+
+/// Whether the GPU runs `a` in less time than `b`; false while its stream is captured, since then nothing
+/// runs.
+[[nodiscard]] bool is_faster(const Plan& a, const Plan& b, const Arguments& arguments);
 
 }  // namespace xdit::nn::cudnn

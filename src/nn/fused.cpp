@@ -104,10 +104,23 @@ void fill_by_kernels(at::cuda::CUDAGraph& graph) {
   C10_CUDA_CHECK(cuda::fill_by_kernels(graph.raw_cuda_graph()));
 }
 
-at::Tensor row_moments(const at::Tensor& x, std::int64_t groups) {
-  at::Tensor moments = at::empty({x.size(0), x.size(2), groups, 2}, x.options().dtype(at::kFloat));
-  C10_CUDA_CHECK(cuda::row_moments(type_of(x), x.const_data_ptr(), x.stride(0), shape_of(x), groups,
-                                   moments.mutable_data_ptr<float>(), stream_of(x)));
+namespace {
+
+cuda::Shift shift_of(const GroupNorm& layer, const at::Tensor& x) {
+  const at::Tensor& shift = layer.shift;
+  if (!shift.defined()) return {};
+  XDIT_ASSERT(shift.size(0) == x.size(0) && shift.size(1) == x.size(1) && shift.stride(1) == 1 &&
+              shift.scalar_type() == x.scalar_type());
+  return {shift.const_data_ptr(), shift.stride(0)};
+}
+
+}  // namespace
+
+at::Tensor row_moments(const at::Tensor& x, const GroupNorm& layer) {
+  at::Tensor moments = at::empty({x.size(0), x.size(2), layer.groups, 2}, x.options().dtype(at::kFloat));
+  C10_CUDA_CHECK(cuda::row_moments(type_of(x), x.const_data_ptr(), x.stride(0), shift_of(layer, x),
+                                   shape_of(x), layer.groups, moments.mutable_data_ptr<float>(),
+                                   stream_of(x)));
   return moments;
 }
 
@@ -128,6 +141,7 @@ void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& la
   const cuda::Normalise arguments{.shape = shape_of(x),
                                   .x_stride = x.stride(0),
                                   .y_stride = out.stride(0),
+                                  .shift = shift_of(layer, x),
                                   .whole = whole.const_data_ptr<float>(),
                                   .groups = layer.groups,
                                   .weight = layer.weight.const_data_ptr(),

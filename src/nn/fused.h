@@ -36,7 +36,7 @@ void linear_onto(const at::Tensor& out, const Rows& x, const Rows& weight, const
 void fill_by_kernels(at::cuda::CUDAGraph& graph);
 
 /// Of channels-last pictures.
-[[nodiscard]] at::Tensor row_moments(const at::Tensor& x, std::int64_t groups);
+[[nodiscard]] at::Tensor row_moments(const at::Tensor& x, const GroupNorm& layer);
 [[nodiscard]] at::Tensor merge_rows(const at::Tensor& rows, std::int64_t row_elements);
 void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& layer, bool silu,
                const at::Tensor& out);

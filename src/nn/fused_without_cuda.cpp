@@ -27,8 +27,8 @@ void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::T
 
 void fill_by_kernels(at::cuda::CUDAGraph& /*graph*/) {}
 
-at::Tensor row_moments(const at::Tensor& x, std::int64_t groups) {
-  return reference::row_moments(x, groups);
+at::Tensor row_moments(const at::Tensor& x, const GroupNorm& layer) {
+  return reference::row_moments(x, layer);
 }
 
 at::Tensor merge_rows(const at::Tensor& rows, std::int64_t row_elements) {

@@ -8,12 +8,22 @@
 namespace xdit::nn {
 namespace reference {
 
+namespace {
+
+// [C, W] in float32.
+at::Tensor shifted_row(const at::Tensor& x, const at::Tensor& shift, std::int64_t picture, std::int64_t row) {
+  const at::Tensor values = x[picture].select(1, row).to(at::kFloat).contiguous();
+  return shift.defined() ? values + shift[picture].to(at::kFloat).unsqueeze(1) : values;
+}
+
+}  // namespace
+
 // Tiles of one row [G, C / G * W]: every row has the same shape, so the same order.
-at::Tensor row_moments(const at::Tensor& x, std::int64_t groups) {
-  at::Tensor moments = at::empty({x.size(0), x.size(2), groups, 2}, x.options().dtype(at::kFloat));
+at::Tensor row_moments(const at::Tensor& x, const GroupNorm& layer) {
+  at::Tensor moments = at::empty({x.size(0), x.size(2), layer.groups, 2}, x.options().dtype(at::kFloat));
   tiles::for_each(x.size(0) * x.size(2), [&](std::int64_t index) {
     const std::int64_t picture = index / x.size(2), row = index % x.size(2);
-    const at::Tensor values = x[picture].select(1, row).reshape({groups, -1}).to(at::kFloat);
+    const at::Tensor values = shifted_row(x, layer.shift, picture, row).view({layer.groups, -1});
     const at::Tensor mean = values.mean(1, /*keepdim=*/true);
     const at::Tensor to = moments[picture][row];
     to.select(1, 0).copy_(mean.squeeze(1));
@@ -50,7 +60,7 @@ void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& la
   const at::Tensor weight = by_group(layer.weight), bias = by_group(layer.bias);
   tiles::for_each(x.size(0) * x.size(2), [&](std::int64_t index) {
     const std::int64_t picture = index / x.size(2), row = index % x.size(2);
-    const at::Tensor values = x[picture].select(1, row).to(at::kFloat).contiguous();  // [C, W]
+    const at::Tensor values = shifted_row(x, layer.shift, picture, row);
     const at::Tensor y = (values.view({layer.groups, -1, values.size(1)}) - by_group(mean[picture])) *
                              (by_group(scale[picture]) * weight) +
                          bias;
@@ -64,9 +74,9 @@ GroupNorm read_group_norm(const Weights& weights, const std::string& name, std::
   return {weights.get(name + ".weight"), weights.get(name + ".bias"), groups, eps};
 }
 
-at::Tensor row_moments(const at::Tensor& x, std::int64_t groups) {
-  return x.is_cuda() ? fused::row_moments(x.contiguous(at::MemoryFormat::ChannelsLast), groups)
-                     : reference::row_moments(x, groups);
+at::Tensor row_moments(const at::Tensor& x, const GroupNorm& layer) {
+  return x.is_cuda() ? fused::row_moments(x.contiguous(at::MemoryFormat::ChannelsLast), layer)
+                     : reference::row_moments(x, layer);
 }
 
 at::Tensor merge_rows(const at::Tensor& rows, std::int64_t row_elements) {

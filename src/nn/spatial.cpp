@@ -6,8 +6,8 @@
 
 namespace xdit::nn {
 
-at::Tensor Spatial::moments(const at::Tensor& x, std::int64_t groups) const {
-  return whole_moments(row_moments(x, groups), x.size(1) / groups * x.size(3));
+at::Tensor Spatial::moments(const at::Tensor& x, const GroupNorm& layer) const {
+  return whole_moments(row_moments(x, layer), x.size(1) / layer.groups * x.size(3));
 }
 
 // The picture is written straight to its place between the halo rows.
@@ -30,7 +30,7 @@ at::Tensor Spatial::convolve(const at::Tensor& x, const Convolution& layer) cons
 at::Tensor Spatial::convolve_normed(const at::Tensor& x, const GroupNorm& norm,
                                     const Convolution& layer) const {
   XDIT_ASSERT(layer.stride == 1);
-  const at::Tensor whole = moments(x, norm.groups);
+  const at::Tensor whole = moments(x, norm);
   const auto write = [&](const at::Tensor& to) { normalise(x, whole, norm, /*silu=*/true, to); };
   return (*convolutions_)(padded(x, layer.weight.size(2) / 2, write), layer);
 }
@@ -62,7 +62,7 @@ at::Tensor Spatial::convolve_doubled(const at::Tensor& x, const Convolution& lay
 
 at::Tensor Spatial::group_norm(const at::Tensor& x, const GroupNorm& layer) const {
   at::Tensor y = at::empty_like(x, x.options().memory_format(at::MemoryFormat::ChannelsLast));
-  normalise(x, moments(x, layer.groups), layer, /*silu=*/false, y);
+  normalise(x, moments(x, layer), layer, /*silu=*/false, y);
   return y;
 }
 
@@ -71,8 +71,13 @@ at::Tensor LocalSpatial::gather_tokens(const at::Tensor& rows) const {
 }
 
 void LocalSpatial::fill_halo(const at::Tensor& padded, std::int64_t halo) const {
+  const std::int64_t rows = padded.size(2);
+  if (halo == 1) {  // first and last by one fill
+    padded.slice(2, 0, rows, rows - 1).zero_();
+    return;
+  }
   padded.narrow(2, 0, halo).zero_();
-  padded.narrow(2, padded.size(2) - halo, halo).zero_();
+  padded.narrow(2, rows - halo, halo).zero_();
 }
 
 }  // namespace xdit::nn

@@ -58,7 +58,7 @@ class Spatial {
 
  private:
   /// Mean and variance of the whole picture.
-  [[nodiscard]] at::Tensor moments(const at::Tensor& x, std::int64_t groups) const;
+  [[nodiscard]] at::Tensor moments(const at::Tensor& x, const GroupNorm& layer) const;
   /// What `write` writes into a picture like x, with `halo` rows of its neighbours above and below.
   template <class F>
   [[nodiscard]] at::Tensor padded(const at::Tensor& x, std::int64_t halo, F&& write) const;

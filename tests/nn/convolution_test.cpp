@@ -74,10 +74,15 @@ TEST_CASE("convolutions are Torch's, and rows keep their bits in every cut") {
         const at::Tensor off =
             at::cat({in.layer.bias.narrow(0, 0, 1), in.layer.bias}).narrow(0, 1, s.outputs);
         CHECK(at::equal(convolutions(in.x, {in.layer.weight, off, s.stride}), whole));
+        for (std::int64_t i = 0; i < batch; ++i)
+          CHECK(at::equal(convolutions(in.x.narrow(0, i, 1), in.layer), whole.narrow(0, i, 1)));
+        const at::Tensor bare = convolutions(in.x, {in.layer.weight, /*bias=*/{}, s.stride});
+        CHECK(test::relative_error(
+                  bare, expected - in.layer.bias.to(at::kCPU, at::kDouble).view({-1, 1, 1})) < 2 * rounding);
       }
 }
 
-void check_on_gpu(std::span<const test::ConvolutionShape> shapes) {
+void check_on_gpu(std::span<const test::ConvolutionShape> shapes, std::int64_t batch) {
   if (test::device().is_cpu()) return;
   at::manual_seed(2);
   at::globalContext().setDeterministicCuDNN(true);
@@ -85,7 +90,7 @@ void check_on_gpu(std::span<const test::ConvolutionShape> shapes) {
   for (const at::ScalarType type : {at::kBFloat16, at::kHalf, at::kFloat})
     for (const test::ConvolutionShape& s : shapes) {
       CAPTURE(at::toString(type), s.inputs, s.outputs, s.kernel, s.rows, s.columns, s.stride);
-      const Input in = input_of(s, type);
+      const Input in = input_of(s, type, batch);
       const auto torch = [&] {
         return at::conv2d(in.x, in.layer.weight, in.layer.bias, s.stride, at::IntArrayRef({0, s.kernel / 2}));
       };
@@ -93,6 +98,10 @@ void check_on_gpu(std::span<const test::ConvolutionShape> shapes) {
       CHECK(test::relative_error(whole, torch()) <
             2 * test::tolerance(type == at::kFloat ? at::kHalf : type));
       check_cuts(convolutions, in, whole);
+      for (std::int64_t i = 0; i < batch; ++i)
+        CHECK(at::equal(convolutions(in.x.narrow(0, i, 1), in.layer), whole.narrow(0, i, 1)));
+      const Input bare{in.x, {in.layer.weight, /*bias=*/{}, s.stride}};
+      if (batch > 1) check_cuts(convolutions, bare, convolutions(bare.x, bare.layer));
       if (std::getenv("XDIT_TEST_PRINT") == nullptr) continue;
       const double ours = test::microseconds([&] { static_cast<void>(convolutions(in.x, in.layer)); });
       const double theirs = test::microseconds([&] { static_cast<void>(torch()); });
@@ -104,11 +113,11 @@ void check_on_gpu(std::span<const test::ConvolutionShape> shapes) {
 }
 
 TEST_CASE("the decoder's convolutions keep a row's bits in every cut") {
-  check_on_gpu(test::kVaeShapes);
+  check_on_gpu(test::kVaeShapes, 1);
 }
 
 TEST_CASE("a UNet's convolutions keep a row's bits in every cut") {
-  check_on_gpu(test::kUnetShapes);
+  check_on_gpu(test::kUnetShapes, 2);
 }
 
 }  // namespace

@@ -12,6 +12,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <map>
+#include <set>
 
 #include "nn/cudnn_convolution.h"
 #include "tests/catch.h"
@@ -40,26 +42,26 @@ struct Candidate {
   double error = 0;
 };
 
-struct Arguments {
+struct Inputs {
   at::Tensor x, weight, bias, picture;
 };
 
-at::Tensor run(const cudnn::Plan& plan, const cudnn::Shape& shape, std::int64_t rows, const Arguments& a) {
+at::Tensor run(const cudnn::Plan& plan, const cudnn::Shape& shape, std::int64_t rows, const Inputs& a) {
   at::Tensor y = at::empty({1, shape.outputs, rows, shape.output_columns()},
                            a.x.options().memory_format(at::MemoryFormat::ChannelsLast));
-  plan(y, a.x, a.weight, a.bias, a.picture);
+  plan({y, a.x, a.weight, a.bias, a.picture});
   return y;
 }
 
 // "exact", or where it is not.
 std::string in_cuts(const cudnn::Shape& shape, std::int64_t rows, const Candidate& candidate,
-                    const Arguments& a) {
+                    const Inputs& a) {
   const at::Tensor whole = run(*candidate.plan, shape, rows, a);
   if (!at::equal(whole, run(*candidate.plan, shape, rows, a))) return "NOT THE SAME TWICE";
   std::string faults;
   for (const std::int64_t count : test::cut_heights(rows)) {
     std::string why;
-    const auto plan = cudnn::Plan::build(shape, count, candidate.name, &why);
+    const auto plan = cudnn::Plan::build(shape, {.rows = count}, candidate.name, &why);
     if (!plan) {
       faults += fmt::format(" {}(unsupported)", count);
       continue;
@@ -89,11 +91,11 @@ void probe(const test::ConvolutionShape& s, at::ScalarType type, cudnn::Epilogue
                            .type = type,
                            .epilogue = epilogue};
   const double scale = 1 / std::sqrt(static_cast<double>(s.inputs * s.kernel * s.kernel));
-  const Arguments a{on_gpu({1, s.inputs, s.input_rows(s.rows), s.columns}, type),
-                    on_gpu({s.outputs, s.inputs, s.kernel, s.kernel}, type, scale), on_gpu({s.outputs}, type),
-                    epilogue == cudnn::Epilogue::kBiasAndPicture
-                        ? on_gpu({1, s.outputs, s.rows, s.columns}, type)
-                        : at::Tensor()};
+  const Inputs a{on_gpu({1, s.inputs, s.input_rows(s.rows), s.columns}, type),
+                 on_gpu({s.outputs, s.inputs, s.kernel, s.kernel}, type, scale), on_gpu({s.outputs}, type),
+                 epilogue == cudnn::Epilogue::kBiasAndPicture
+                     ? on_gpu({1, s.outputs, s.rows, s.columns}, type)
+                     : at::Tensor()};
   const auto torch = [&] {
     const at::Tensor y = at::conv2d(a.x, a.weight, epilogue == cudnn::Epilogue::kNone ? at::Tensor() : a.bias,
                                     1, at::IntArrayRef({0, s.kernel / 2}));
@@ -104,7 +106,7 @@ void probe(const test::ConvolutionShape& s, at::ScalarType type, cudnn::Epilogue
   std::printf("\n== %ld -> %ld, k %ld, %ld x %ld %s %s: at::conv2d %.1f us\n", s.inputs, s.outputs, s.kernel,
               s.rows, s.columns, at::toString(type), epilogues[static_cast<int>(epilogue)],
               test::microseconds([&] { static_cast<void>(torch()); }));
-  std::vector<std::string> names = cudnn::plan_names(shape, s.rows);
+  std::vector<std::string> names = cudnn::plan_names(shape, {.rows = s.rows});
   const auto of_62 = [](const std::string& name) { return name.starts_with("eng62_"); };
   std::printf("%zu plans listed, %td of engine 62, after %.2f s\n", names.size(),
               std::count_if(names.begin(), names.end(), of_62), probe_seconds() - start);
@@ -114,7 +116,7 @@ void probe(const test::ConvolutionShape& s, at::ScalarType type, cudnn::Epilogue
   for (; tried < names.size() && probe_seconds() - start < seconds / 2; ++tried) {
     const double before = probe_seconds();
     std::string why;
-    Candidate c{names[tried], cudnn::Plan::build(shape, s.rows, names[tried], &why)};
+    Candidate c{names[tried], cudnn::Plan::build(shape, {.rows = s.rows}, names[tried], &why)};
     if (!c.plan) {
       std::printf("  %s: %s\n", c.name.c_str(), why.substr(0, 100).c_str());
       continue;
@@ -166,6 +168,69 @@ at::Tensor attention_by_products(const at::Tensor& q, const at::Tensor& k, const
     y.narrow(0, first, count).copy_(at::mm(weights, v).narrow(0, 0, count));
   }
   return y;
+}
+
+// Whether plans of different tiles give the same bits, for one picture and for two, and how fast each is.
+void probe_pictures(const test::ConvolutionShape& s, cudnn::Epilogue epilogue, at::ScalarType type) {
+  const cudnn::Shape shape{.inputs = std::max<std::int64_t>(s.inputs, 8),
+                           .outputs = std::max<std::int64_t>(s.outputs, 8),
+                           .kernel = s.kernel,
+                           .columns = s.columns,
+                           .stride = s.stride,
+                           .type = type,
+                           .epilogue = epilogue};
+  const double scale = 1 / std::sqrt(static_cast<double>(s.inputs * s.kernel * s.kernel));
+  const at::Tensor x = on_gpu({2, shape.inputs, s.input_rows(s.rows), s.columns}, type),
+                   weight = on_gpu({shape.outputs, shape.inputs, s.kernel, s.kernel}, type, scale),
+                   bias = on_gpu({shape.outputs}, type);
+  std::printf("\n== %ld -> %ld, k %ld, %ld x %ld, stride %ld, %s %s\n", shape.inputs, shape.outputs, s.kernel,
+              s.rows, s.columns, s.stride, at::toString(type),
+              epilogue == cudnn::Epilogue::kNone ? "alone" : "with bias");
+  const cudnn::Extent one{.rows = s.rows}, two{.rows = s.rows, .pictures = 2};
+  std::vector<std::string> names = cudnn::plan_names(shape, one);
+  const std::vector<std::string> of_two = cudnn::plan_names(shape, two);
+  names.insert(names.end(), of_two.begin(), of_two.end());
+  std::map<std::string, at::Tensor> first;
+  std::set<std::string> seen;
+  for (const std::string& name : names) {
+    if ((!name.starts_with("eng41_") && !name.starts_with("eng62_")) ||
+        (name + "_").find("_k25=1_") == std::string::npos || !seen.insert(name).second)
+      continue;
+    const std::string family =
+        name.substr(0, 5) + ((name + "_").find("_k13=1_") != std::string::npos ? " 1" : " 0");
+    std::string text;
+    for (const cudnn::Extent& extent : {one, two}) {
+      std::string why;
+      const auto plan = cudnn::Plan::build(shape, extent, name, &why);
+      if (!plan) {
+        text += "  no";
+        continue;
+      }
+      const at::Tensor y = at::empty({extent.pictures, shape.outputs, s.rows, shape.output_columns()},
+                                     x.options().memory_format(at::MemoryFormat::ChannelsLast));
+      const auto go = [&] { (*plan)({y, x.narrow(0, 2 - extent.pictures, extent.pictures), weight, bias}); };
+      go();
+      at::Tensor& of = first[family];
+      if (!of.defined()) of = y.narrow(0, extent.pictures - 1, 1).clone();
+      const bool same = at::equal(y.narrow(0, extent.pictures - 1, 1), of);
+      text += fmt::format("  {:7.1f} us {}", test::microseconds(go, 20), same ? "same" : "DIFFERS");
+    }
+    const auto at = [&](const std::vector<std::string>& of) {
+      return std::find(of.begin(), of.end(), name) - of.begin();
+    };
+    std::printf("  %-46s%s  (%td of one, %td of two)\n", name.c_str(), text.c_str(), at(names), at(of_two));
+  }
+  for (const auto& [family, y] : first)
+    std::printf("  %s equals the first: %d\n", family.c_str(),
+                static_cast<int>(at::equal(y, first.begin()->second)));
+}
+
+TEST_CASE("cuDNN's plans for a UNet's convolutions", "[.probe]") {
+  at::globalContext().setDeterministicCuDNN(true);
+  for (const test::ConvolutionShape& s : test::kUnetShapes)
+    if (s.kernel > 1)
+      for (const cudnn::Epilogue epilogue : {cudnn::Epilogue::kBias, cudnn::Epilogue::kNone})
+        probe_pictures(s, epilogue, at::kHalf);
 }
 
 TEST_CASE("the decoder's attention", "[.probe]") {

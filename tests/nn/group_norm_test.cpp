@@ -36,13 +36,15 @@ at::Tensor picture(const Shape& s, at::ScalarType type, double mean) {
   return x.to(test::device(), type).contiguous(at::MemoryFormat::ChannelsLast);
 }
 
-GroupNorm layer_of(const Shape& s, at::ScalarType type) {
-  return {at::randn({s.channels}).to(test::device(), type), at::randn({s.channels}).to(test::device(), type),
-          s.groups, 1e-6};
+GroupNorm layer_of(const Shape& s, at::ScalarType type, bool shifted = false) {
+  const auto drawn = [&](at::IntArrayRef shape) { return at::randn(shape).to(test::device(), type); };
+  GroupNorm layer{drawn({s.channels}), drawn({s.channels}), s.groups, 1e-6};
+  if (shifted) layer.shift = drawn({s.batch, s.channels + 3}).narrow(1, 3, s.channels);
+  return layer;
 }
 
-at::Tensor whole_of(const at::Tensor& x, std::int64_t groups) {
-  return merge_rows(row_moments(x, groups), x.size(1) / groups * x.size(3));
+at::Tensor whole_of(const at::Tensor& x, const GroupNorm& layer) {
+  return merge_rows(row_moments(x, layer), x.size(1) / layer.groups * x.size(3));
 }
 
 at::Tensor normalised(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& layer, bool silu) {
@@ -55,21 +57,22 @@ TEST_CASE("group norm is Torch's, far from zero as well") {
   at::manual_seed(1);
   for (const at::ScalarType type : {at::kFloat, at::kHalf, at::kBFloat16})
     for (const Shape& s : kShapes)
-      for (const double mean : {0.0, 30.0}) {
-        CAPTURE(at::toString(type), s.channels, s.rows, s.columns, s.groups, mean);
+      for (const auto& [mean, shifted] : {std::pair{0.0, false}, {30.0, false}, {0.0, true}}) {
+        CAPTURE(at::toString(type), s.channels, s.rows, s.columns, s.groups, mean, shifted);
         const at::Tensor x = picture(s, type, mean);
         x.select(2, 0).select(2, 0).fill_(mean - 20);  // what a kernel might take for the mean at first
-        const GroupNorm layer = layer_of(s, type);
+        const GroupNorm layer = layer_of(s, type, shifted);
         const auto exact = [](const at::Tensor& t) { return t.to(at::kCPU, at::kDouble); };
+        const at::Tensor sum = shifted ? exact(x) + exact(layer.shift).unsqueeze(2).unsqueeze(3) : exact(x);
         const at::Tensor expected =
-            at::group_norm(exact(x), s.groups, exact(layer.weight), exact(layer.bias), layer.eps);
-        const at::Tensor whole = whole_of(x, s.groups);
+            at::group_norm(sum, s.groups, exact(layer.weight), exact(layer.bias), layer.eps);
+        const at::Tensor whole = whole_of(x, layer);
         const double rounding = type == at::kFloat ? 5e-7 : type == at::kHalf ? 5e-4 : 4e-3;
         CHECK(test::relative_error(normalised(x, whole, layer, false), expected) <
               rounding * (type == at::kFloat && mean > 0 ? 10 : 1));
         CHECK(test::relative_error(normalised(x, whole, layer, true), at::silu(expected)) <
               rounding * (type == at::kFloat && mean > 0 ? 10 : 2));
-        CHECK(test::relative_error(whole, reference::merge_rows(reference::row_moments(x, s.groups),
+        CHECK(test::relative_error(whole, reference::merge_rows(reference::row_moments(x, layer),
                                                                 s.channels / s.groups * s.columns)) < 1e-6);
       }
 }
@@ -80,17 +83,17 @@ TEST_CASE("group norm does not depend on which rows are here, nor on threads") {
     for (const Shape& s : kShapes) {
       CAPTURE(at::toString(type), s.channels, s.rows, s.columns, s.groups);
       const at::Tensor x = picture(s, type, 1);
-      const GroupNorm layer = layer_of(s, type);
+      const GroupNorm layer = layer_of(s, type, /*shifted=*/s.rows % 2 == 1);
       at::set_num_threads(2);
-      const at::Tensor moments = row_moments(x, s.groups), whole = whole_of(x, s.groups);
+      const at::Tensor moments = row_moments(x, layer), whole = whole_of(x, layer);
       const at::Tensor y = normalised(x, whole, layer, true);
       at::set_num_threads(1);
-      CHECK(at::equal(whole_of(x, s.groups), whole));
+      CHECK(at::equal(whole_of(x, layer), whole));
       for (std::int64_t first = 0, count = 1; first < s.rows; first += count, count = 2 * count + 1) {
         count = std::min(count, s.rows - first);
         CAPTURE(first, count);
         const at::Tensor part = x.narrow(2, first, count);
-        CHECK(at::equal(row_moments(part, s.groups), moments.narrow(1, first, count)));
+        CHECK(at::equal(row_moments(part, layer), moments.narrow(1, first, count)));
         CHECK(at::equal(normalised(part, whole, layer, true), y.narrow(2, first, count)));
       }
       at::set_num_threads(2);
@@ -104,7 +107,7 @@ TEST_CASE("group norm into a picture between halo rows leaves those alone") {
   const GroupNorm layer = layer_of(s, at::kBFloat16);
   const at::Tensor padded =
       at::full({2, 64, 8, 10}, 7, x.options()).contiguous(at::MemoryFormat::ChannelsLast);
-  const at::Tensor whole = whole_of(x, s.groups);
+  const at::Tensor whole = whole_of(x, layer);
   normalise(x, whole, layer, true, padded.narrow(2, 1, 6));
   CHECK(at::equal(padded.narrow(2, 1, 6), normalised(x, whole, layer, true)));
   CHECK(padded.select(2, 0).eq(7).all().item<bool>());
@@ -113,7 +116,8 @@ TEST_CASE("group norm into a picture between halo rows leaves those alone") {
 
 TEST_CASE("a group norm of values whose squares overflow is NaN, not 0") {
   const at::Tensor x = picture({1, 8, 4, 4, 2}, at::kFloat, 0) * 1e30;
-  const at::Tensor y = normalised(x, whole_of(x, 2), layer_of({1, 8, 4, 4, 2}, at::kFloat), true);
+  const GroupNorm layer = layer_of({1, 8, 4, 4, 2}, at::kFloat);
+  const at::Tensor y = normalised(x, whole_of(x, layer), layer, true);
   CHECK(y.isnan().all().item<bool>());
 }
 
@@ -126,8 +130,8 @@ TEST_CASE("bandwidth of group norm") {
                          {1, 640, 64, 64, 32}}) {
     const at::Tensor x = picture(s, at::kBFloat16, 0), y = at::empty_like(x);
     const GroupNorm layer = layer_of(s, at::kBFloat16);
-    const at::Tensor moments = row_moments(x, s.groups), whole = whole_of(x, s.groups);
-    const double statistics = test::microseconds([&] { static_cast<void>(row_moments(x, s.groups)); });
+    const at::Tensor moments = row_moments(x, layer), whole = whole_of(x, layer);
+    const double statistics = test::microseconds([&] { static_cast<void>(row_moments(x, layer)); });
     const double merge = test::microseconds(
         [&] { static_cast<void>(merge_rows(moments, s.channels / s.groups * s.columns)); });
     const double apply = test::microseconds([&] { normalise(x, whole, layer, true, y); });

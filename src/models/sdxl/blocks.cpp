@@ -94,8 +94,10 @@ UnetConditioning joined(const UnetConditioning& a, const UnetConditioning& b) {
 }
 
 at::Tensor UnetBlock::forward(const at::Tensor& x, UnetStep& step, const nn::Spatial& spatial) const {
-  at::Tensor h = spatial.convolve_normed(x, norm1_, {conv1_.weight, step.next_bias(conv1_.weight.size(0))});
-  h = spatial.convolve_normed(h, norm2_, conv2_);
+  at::Tensor h = spatial.convolve_normed(x, norm1_, {conv1_.weight, /*bias=*/{}});
+  nn::GroupNorm second = norm2_;
+  second.shift = step.next_bias(conv1_.weight.size(0));
+  h = spatial.convolve_normed(h, second, conv2_);
   h.add_(shortcut_ ? spatial.convolve(x, *shortcut_) : x);
   return transformer_norm_ ? transform(h, step, spatial) : h;
 }
