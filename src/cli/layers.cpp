@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "output/path_template.h"
+#include "schedulers/schedule.h"
 #include "weights/model_files.h"
 
 namespace xdit::cli {
@@ -53,11 +54,12 @@ void compare_model(const output::PictureRecord& record, const models::Model& mod
 void check_samplers(const config::RunSpec::Sampling& sampling, const launch::Models& models) {
   for (const models::Model* model : {&models.model, models.refiner})
     if (model != nullptr)
-      config::check_sampler({.name = sampling.scheduler,
-                             .sigmas = sampling.sigmas,
-                             .timestep_spacing = sampling.timestep_spacing,
-                             .prediction = sampling.prediction},
-                            config::trained_model(model->files.scheduler_config));
+      static_cast<void>(schedulers::schedule_of({.name = sampling.scheduler,
+                                                 .sigmas = sampling.sigmas,
+                                                 .timestep_spacing = sampling.timestep_spacing,
+                                                 .prediction = sampling.prediction,
+                                                 .steps = sampling.steps},
+                                                model->files.scheduler_config));
 }
 
 // Settings that are told to no network of the run.

@@ -61,6 +61,11 @@ TEST_CASE("a sampler that cannot do what is asked of it is refused before there 
                ContainsSubstring("ddim does not fit a model of flow matching"));
     CHECK_THAT(refused(with({"--set", "sampling.prediction=v_prediction"}), "flux/tiny-dev"),
                ContainsSubstring("models of flow matching predict one thing"));
+    CHECK_THAT(refused(with({"--scheduler", "dpmpp_2m", "--steps", "999"}), "sd/tiny-sdxl"),
+               ContainsSubstring("--steps: 999 steps have two at the noise level 14.61"));
+    CHECK_THAT(refused(with({"--scheduler", "ddim", "--steps", "1000"}), "sd/tiny-sdxl"),
+               ContainsSubstring("--steps: 1000 steps begin at timestep 1000") &&
+                   ContainsSubstring("try: fewer"));
   }
 }
 
