@@ -54,7 +54,12 @@ constexpr std::array kSamplers{
 // Further spellings, and ours.
 using Alias = std::pair<std::string_view, std::string_view>;
 constexpr std::array kSamplerAliases{Alias{"uni_pc_bh2", "unipc"}, Alias{"dpmpp_2m_sde_gpu", "dpm++-2m-sde"}};
-constexpr std::array kSigmasAliases{Alias{"automatic", "default"}, Alias{"normal", "default"}};
+constexpr std::array kSigmasAliases{Alias{"automatic", "default"}, Alias{"uniform", "default"},
+                                    Alias{"normal", "default"}};
+// Ours, and what A1111 shows.
+constexpr std::array kA1111Sigmas{Alias{"default", "Automatic"},       Alias{"karras", "Karras"},
+                                  Alias{"exponential", "Exponential"}, Alias{"beta", "Beta"},
+                                  Alias{"sgm-uniform", "SGM Uniform"}, Alias{"simple", "Simple"}};
 
 std::string folded(std::string_view text) {
   std::string letters;
@@ -123,6 +128,12 @@ std::optional<std::string_view> find_sigmas(std::string_view spelling) {
   for (const auto& [known, name] : kSigmasAliases)
     if (known == wanted) return name;
   return std::nullopt;
+}
+
+std::string_view a1111_sigmas(std::string_view name) {
+  const auto* found = std::find_if(kA1111Sigmas.begin(), kA1111Sigmas.end(),
+                                   [&](const Alias& known) { return known.first == name; });
+  return found == kA1111Sigmas.end() ? name : found->second;
 }
 
 std::string_view sampler_for(std::string_view name, bool flow_matching) {
