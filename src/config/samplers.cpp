@@ -90,6 +90,20 @@ void check_sigmas(const Sampler& sampler, const SamplerChoice& choice) {
                             }));
 }
 
+// Two spacings of the steps' times.
+void check_spacing(const SamplerChoice& choice) {
+  const bool trailing = choice.sigmas == "sgm-uniform";
+  if (choice.timestep_spacing == "auto" || (!trailing && choice.sigmas != "simple")) return;
+  if (trailing && choice.timestep_spacing == "trailing") return;
+  throw Error(
+      ExitCode::kUsage,
+      fmt::format("sampling.sigmas={} spreads the steps' times itself, and sampling.timestep_spacing={} "
+                  "would do so otherwise",
+                  choice.sigmas, choice.timestep_spacing),
+      "sampling.timestep_spacing",
+      fmt::format("--sigmas default, or --set sampling.timestep_spacing={}", trailing ? "trailing" : "auto"));
+}
+
 }  // namespace
 
 std::span<const Sampler> samplers() {
@@ -176,6 +190,7 @@ const Sampler& check_sampler(const SamplerChoice& choice, const TrainedModel& mo
                                  return other.can.predicted_pictures && !other.can.flow_matching;
                                }));
   check_sigmas(*sampler, choice);
+  check_spacing(choice);
   return *sampler;
 }
 
