@@ -99,8 +99,11 @@ GenerateOptions read_generate_options(const Parser& flags, std::istream& input) 
     if (key.path == "prompt") {
       if (std::count(values.begin(), values.end(), "-") > 1)
         throw Error(ExitCode::kUsage, "stdin can be read once", "--prompt -");
-      for (std::string& value : values)
-        if (value == "-") value = read_prompt(input);
+      for (std::string& value : values) {
+        if (value != "-") continue;
+        value = read_prompt(input);
+        options.empty_stdin = value.empty();
+      }
     }
     options.settings.push_back(setting(key.path, std::move(values), key.flag));
   }

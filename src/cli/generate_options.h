@@ -12,9 +12,11 @@ namespace xdit::cli {
 struct GenerateOptions {
   config::Layer settings;  ///< of flags; --set stands before flags, so that flags win
   config::Layer fallback;  ///< below all else
+  config::Layer job{};     ///< of a worker's job, above all else
   std::string profile;     ///< file, or ""
   std::string from_image;  ///< file, or ""
   output::ProgressMode progress = output::ProgressMode::kAuto;
+  bool empty_stdin = false;  ///< that a prompt was to come from, or a signal came first
   bool json = false;
   bool quiet = false;
   bool verbose = false;

@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "output/path_template.h"
+#include "schedulers/schedule.h"
 #include "weights/model_files.h"
 
 namespace xdit::cli {
@@ -30,10 +31,28 @@ std::string scheduler_of(const nlohmann::json& config) {
 }
 
 // Where the guidance scale is that of classifier-free guidance, it has two names, and the model embeds none.
-void unify_guidance(std::vector<config::Layer>& layers) {
-  for (config::Layer& layer : layers)
+// A source that says both, as what --dry-run prints does, says 0 for none.
+void unify_guidance(std::vector<config::Layer>& layers, const std::string& model) {
+  for (config::Layer& layer : layers) {
+    const config::Setting* scale = config::winner({&layer, 1}, "sampling.cfg_scale");
+    const config::Setting* guidance = config::winner({&layer, 1}, "sampling.guidance");
+    if (scale != nullptr && guidance != nullptr) {
+      config::RunSpec said;
+      for (const config::Setting* one : {scale, guidance}) {
+        const config::Key& key = *config::find_key(one->key);
+        key.set(said, *one, key);
+      }
+      const auto& [cfg_scale, embedded] = std::pair(said.sampling.cfg_scale, said.sampling.guidance);
+      if (embedded != 0 && embedded != cfg_scale)
+        throw Error(ExitCode::kUsage,
+                    fmt::format("sampling.guidance={} and sampling.cfg_scale={} are one setting on {}",
+                                embedded, cfg_scale, model),
+                    guidance->where, fmt::format("--cfg-scale {} alone", cfg_scale));
+      std::erase_if(layer, [](const config::Setting& one) { return one.key == "sampling.guidance"; });
+    }
     for (config::Setting& setting : layer)
       if (setting.key == "sampling.guidance") setting.key = "sampling.cfg_scale";
+  }
   config::Setting none = layers.front().front();
   none.key = "sampling.guidance";
   none.values = {"0"};
@@ -53,11 +72,39 @@ void compare_model(const output::PictureRecord& record, const models::Model& mod
 void check_samplers(const config::RunSpec::Sampling& sampling, const launch::Models& models) {
   for (const models::Model* model : {&models.model, models.refiner})
     if (model != nullptr)
-      config::check_sampler({.name = sampling.scheduler,
-                             .sigmas = sampling.sigmas,
-                             .timestep_spacing = sampling.timestep_spacing,
-                             .prediction = sampling.prediction},
-                            config::trained_model(model->files.scheduler_config));
+      static_cast<void>(schedulers::schedule_of({.name = sampling.scheduler,
+                                                 .sigmas = sampling.sigmas,
+                                                 .timestep_spacing = sampling.timestep_spacing,
+                                                 .prediction = sampling.prediction,
+                                                 .steps = sampling.steps},
+                                                model->files.scheduler_config));
+}
+
+bool is_of_flow_matching(const models::Model& model) {
+  return config::trained_model(model.files.scheduler_config).flow_matching;
+}
+
+bool hears(const models::Model& model, std::string_view key) {
+  if (key == "sampling.shift") return is_of_flow_matching(model);
+  return key != "sampling.guidance" || model.takes_guidance || model.guidance_is_cfg;
+}
+
+// Settings that shape pictures of other models.
+void refuse_unheard(const config::RunSpec::Sampling& said, const models::Model& model,
+                    std::span<const config::Layer> layers) {
+  const auto check = [&](const std::string& key, double value, const std::string& why,
+                         const std::string& fix) {
+    if (hears(model, key)) return;
+    const config::Setting* setting = config::winner(layers, key);
+    throw Error(ExitCode::kUsage, fmt::format("{}={}: {} {}", key, value, model.files.name, why),
+                setting != nullptr ? setting->where : "", fix);
+  };
+  if (said.shift)
+    check("sampling.shift", *said.shift, "is no model of flow matching",
+          "--set sampling.shift=auto, or --set sampling.timestep_spacing=trailing");
+  if (said.guidance > 0)
+    check("sampling.guidance", said.guidance, "embeds no guidance",
+          "--guidance 0, or --cfg-scale for classifier-free guidance");
 }
 
 // Settings that are told to no network of the run.
@@ -128,18 +175,21 @@ std::vector<config::Layer> model_defaults(const models::Model& model) {
 
 config::Resolved resolve_for(const launch::Models& models, std::vector<config::Layer> layers,
                              const std::function<std::uint64_t()>& draw_seed) {
-  if (models.model.guidance_is_cfg) unify_guidance(layers);
+  if (models.model.guidance_is_cfg) unify_guidance(layers, models.model.files.name);
   config::Resolved resolved = config::resolve(layers, draw_seed);
   config::RunSpec::Sampling& sampling = resolved.spec.sampling;
-  const bool flow_matching = config::trained_model(models.model.files.scheduler_config).flow_matching;
-  sampling.scheduler = config::sampler_for(sampling.scheduler, flow_matching);
+  sampling.scheduler = config::sampler_for(sampling.scheduler, is_of_flow_matching(models.model));
   check_samplers(sampling, models);
+  refuse_unheard(sampling, models.model, layers);
   warn_of_unheard(sampling, models, resolved.warnings);
   return resolved;
 }
 
 Prepared prepare(const GenerateOptions& options, const char* const* environment,
                  const std::function<std::uint64_t()>& draw_seed) {
+  if (options.empty_stdin)
+    throw Error(ExitCode::kUsage, "there is no prompt on stdin", "--prompt -",
+                "echo \"a fox\" | xdit-gen -p - ..., or -p \"\" for an empty prompt");
   std::vector<config::Layer> layers{options.fallback};
   std::optional<output::PictureRecord> record;
   if (!options.profile.empty()) layers.push_back(config::read_profile(options.profile));
@@ -147,19 +197,23 @@ Prepared prepare(const GenerateOptions& options, const char* const* environment,
   if (!options.from_image.empty()) {
     record = output::read_record(options.from_image);
     layers.push_back(output::replay_layer(*record, options.from_image));
-    if (config::winner(layers, "model.path") == nullptr &&
-        config::winner(std::span(&options.settings, 1), "model.path") == nullptr)
-      throw Error(
-          ExitCode::kUsage,
-          fmt::format("no model: the picture was made with {} (hash {})", record->model, record->model_hash),
-          options.from_image, "-m DIR, the folder of that model");
   }
   layers.push_back(options.settings);
+  layers.push_back(options.job);
+  if (record && config::winner(layers, "model.path") == nullptr)
+    throw Error(
+        ExitCode::kUsage,
+        fmt::format("no model: the picture was made with {} (hash {})", record->model, record->model_hash),
+        options.from_image, "-m DIR, the folder of that model");
 
   const config::RunSpec::Model asked = config::resolve(layers, [] { return std::uint64_t{0}; }).spec.model;
   models::Model model =
       models::open(asked.path, asked.base, asked.tokenizers, asked.load_format == config::LoadFormat::kDummy);
   std::optional<models::Model> refiner = open_refiner(asked, model);
+  for (config::Layer& layer : layers)  // of a picture that another model made
+    std::erase_if(layer, [&](const config::Setting& setting) {
+      return record && setting.where == options.from_image && !hears(model, setting.key);
+    });
   std::vector<config::Layer> defaults = model_defaults(model);
   if (config::winner(layers, "sampling.scheduler") != nullptr)  // whatever the model's own is
     std::erase_if(defaults.front(), [](const auto& setting) { return setting.key == "sampling.scheduler"; });

@@ -182,7 +182,7 @@ xdit-gen plan --profile run.yaml --machine machine.json
       .add_flags =
           [](Parser& parser) {
             add_generate_flags(parser);
-            parser.value("--machine", "NAME", "h100x8, h200x1, a100x4, or a file of doctor --json");
+            parser.value("--machine", "NAME", "h100x8, h200, a100x4, or a file of doctor --json");
           },
       .run = plan};
 }

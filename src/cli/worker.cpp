@@ -49,11 +49,14 @@ class Worker {
   // Also while ranks work.
   void look() {
     if (call_.stop.signal() == SIGINT) stop_.request(SIGINT);
-    const auto cancel = [this](const Json& id) {
+    const auto cancel = [this](const Json& id, const std::string& where) {
       if (current_ == id)
         stop_.request(SIGINT);
       else if (jobs_.remove(id))
         WorkerEvents(id).cancelled();
+      else
+        WorkerEvents(id).refused(Error(ExitCode::kUsage, "no job of this id waits or is in hand", where,
+                                       "the id of a job that has not ended"));
     };
     jobs_.read(cancel, [](const Json& id, const Error& why) { WorkerEvents(id).failed(why); });
     aside_.descriptor = jobs_.descriptor();
@@ -79,7 +82,7 @@ class Worker {
   bool make(const WorkerJob& job, WorkerEvents& events) {
     GenerateOptions options = options_;
     if (!job.profile.empty()) options.profile = job.profile;
-    options.settings.insert(options.settings.end(), job.settings.begin(), job.settings.end());
+    options.job = job.settings;
     std::random_device entropy;
     Prepared run = prepare(options, call_.environment, [&] { return std::uint64_t{entropy()}; });
     for (const std::string& warning : run.resolved.warnings) events.warn(warning);

@@ -6,6 +6,16 @@
 namespace xdit::cli {
 
 using nlohmann::ordered_json;
+namespace {
+
+ordered_json as_json(const Error& why) {
+  ordered_json json{{"code", static_cast<int>(why.code())}, {"error", why.message()}};
+  if (!why.where().empty()) json["where"] = why.where();
+  if (!why.fix().empty()) json["fix"] = why.fix();
+  return json;
+}
+
+}  // namespace
 
 void WorkerEvents::say(const char* event, const ordered_json& more) const {
   ordered_json line{{"id", id_}, {"event", event}};
@@ -62,10 +72,12 @@ void WorkerEvents::cancelled() {
 
 void WorkerEvents::failed(const Error& why) {
   ordered_json more = result();
-  more.update({{"code", static_cast<int>(why.code())}, {"error", why.message()}});
-  if (!why.where().empty()) more["where"] = why.where();
-  if (!why.fix().empty()) more["fix"] = why.fix();
+  more.update(as_json(why));
   say("failed", more);
+}
+
+void WorkerEvents::refused(const Error& why) {
+  say("error", as_json(why));
 }
 
 }  // namespace xdit::cli

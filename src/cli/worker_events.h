@@ -31,6 +31,7 @@ class WorkerEvents final : public pipeline::Listener {
   void done();
   void cancelled();
   void failed(const Error& why);
+  void refused(const Error& why);  ///< a line about a job: its own end is another event
   void failed(std::int64_t /*picture*/, const Error& why) override { failure_ = why; }
   [[nodiscard]] const std::optional<Error>& failure() const { return failure_; }  ///< of a picture
 

@@ -66,7 +66,7 @@ void WorkerJobs::add_line(std::string_view text, const Cancel& cancel, const Ref
     if (!object.is_object())
       throw Error(ExitCode::kUsage, fmt::format("expected an object, found {}", object.type_name()), where,
                   R"({"id": "a", "prompt": "a fox", "output": "a.png"})");
-    if (object.contains("cancel")) return cancel(taken_id(object, "cancel", where));
+    if (object.contains("cancel")) return cancel(taken_id(object, "cancel", where), where);
     job.id = object.contains("id") ? taken_id(object, "id", where) : Json(lines_);
     if (waiting_.size() >= kMaxWaiting)
       return refuse(job.id, Error(ExitCode::kUsage, "too many jobs wait", where,

@@ -27,13 +27,13 @@ class WorkerJobs {
  public:
   explicit WorkerJobs(int descriptor) : descriptor_(descriptor) {}
 
-  using Cancel = std::function<void(const Json& id)>;
+  using Cancel = std::function<void(const Json& id, const std::string& where)>;
   using Refuse = std::function<void(const Json& id, const Error& why)>;
 
   /// To be polled for more; -1 when nothing more comes.
   [[nodiscard]] int descriptor() const { return closed_ ? -1 : descriptor_; }
-  /// Takes what is there, without waiting. Calls `cancel` with the id of each {"cancel": id}, `refuse` for
-  /// jobs when 10,000 wait.
+  /// Takes what is there, without waiting. Calls `cancel` with the id of each {"cancel": id} and its line,
+  /// `refuse` for jobs when 10,000 wait.
   void read(const Cancel& cancel, const Refuse& refuse);
   [[nodiscard]] std::optional<WorkerJob> next();
   /// Takes a waiting job away; false when there is none of that id.

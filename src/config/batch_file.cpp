@@ -35,10 +35,11 @@ const Key& key_of(const std::string& name, const std::string& where) {
     std::vector<std::string> flags = split(key.aliases, ' ');
     flags.emplace_back(key.flag);
     if (name == key.path || std::find(flags.begin(), flags.end(), "--" + flag) != flags.end()) return key;
-    known.emplace_back(key.flag.empty() ? key.path : key.flag.substr(2));
+    if (!key.flag.empty()) known.emplace_back(key.flag.substr(2));
   }
+  const std::string near = nearest(flag, known);
   throw Error(ExitCode::kUsage, fmt::format("{} is no setting of a line", in_quotes(name)), where,
-              nearest(flag, known));
+              near.empty() ? nearest_key(name, of_a_line) : near);
 }
 
 void add(const std::string& name, std::vector<std::string> values, BatchLine& line) {

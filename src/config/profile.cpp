@@ -121,13 +121,7 @@ class Reader {
   [[nodiscard]] Axis axis(const YamlNode& name, const YamlNode& list) const {
     const Key* key = find_key(name.text);
     if (key == nullptr) {
-      std::vector<std::string> known;
-      std::string fix;
-      for (const Key& other : keys()) {
-        known.emplace_back(other.path);
-        if (other.path.ends_with("." + name.text)) fix = known.back();
-      }
-      if (fix.empty()) fix = nearest(name.text, known);
+      const std::string fix = nearest_key(name.text);
       throw Error(code_, fmt::format("unknown key {} in sweep", in_quotes(name.text)), name.where,
                   fix.empty() ? "any key of a profile, as parallel.gpus: [1, 2]" : fix + ": [...]");
     }

@@ -54,7 +54,12 @@ constexpr std::array kSamplers{
 // Further spellings, and ours.
 using Alias = std::pair<std::string_view, std::string_view>;
 constexpr std::array kSamplerAliases{Alias{"uni_pc_bh2", "unipc"}, Alias{"dpmpp_2m_sde_gpu", "dpm++-2m-sde"}};
-constexpr std::array kSigmasAliases{Alias{"automatic", "default"}, Alias{"normal", "default"}};
+constexpr std::array kSigmasAliases{Alias{"automatic", "default"}, Alias{"uniform", "default"},
+                                    Alias{"normal", "default"}};
+// Ours, and what A1111 shows.
+constexpr std::array kA1111Sigmas{Alias{"default", "Automatic"},       Alias{"karras", "Karras"},
+                                  Alias{"exponential", "Exponential"}, Alias{"beta", "Beta"},
+                                  Alias{"sgm-uniform", "SGM Uniform"}, Alias{"simple", "Simple"}};
 
 std::string folded(std::string_view text) {
   std::string letters;
@@ -83,6 +88,20 @@ void check_sigmas(const Sampler& sampler, const SamplerChoice& choice) {
                               return other.can.flow_matching == sampler.can.flow_matching &&
                                      takes(other, choice.sigmas);
                             }));
+}
+
+// Two spacings of the steps' times.
+void check_spacing(const SamplerChoice& choice) {
+  const bool trailing = choice.sigmas == "sgm-uniform";
+  if (choice.timestep_spacing == "auto" || (!trailing && choice.sigmas != "simple")) return;
+  if (trailing && choice.timestep_spacing == "trailing") return;
+  throw Error(
+      ExitCode::kUsage,
+      fmt::format("sampling.sigmas={} spreads the steps' times itself, and sampling.timestep_spacing={} "
+                  "would do so otherwise",
+                  choice.sigmas, choice.timestep_spacing),
+      "sampling.timestep_spacing",
+      fmt::format("--sigmas default, or --set sampling.timestep_spacing={}", trailing ? "trailing" : "auto"));
 }
 
 }  // namespace
@@ -125,6 +144,12 @@ std::optional<std::string_view> find_sigmas(std::string_view spelling) {
   return std::nullopt;
 }
 
+std::string_view a1111_sigmas(std::string_view name) {
+  const auto* found = std::find_if(kA1111Sigmas.begin(), kA1111Sigmas.end(),
+                                   [&](const Alias& known) { return known.first == name; });
+  return found == kA1111Sigmas.end() ? name : found->second;
+}
+
 std::string_view sampler_for(std::string_view name, bool flow_matching) {
   const Sampler* other = sampler_named("flow-match-" + std::string(name));
   return flow_matching && other != nullptr ? other->name : name;
@@ -165,6 +190,7 @@ const Sampler& check_sampler(const SamplerChoice& choice, const TrainedModel& mo
                                  return other.can.predicted_pictures && !other.can.flow_matching;
                                }));
   check_sigmas(*sampler, choice);
+  check_spacing(choice);
   return *sampler;
 }
 

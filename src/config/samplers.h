@@ -43,8 +43,10 @@ struct SpelledSampler {
 };
 /// A scheduler in any of these spellings, perhaps with noise levels behind it: "DPM++ 2M Karras".
 [[nodiscard]] std::optional<SpelledSampler> find_sampler(std::string_view spelling);
-/// Our name of a spacing: A1111's "Automatic" and ComfyUI's "normal" are "default".
+/// Our name of a spacing: A1111's "Automatic" and "Uniform" and ComfyUI's "normal" are "default".
 [[nodiscard]] std::optional<std::string_view> find_sigmas(std::string_view spelling);
+/// A1111's spelling of ours, as its pictures hold it: "SGM Uniform".
+[[nodiscard]] std::string_view a1111_sigmas(std::string_view name);
 
 /// For models of flow matching, the scheduler that others call by the same name ("euler":
 /// "flow-match-euler").

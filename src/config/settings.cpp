@@ -37,9 +37,7 @@ std::vector<std::string> variables(const Key& key) {
 const Key& require_key(std::string_view path, const std::string& where) {
   const Key* key = find_key(path);
   if (key != nullptr) return *key;
-  std::vector<std::string> paths;
-  for (const Key& known : keys()) paths.emplace_back(known.path);
-  const std::string near = nearest(path, paths);
+  const std::string near = nearest_key(path);
   std::string fix = near.empty() ? "--help lists them; --dry-run prints them all" : "--set " + near + "=...";
   if (path == "size" || path == "image.size") fix = "image.width and image.height, or --size 1024x1024";
   throw Error(ExitCode::kUsage, fmt::format("unknown key {}", in_quotes(path)), where, fix);
@@ -70,6 +68,19 @@ void check_together(const RunSpec& spec, std::span<const Layer> layers, std::vec
 }
 
 }  // namespace
+
+std::string nearest_key(std::string_view name, const std::function<bool(const Key&)>& among) {
+  const bool whole = name.find('.') != std::string_view::npos;
+  std::vector<std::string> names;
+  std::vector<std::string_view> paths;
+  for (const Key& key : keys()) {
+    if (among && !among(key)) continue;
+    paths.push_back(key.path);
+    names.emplace_back(whole ? key.path : key.path.substr(key.path.find('.') + 1));
+  }
+  const auto found = std::find(names.begin(), names.end(), nearest(name, names));
+  return found == names.end() ? "" : std::string(paths[static_cast<std::size_t>(found - names.begin())]);
+}
 
 Layer read_environment(const char* const* environment) {
   Layer layer;
@@ -114,7 +125,7 @@ Setting parse_assignment(std::string_view assignment) {
 
 Layer parse_size(const std::string& size, const std::string& where, const std::string& fix) {
   const std::size_t x = size.find_first_of("xX");
-  if (x == std::string::npos)
+  if (x == std::string::npos || x == 0 || x + 1 == size.size() || x != size.find_last_of("xX"))
     throw Error(ExitCode::kUsage, fmt::format("expected WIDTHxHEIGHT, found {}", in_quotes(size)), where,
                 fix);
   const auto pixels = [&](const char* key, std::string value) {

@@ -36,6 +36,9 @@ struct Key {
 };
 [[nodiscard]] std::span<const Key> keys();
 [[nodiscard]] const Key* find_key(std::string_view path);  ///< or nullptr
+/// The path that `name`, with or without its section, was likely to be; "" where none is near.
+[[nodiscard]] std::string nearest_key(std::string_view name,
+                                      const std::function<bool(const Key&)>& among = {});
 
 /// Reads a YAML profile strictly: no anchors, aliases, tags, duplicate or unknown keys; at most 1 MiB, depth
 /// 32, 10,000 nodes. Faults are Error(kProfile) with file:line:column. Relative model.{path,base,tokenizers}

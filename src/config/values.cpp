@@ -91,7 +91,7 @@ void refuse(const Key& key, const Setting& setting, const std::string& found, co
     if (assigned)
       fix = setting.where + "=" + value;
     else
-      fix = flag ? setting.where + " " + value
+      fix = flag ? fmt::format("{} {}", key.flag, value)  // --size is no key's
                  : fmt::format("{}: {}", key.path.substr(key.path.find('.') + 1), value);  // in a file
   }
   throw Error(setting.code,

@@ -212,7 +212,8 @@ std::string a1111_parameters(const PictureRecord& record) {
   std::string text = record.prompt;
   if (!record.negative_prompt.value_or("").empty()) text += "\nNegative prompt: " + *record.negative_prompt;
   text += fmt::format("\nSteps: {}, Sampler: {}", record.steps, a1111_value(a1111_sampler(record.scheduler)));
-  if (record.sigmas != "default") text += ", Schedule type: " + a1111_value(record.sigmas);
+  if (record.sigmas != "default")
+    text += fmt::format(", Schedule type: {}", config::a1111_sigmas(record.sigmas));
   text += fmt::format(", CFG scale: {}", record.cfg_scale);
   if (record.guidance > 0) text += fmt::format(", Distilled CFG Scale: {}", record.guidance);
   text += fmt::format(", Seed: {}, Size: {}x{}", record.seed, record.width, record.height);

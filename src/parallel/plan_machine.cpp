@@ -63,8 +63,10 @@ const KnownGpu* known(std::string_view name) {
 
 std::optional<Machine> named_machine(std::string_view text) {
   for (const KnownGpu& gpu : kKnown) {
-    if (!text.starts_with(gpu.key) || text.substr(gpu.key.size(), 1) != "x") continue;
-    const std::string_view count = text.substr(gpu.key.size() + 1);
+    if (!text.starts_with(gpu.key)) continue;
+    const std::string_view rest = text.substr(gpu.key.size());
+    if (!rest.empty() && rest.front() != 'x') continue;
+    const std::string_view count = rest.empty() ? "1" : rest.substr(1);
     std::int64_t gpus = 0;
     const auto [end, error] = std::from_chars(count.data(), count.data() + count.size(), gpus);
     if (error != std::errc{} || end != count.data() + count.size() || gpus < 1 || gpus > kMostGpus)
@@ -153,9 +155,10 @@ Machine read_machine(const std::string& text) {
   if (!std::filesystem::is_regular_file(text, ignored))
     throw Error(
         ExitCode::kUsage,
-        fmt::format("no machine {}: neither a file that doctor --json wrote, nor {} with a number of GPUs, "
-                    "1 to {}",
-                    text, fmt::join(known_gpus(), ", "), kMostGpus),
+        fmt::format(
+            "no machine {}: neither a file that doctor --json wrote, nor {}, alone or with a number of "
+            "GPUs behind (x1 to x{})",
+            text, fmt::join(known_gpus(), ", "), kMostGpus),
         "--machine", "--machine h100x8");
   constexpr std::size_t kMostBytes = std::size_t{1} << 20U;
   try {

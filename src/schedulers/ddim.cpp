@@ -10,9 +10,8 @@ namespace {
 // Song et al. 2021, eq. 12 with eta = 0; diffusers DDIMScheduler.
 class Ddim final : public TimestepSampler {
  public:
-  Ddim(const DiffusionConfig& config, const TrainedNoise& trained, std::int64_t steps)
-      : TimestepSampler(config, trained, whole_timesteps(config, steps)),
-        stride_(config.training_steps / steps) {}
+  explicit Ddim(const Schedule& schedule)
+      : TimestepSampler(schedule), stride_(schedule.config.training_steps / schedule.steps) {}
 
  private:
   at::Tensor update(std::int64_t step, const at::Tensor& x, const at::Tensor& output,
@@ -28,8 +27,8 @@ class Ddim final : public TimestepSampler {
 
 }  // namespace
 
-std::unique_ptr<Sampler> make_ddim(const DiffusionConfig& config, std::int64_t steps) {
-  return std::make_unique<Ddim>(config, trained_noise(config, false), steps);
+std::unique_ptr<Sampler> make_ddim(const Schedule& schedule) {
+  return std::make_unique<Ddim>(schedule);
 }
 
 }  // namespace xdit::schedulers

@@ -32,8 +32,8 @@ class Ddpm final : public TimestepSampler {
 
 }  // namespace
 
-std::unique_ptr<Sampler> make_ddpm(const DiffusionConfig& config, std::int64_t steps) {
-  return std::make_unique<Ddpm>(config, trained_noise(config, false), whole_timesteps(config, steps));
+std::unique_ptr<Sampler> make_ddpm(const Schedule& schedule) {
+  return std::make_unique<Ddpm>(schedule);
 }
 
 }  // namespace xdit::schedulers

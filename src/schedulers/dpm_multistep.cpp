@@ -62,19 +62,14 @@ class DpmMultistep final : public LogSnrSampler {
   bool sde_;
 };
 
-std::unique_ptr<Sampler> make_dpm(const DiffusionConfig& config, std::int64_t steps, bool sde) {
-  return std::make_unique<DpmMultistep>(
-      config, noise_levels(config, trained_noise(config, true), steps, LevelStyle::kDpmSolver), sde);
-}
-
 }  // namespace
 
-std::unique_ptr<Sampler> make_dpm_2m(const DiffusionConfig& config, std::int64_t steps) {
-  return make_dpm(config, steps, false);
+std::unique_ptr<Sampler> make_dpm_2m(const Schedule& schedule) {
+  return std::make_unique<DpmMultistep>(schedule.config, schedule.levels, false);
 }
 
-std::unique_ptr<Sampler> make_dpm_2m_sde(const DiffusionConfig& config, std::int64_t steps) {
-  return make_dpm(config, steps, true);
+std::unique_ptr<Sampler> make_dpm_2m_sde(const Schedule& schedule) {
+  return std::make_unique<DpmMultistep>(schedule.config, schedule.levels, true);
 }
 
 }  // namespace xdit::schedulers

@@ -43,14 +43,12 @@ AncestralStep ancestral(float from, float to) {
   return {root(to * to - up * up), up};
 }
 
-std::unique_ptr<Sampler> make_euler(const DiffusionConfig& config, std::int64_t steps) {
-  const TrainedNoise trained = trained_noise(config, true);
-  return std::make_unique<Euler>(config, noise_levels(config, trained, steps, LevelStyle::kSigmas));
+std::unique_ptr<Sampler> make_euler(const Schedule& schedule) {
+  return std::make_unique<Euler>(schedule.config, schedule.levels);
 }
 
-std::unique_ptr<Sampler> make_euler_ancestral(const DiffusionConfig& config, std::int64_t steps) {
-  const TrainedNoise trained = trained_noise(config, true);
-  return std::make_unique<EulerAncestral>(config, noise_levels(config, trained, steps, LevelStyle::kSigmas));
+std::unique_ptr<Sampler> make_euler_ancestral(const Schedule& schedule) {
+  return std::make_unique<EulerAncestral>(schedule.config, schedule.levels);
 }
 
 }  // namespace xdit::schedulers

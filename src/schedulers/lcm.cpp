@@ -1,10 +1,7 @@
 #include <ATen/ATen.h>
 
-#include <fmt/format.h>
-
 #include <cmath>
 
-#include "core/error.h"
 #include "schedulers/timestep_sampler.h"
 
 namespace xdit::schedulers {
@@ -37,22 +34,8 @@ class Lcm final : public TimestepSampler {
 
 }  // namespace
 
-std::unique_ptr<Sampler> make_lcm(const DiffusionConfig& config, std::int64_t steps) {
-  if (steps > config.original_steps)
-    throw Error(ExitCode::kUsage,
-                fmt::format("{} steps are more than the {} that lcm's model was distilled for", steps,
-                            config.original_steps),
-                "--steps", "4, or another --scheduler");
-  const std::int64_t stride = config.training_steps / config.original_steps;
-  std::vector<float> timesteps;  // evenly among those of the distillation, from the last one
-  timesteps.reserve(static_cast<std::size_t>(steps));
-  for (std::int64_t i = 0; i < steps; ++i) {
-    const double skipped =
-        static_cast<double>(i) * (static_cast<double>(config.original_steps) / static_cast<double>(steps));
-    const std::int64_t index = config.original_steps - static_cast<std::int64_t>(std::floor(skipped));
-    timesteps.push_back(static_cast<float>(index * stride - 1));
-  }
-  return std::make_unique<Lcm>(config, trained_noise(config, false), std::move(timesteps));
+std::unique_ptr<Sampler> make_lcm(const Schedule& schedule) {
+  return std::make_unique<Lcm>(schedule);
 }
 
 }  // namespace xdit::schedulers

@@ -49,9 +49,8 @@ class Lms final : public SigmaSampler {
 
 }  // namespace
 
-std::unique_ptr<Sampler> make_lms(const DiffusionConfig& config, std::int64_t steps) {
-  return std::make_unique<Lms>(config,
-                               noise_levels(config, trained_noise(config, true), steps, LevelStyle::kSigmas));
+std::unique_ptr<Sampler> make_lms(const Schedule& schedule) {
+  return std::make_unique<Lms>(schedule.config, schedule.levels);
 }
 
 }  // namespace xdit::schedulers

@@ -30,8 +30,8 @@ class LogSnrSampler : public Sampler {
   std::vector<float> sigmas_;
 };
 
-[[nodiscard]] std::unique_ptr<Sampler> make_dpm_2m(const DiffusionConfig& config, std::int64_t steps);
-[[nodiscard]] std::unique_ptr<Sampler> make_dpm_2m_sde(const DiffusionConfig& config, std::int64_t steps);
-[[nodiscard]] std::unique_ptr<Sampler> make_unipc(const DiffusionConfig& config, std::int64_t steps);
+[[nodiscard]] std::unique_ptr<Sampler> make_dpm_2m(const Schedule& schedule);
+[[nodiscard]] std::unique_ptr<Sampler> make_dpm_2m_sde(const Schedule& schedule);
+[[nodiscard]] std::unique_ptr<Sampler> make_unipc(const Schedule& schedule);
 
 }  // namespace xdit::schedulers

@@ -3,29 +3,26 @@
 #include <algorithm>
 #include <cmath>
 
-#include "core/error.h"
 #include "schedulers/timestep_sampler.h"
+#include "schedulers/timesteps.h"
 
 namespace xdit::schedulers {
 namespace {
-
-constexpr std::int64_t kWarmSteps = 3;  // of Runge-Kutta, four evaluations each
 
 // Liu et al. 2022: linear multistep on the noise, warmed up by a doubled second evaluation (skip_prk_steps)
 // or by Runge-Kutta; diffusers PNDMScheduler. It counts its evaluations, wherever it begins.
 class Pndm final : public TimestepSampler {
  public:
-  Pndm(const DiffusionConfig& config, const TrainedNoise& trained, std::vector<float> timesteps,
-       std::int64_t steps)
-      : TimestepSampler(config, trained, std::move(timesteps)),
-        stride_(config.training_steps / steps),
-        more_(std::ssize(this->timesteps()) - steps) {}
+  explicit Pndm(const Schedule& schedule)
+      : TimestepSampler(schedule),
+        stride_(schedule.config.training_steps / schedule.steps),
+        more_(std::ssize(timesteps()) - schedule.steps) {}
   std::int64_t evaluations(std::int64_t steps) const override { return steps + more_; }
 
  private:
   at::Tensor update(std::int64_t step, const at::Tensor& x, const at::Tensor& output,
                     const at::Tensor& /*noise*/, History& history) const override {
-    if (!config().skip_runge_kutta && history.evaluations < 4 * kWarmSteps)
+    if (!config().skip_runge_kutta && history.evaluations < 4 * kPndmWarmSteps)
       return runge_kutta(step, x, output, history);
     return multistep(step, x, output, history);
   }
@@ -82,29 +79,10 @@ class Pndm final : public TimestepSampler {
   std::int64_t more_;  // evaluations than steps, to warm up with
 };
 
-// Each of the first steps at its ends and twice in its middle, as diffusers lists them.
-std::vector<float> with_runge_kutta(const std::vector<float>& steps, std::int64_t stride) {
-  std::vector<float> all;
-  const std::int64_t half = stride / 2;
-  for (std::size_t i = 0; i < kWarmSteps; ++i) {
-    const float middle = steps[i + 1] + static_cast<float>(half);
-    all.insert(all.end(), {steps[i], middle, middle, steps[i + 1]});
-  }
-  all.insert(all.end(), steps.begin() + kWarmSteps, steps.end());
-  return all;
-}
-
 }  // namespace
 
-std::unique_ptr<Sampler> make_pndm(const DiffusionConfig& config, std::int64_t steps) {
-  std::vector<float> timesteps = whole_timesteps(config, steps);
-  if (!config.skip_runge_kutta) {
-    if (steps <= kWarmSteps) throw Error(ExitCode::kUsage, "pndm takes at least 4 steps", "--steps", "4");
-    timesteps = with_runge_kutta(timesteps, config.training_steps / steps);
-  } else if (timesteps.size() > 1) {
-    timesteps.insert(timesteps.begin() + 1, timesteps[1]);
-  }
-  return std::make_unique<Pndm>(config, trained_noise(config, false), std::move(timesteps), steps);
+std::unique_ptr<Sampler> make_pndm(const Schedule& schedule) {
+  return std::make_unique<Pndm>(schedule);
 }
 
 }  // namespace xdit::schedulers

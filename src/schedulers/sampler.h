@@ -4,11 +4,11 @@
 #include <cstdint>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
-#include <optional>
 #include <span>
-#include <string>
 #include <utility>
 #include <vector>
+
+#include "schedulers/schedule.h"
 
 namespace xdit::schedulers {
 
@@ -67,18 +67,7 @@ class Sampler {
   std::vector<float> timesteps_;
 };
 
-struct SamplerOptions {
-  std::string name;                       ///< "euler"
-  std::string sigmas = "default";         ///< spacing of the noise levels; default: the model's
-  std::string timestep_spacing = "auto";  ///< auto: the model's
-  std::string prediction = "auto";        ///< likewise
-  std::int64_t steps = 1;
-  std::int64_t image_tokens = 0;  ///< for a shift by size
-  std::optional<double> shift{};  ///< replaces the config's
-};
-
-/// The sampler of that name under the model's scheduler_config.json, whatever class that names, as diffusers'
-/// from_config; Error(kUsage) for one that does not exist or does not fit the model or the spacing.
+/// The sampler of that name, with the errors of schedule_of.
 [[nodiscard]] std::unique_ptr<Sampler> make_sampler(const SamplerOptions& options,
                                                     const nlohmann::json& config);
 

@@ -42,13 +42,11 @@ struct AncestralStep {
 /// Levels of evaluations that are made twice at all levels but the first.
 [[nodiscard]] NoiseLevels twice(const NoiseLevels& steps);
 
-[[nodiscard]] std::unique_ptr<Sampler> make_euler(const DiffusionConfig& config, std::int64_t steps);
-[[nodiscard]] std::unique_ptr<Sampler> make_euler_ancestral(const DiffusionConfig& config,
-                                                            std::int64_t steps);
-[[nodiscard]] std::unique_ptr<Sampler> make_heun(const DiffusionConfig& config, std::int64_t steps);
-[[nodiscard]] std::unique_ptr<Sampler> make_dpm_2(const DiffusionConfig& config, std::int64_t steps);
-[[nodiscard]] std::unique_ptr<Sampler> make_dpm_2s_ancestral(const DiffusionConfig& config,
-                                                             std::int64_t steps);
-[[nodiscard]] std::unique_ptr<Sampler> make_lms(const DiffusionConfig& config, std::int64_t steps);
+[[nodiscard]] std::unique_ptr<Sampler> make_euler(const Schedule& schedule);
+[[nodiscard]] std::unique_ptr<Sampler> make_euler_ancestral(const Schedule& schedule);
+[[nodiscard]] std::unique_ptr<Sampler> make_heun(const Schedule& schedule);
+[[nodiscard]] std::unique_ptr<Sampler> make_dpm_2(const Schedule& schedule);
+[[nodiscard]] std::unique_ptr<Sampler> make_dpm_2s_ancestral(const Schedule& schedule);
+[[nodiscard]] std::unique_ptr<Sampler> make_lms(const Schedule& schedule);
 
 }  // namespace xdit::schedulers

@@ -1,17 +1,15 @@
 #include "schedulers/timestep_sampler.h"
 
 #include <ATen/ATen.h>
-#include <fmt/format.h>
 
 #include <cmath>
 
-#include "core/error.h"
-
 namespace xdit::schedulers {
 
-TimestepSampler::TimestepSampler(const DiffusionConfig& config, const TrainedNoise& trained,
-                                 std::vector<float> timesteps)
-    : Sampler(std::move(timesteps)), config_(config), alphas_(trained.alphas) {}
+TimestepSampler::TimestepSampler(const Schedule& schedule)
+    : Sampler(schedule.levels.timesteps),
+      config_(schedule.config),
+      alphas_(trained_noise(schedule.config, false).alphas) {}
 
 std::int64_t TimestepSampler::timestep(std::int64_t step) const {
   return static_cast<std::int64_t>(timesteps()[static_cast<std::size_t>(step)]);
@@ -31,20 +29,6 @@ at::Tensor TimestepSampler::picture(const at::Tensor& x, const at::Tensor& outpu
 Sampler::Level TimestepSampler::level(std::int64_t step) const {
   const float now = alpha(timestep(step));
   return {std::sqrt(now), std::sqrt(1 - now)};
-}
-
-std::vector<float> whole_timesteps(const DiffusionConfig& config, std::int64_t steps) {
-  const std::vector<double> spaced =
-      spaced_timesteps(config, config.spacing.value_or(Spacing::kLeading), steps, steps);
-  std::vector<float> whole;
-  whole.reserve(spaced.size());
-  for (const double timestep : spaced) whole.push_back(static_cast<float>(std::nearbyint(timestep)));
-  if (!whole.empty() && whole.front() >= static_cast<float>(config.training_steps))
-    throw Error(ExitCode::kUsage,
-                fmt::format("{} steps begin at timestep {:.0f}, and the model was trained on 0 to {}", steps,
-                            whole.front(), config.training_steps - 1),
-                "--steps", "fewer, or --set sampling.timestep_spacing=trailing");
-  return whole;
 }
 
 }  // namespace xdit::schedulers

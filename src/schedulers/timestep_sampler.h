@@ -9,7 +9,7 @@ namespace xdit::schedulers {
 /// sqrt(alpha) picture + sqrt(1 - alpha) noise, alpha the cumulative product at the timestep.
 class TimestepSampler : public Sampler {
  public:
-  TimestepSampler(const DiffusionConfig& config, const TrainedNoise& trained, std::vector<float> timesteps);
+  explicit TimestepSampler(const Schedule& schedule);
 
  protected:
   [[nodiscard]] const DiffusionConfig& config() const { return config_; }
@@ -25,12 +25,9 @@ class TimestepSampler : public Sampler {
   std::vector<float> alphas_;
 };
 
-/// Whole timesteps of `steps` steps; leading unless the config says otherwise.
-[[nodiscard]] std::vector<float> whole_timesteps(const DiffusionConfig& config, std::int64_t steps);
-
-[[nodiscard]] std::unique_ptr<Sampler> make_ddim(const DiffusionConfig& config, std::int64_t steps);
-[[nodiscard]] std::unique_ptr<Sampler> make_ddpm(const DiffusionConfig& config, std::int64_t steps);
-[[nodiscard]] std::unique_ptr<Sampler> make_lcm(const DiffusionConfig& config, std::int64_t steps);
-[[nodiscard]] std::unique_ptr<Sampler> make_pndm(const DiffusionConfig& config, std::int64_t steps);
+[[nodiscard]] std::unique_ptr<Sampler> make_ddim(const Schedule& schedule);
+[[nodiscard]] std::unique_ptr<Sampler> make_ddpm(const Schedule& schedule);
+[[nodiscard]] std::unique_ptr<Sampler> make_lcm(const Schedule& schedule);
+[[nodiscard]] std::unique_ptr<Sampler> make_pndm(const Schedule& schedule);
 
 }  // namespace xdit::schedulers

@@ -114,28 +114,27 @@ NoiseLevels twice(const NoiseLevels& steps) {
   return all;
 }
 
-std::unique_ptr<Sampler> make_heun(const DiffusionConfig& config, std::int64_t steps) {
-  const TrainedNoise trained = trained_noise(config, true);
-  return std::make_unique<Heun>(config, twice(noise_levels(config, trained, steps, LevelStyle::kSigmas)));
+std::unique_ptr<Sampler> make_heun(const Schedule& schedule) {
+  return std::make_unique<Heun>(schedule.config, twice(schedule.levels));
 }
 
-std::unique_ptr<Sampler> make_dpm_2(const DiffusionConfig& config, std::int64_t steps) {
-  const TrainedNoise trained = trained_noise(config, true);
-  NoiseLevels levels = noise_levels(config, trained, steps, LevelStyle::kSigmas);
-  if (config.sigmas == Sigmas::kKarras)
+std::unique_ptr<Sampler> make_dpm_2(const Schedule& schedule) {
+  NoiseLevels levels = schedule.levels;
+  if (schedule.config.sigmas == Sigmas::kKarras)
     for (float& timestep : levels.timesteps) timestep = std::nearbyint(timestep);
   const auto middle = [](float from, float to) {
     return std::exp(std::log(from) - (std::log(from) - std::log(to)) * 0.5F);
   };
-  return std::make_unique<Dpm2>(config, with_middles(levels, trained, middle));
+  return std::make_unique<Dpm2>(schedule.config,
+                                with_middles(levels, trained_noise(schedule.config, true), middle));
 }
 
-std::unique_ptr<Sampler> make_dpm_2s_ancestral(const DiffusionConfig& config, std::int64_t steps) {
-  const TrainedNoise trained = trained_noise(config, true);
-  NoiseLevels levels = noise_levels(config, trained, steps, LevelStyle::kSigmas);
+std::unique_ptr<Sampler> make_dpm_2s_ancestral(const Schedule& schedule) {
+  const TrainedNoise trained = trained_noise(schedule.config, true);
+  NoiseLevels levels = schedule.levels;
   for (std::size_t i = 0; i < levels.timesteps.size(); ++i)  // k-diffusion goes by the levels alone
     levels.timesteps[i] = static_cast<float>(trained.timestep_of(levels.sigmas[i]));
-  return std::make_unique<Dpm2sAncestral>(config, with_middles(levels, trained, ancestral_middle));
+  return std::make_unique<Dpm2sAncestral>(schedule.config, with_middles(levels, trained, ancestral_middle));
 }
 
 }  // namespace xdit::schedulers

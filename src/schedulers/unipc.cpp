@@ -106,9 +106,8 @@ class UniPc final : public LogSnrSampler {
 
 }  // namespace
 
-std::unique_ptr<Sampler> make_unipc(const DiffusionConfig& config, std::int64_t steps) {
-  return std::make_unique<UniPc>(
-      config, noise_levels(config, trained_noise(config, true), steps, LevelStyle::kUniPc));
+std::unique_ptr<Sampler> make_unipc(const Schedule& schedule) {
+  return std::make_unique<UniPc>(schedule.config, schedule.levels);
 }
 
 }  // namespace xdit::schedulers

@@ -35,6 +35,58 @@ TEST_CASE("settings that reach no network of the run are warned of") {
              ContainsSubstring("sampling.timestep_spacing has no effect on lcm"));
 }
 
+TEST_CASE("settings that say one thing twice, or mean another kind of model, are refused") {
+  const auto dry = [](const std::string& model, const std::vector<std::string>& more) {
+    std::vector<std::string> arguments{"-m", data(model), "-p", "a", "-s", "1"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return dry_run(arguments);
+  };
+  const auto refused = [&](const std::string& model, const std::vector<std::string>& more) {
+    const Result result = dry(model, more);
+    CHECK(result.code == 2);
+    return result.err;
+  };
+  const auto taken = [&](const std::string& model, const std::vector<std::string>& more) {
+    const Result result = dry(model, more);
+    CAPTURE(result.err);
+    CHECK(result.code == 0);
+    return result.out;
+  };
+  for (const char* model : {"sd/tiny-sdxl", "sd/tiny-sd15"}) {
+    CAPTURE(model);
+    CHECK_THAT(refused(model, {"--guidance", "3", "--cfg-scale", "4"}),
+               ContainsSubstring("sampling.guidance=3 and sampling.cfg_scale=4 are one setting") &&
+                   ContainsSubstring("try: --cfg-scale 4 alone"));
+    CHECK_THAT(taken(model, {"--guidance", "3", "--cfg-scale", "3.0"}), ContainsSubstring("cfg_scale: 3\n"));
+    CHECK_THAT(taken(model, {"--cfg-scale", "3", "--guidance", "0"}), ContainsSubstring("cfg_scale: 3\n"));
+    CHECK_THAT(refused(model, {"--set", "sampling.shift=3"}),
+               ContainsSubstring("sampling.shift=3: ") && ContainsSubstring("sampling.shift=auto"));
+    CHECK_THAT(refused(model, {"--sigmas", "SGM Uniform", "--set", "sampling.timestep_spacing=leading"}),
+               ContainsSubstring("sampling.sigmas=sgm-uniform") &&
+                   ContainsSubstring("sampling.timestep_spacing=leading") &&
+                   ContainsSubstring("try: --sigmas default"));
+    CHECK_THAT(refused(model, {"--sigmas", "simple", "--set", "sampling.timestep_spacing=trailing"}),
+               ContainsSubstring("sampling.sigmas=simple"));
+    taken(model, {"--sigmas", "sgm-uniform", "--set", "sampling.timestep_spacing=trailing"});
+  }
+  // One source over another: what is nearer wins.
+  const Folder folder;
+  const std::string profile = folder.write("p.yaml", "sampling: {guidance: 3}\n");
+  CHECK_THAT(taken("sd/tiny-sdxl", {"--profile", profile, "--cfg-scale", "4"}),
+             ContainsSubstring("cfg_scale: 4\n"));
+  // A profile of all settings says both.
+  const std::string whole = folder.write("q.yaml", taken("sd/tiny-sdxl", {"--cfg-scale", "4"}));
+  CHECK_THAT(taken("sd/tiny-sdxl", {"--profile", whole}), ContainsSubstring("cfg_scale: 4\n"));
+  // FLUX has two scales; one without an embedding has one.
+  CHECK_THAT(taken("flux/tiny-dev", {"--guidance", "3", "--cfg-scale", "4"}),
+             ContainsSubstring("guidance: 3\n") && ContainsSubstring("cfg_scale: 4\n"));
+  taken("flux/tiny-dev", {"--set", "sampling.shift=3"});
+  taken("flux/tiny-schnell", {"--guidance", "0", "--cfg-scale", "4"});
+  CHECK_THAT(refused("flux/tiny-schnell", {"--guidance", "3", "--cfg-scale", "4"}),
+             ContainsSubstring("sampling.guidance=3: tiny-schnell embeds no guidance") &&
+                 ContainsSubstring("try: --guidance 0, or --cfg-scale"));
+}
+
 TEST_CASE("a sampler that cannot do what is asked of it is refused before there is a rank") {
   const auto refused = [](std::vector<std::string> arguments, const std::string& model) {
     for (const std::string& more : {std::string("-m"), data(model), std::string("-p"), std::string("a"),
@@ -61,6 +113,11 @@ TEST_CASE("a sampler that cannot do what is asked of it is refused before there 
                ContainsSubstring("ddim does not fit a model of flow matching"));
     CHECK_THAT(refused(with({"--set", "sampling.prediction=v_prediction"}), "flux/tiny-dev"),
                ContainsSubstring("models of flow matching predict one thing"));
+    CHECK_THAT(refused(with({"--scheduler", "dpmpp_2m", "--steps", "999"}), "sd/tiny-sdxl"),
+               ContainsSubstring("--steps: 999 steps have two at the noise level 14.61"));
+    CHECK_THAT(
+        refused(with({"--scheduler", "ddim", "--steps", "1000"}), "sd/tiny-sdxl"),
+        ContainsSubstring("--steps: 1000 steps begin at timestep 1000") && ContainsSubstring("try: fewer"));
   }
 }
 

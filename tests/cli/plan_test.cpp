@@ -27,7 +27,7 @@ TEST_CASE("plan predicts a run on a named machine, without a GPU") {
   CHECK(json::parse(xdit_gen(arguments).out) == plan);
   arguments[6] = folder.write("broken.json", "{}");
   CHECK(xdit_gen(arguments).code == 3);
-  arguments[6] = "h100";
+  arguments[6] = "h100x";
   CHECK(xdit_gen(arguments).code == 2);
   CHECK(xdit_gen({"plan", "-m", data("flux/tiny-dev"), "--device", "cpu", "--gpus", "2"}).code == 0);
   CHECK(xdit_gen({"plan", "-m", data("flux/tiny-dev")}).code == 5);

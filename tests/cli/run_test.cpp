@@ -157,7 +157,9 @@ TEST_CASE("what --dry-run prints is a profile of the same run, drawn seed includ
 TEST_CASE("-p - reads the prompt from stdin") {
   const std::vector<std::string> arguments{"-m", data("flux/tiny-dev"), "-p", "-"};
   CHECK(value(dry_run(arguments, {.input = "a fox\nat dawn\r\n\n"}), "prompt") == "a fox\nat dawn");
-  CHECK(value(dry_run(arguments), "prompt").empty());
+  CHECK(dry_run(arguments).code == 2);
+  CHECK(dry_run(arguments, {.input = "\n\r\n"}).code == 2);
+  CHECK(value(dry_run({"-m", data("flux/tiny-dev"), "-p", ""}), "prompt").empty());
   CHECK(dry_run(arguments, {.input = std::string((1U << 20U) + 1, 'a')}).code == 2);
 }
 

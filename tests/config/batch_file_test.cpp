@@ -1,5 +1,7 @@
 #include "config/batch_file.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "tests/catch.h"
@@ -70,6 +72,16 @@ TEST_CASE("a line's fault is its own") {
     CHECK(lines[i].fault->where().starts_with("f:" + std::to_string(i + 1)));
   }
   CHECK(lines[1].fault->fix() == "steps");
+  for (const auto& [name, fix] : {std::pair{"stpes", "steps"},
+                                  {"guidance_rescale", "sampling.guidance_rescale"},
+                                  {"guidance-rescale", "sampling.guidance_rescale"},
+                                  {"refinerstart", "sampling.refiner_start"},
+                                  {"sampling.refiner_strat", "sampling.refiner_start"},
+                                  {"wibble_wobble", ""}}) {
+    CAPTURE(name);
+    const std::string line = fmt::format("{{\"prompt\": \"a\", \"{}\": 1}}", name);
+    CHECK(read_batch(line, "f", BatchFormat::kJsonl).front().fault->fix() == fix);
+  }
   CHECK(lines[7].settings.front().values == std::vector<std::string>{"-1"});
   CHECK(read("prompt,seed\na,b,c\nd,1\n", BatchFormat::kCsv).back() ==
         std::vector<std::string>{"prompt=d;", "sampling.seed=1;"});

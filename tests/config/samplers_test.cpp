@@ -87,6 +87,7 @@ TEST_CASE("names that ComfyUI and A1111 have besides") {
   for (const auto& [spelling, sigmas] : {std::pair{"normal", "default"},
                                          {"automatic", "default"},
                                          {"Automatic", "default"},
+                                         {"Uniform", "default"},
                                          {"sgm_uniform", "sgm-uniform"},
                                          {"SGM Uniform", "sgm-uniform"},
                                          {"Karras", "karras"}})
@@ -95,6 +96,16 @@ TEST_CASE("names that ComfyUI and A1111 have besides") {
   const Error refused = fault({"sampling.sigmas=ddim_uniform"});
   CHECK_THAT(refused.message(), ContainsSubstring("ddim_uniform"));
   CHECK(refused.fix() == "--set sampling.timestep_spacing=leading");
+}
+
+TEST_CASE("every spacing has a spelling of A1111's, which is read back") {
+  for (const std::string& name : split(kAllSigmas, '|')) {
+    CAPTURE(name);
+    const std::string_view spelled = a1111_sigmas(name);
+    CHECK(std::isupper(static_cast<unsigned char>(spelled.front())) != 0);
+    CHECK(find_sigmas(spelled) == name);
+    CHECK(with({fmt::format("sampling.sigmas={}", spelled)}).spec.sampling.sigmas == name);
+  }
 }
 
 TEST_CASE("what a model was trained for is in its scheduler_config.json") {

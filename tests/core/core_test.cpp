@@ -97,6 +97,7 @@ TEST_CASE("the nearest name", "[nearest]") {
   CHECK(xdit::nearest("step", names) == "steps");
   CHECK(xdit::nearest("SHARD_WEIGHTS", names) == "shard-weights");
   CHECK(xdit::nearest("shceduler", names) == "scheduler");
+  CHECK(xdit::nearest("stpes", std::vector<std::string>{"stops", "steps"}) == "steps");
   CHECK(xdit::nearest("resolution", names).empty());
   CHECK(xdit::nearest("", {}).empty());
   CHECK(xdit::suggest("sede", names) == "did you mean seed? (one of: steps, scheduler, seed, shard-weights)");

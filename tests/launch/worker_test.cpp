@@ -254,6 +254,7 @@ TEST_CASE("jobs are cancelled while they wait and while they run, and the weight
   while (worker.hear("progress").value("step", 0) == 0) continue;
   const std::vector<pid_t> ranks = worker.ranks();
   worker.say(json{{"cancel", "nobody"}});
+  CHECK(worker.hear("error").at("id") == "nobody");
   worker.say(json{{"cancel", "waits"}});
   worker.say(json{{"cancel", "long"}});
   CHECK(worker.hear("cancelled").at("id") == "waits");
@@ -266,6 +267,17 @@ TEST_CASE("jobs are cancelled while they wait and while they run, and the weight
   CHECK(worker.ranks() == ranks);
   CHECK_FALSE(fs::exists(folder.path / "long.png"));
   CHECK((contents(folder.path / "next.png") == alone(folder.path / "alone.png")));
+}
+
+TEST_CASE("a job's guidance is over the worker's scale, and one beside a scale of its own is refused") {
+  const cli::Folder folder;
+  Worker worker({"-m", cli::data("sd/tiny-sdxl"), "--cfg-scale", "5"});
+  worker.say(job("a", folder.path / "a.png", {{"guidance", 3}}));
+  CHECK(worker.result().at("event") == "done");
+  worker.say(job("b", folder.path / "b.png", {{"guidance", 3}, {"cfg_scale", 4}}));
+  CHECK(worker.result().at("code") == 2);
+  worker.say(json{{"cancel", "b"}});  // it has ended
+  CHECK(worker.hear("error").at("where") == "stdin:3");
 }
 
 TEST_CASE("a worker with as many jobs as may wait refuses the next by its name, and hears a cancel") {

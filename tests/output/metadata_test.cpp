@@ -218,6 +218,15 @@ TEST_CASE("parameters follow A1111's grammar", "[metadata]") {
         "a cat\nNegative prompt: a dog\nSteps: 28, Sampler: Euler, CFG scale: 1, Distilled CFG Scale: 3.5, "
         "Seed: 42, "
         "Size: 1024x1024, Model hash: 0123456789, Model: FLUX.1-dev, Version: xdit-gen " XDIT_VERSION);
+  for (const auto& [sigmas, spelled] : {std::pair{"sgm-uniform", "SGM Uniform"},
+                                        {"karras", "Karras"},
+                                        {"exponential", "Exponential"},
+                                        {"beta", "Beta"},
+                                        {"simple", "Simple"}}) {
+    PictureRecord record = record_of(spec_of("a cat", ""));
+    record.sigmas = sigmas;
+    CHECK(a1111_fields(a1111_parameters(record))["Schedule type"] == spelled);
+  }
   for (const std::string& prompt : kPrompts) {
     CAPTURE(prompt.substr(0, 100));
     PictureRecord record = record_of(spec_of(prompt, prompt));

@@ -54,9 +54,10 @@ TEST_CASE("neighbours among the ranks share the fastest links") {
 
 TEST_CASE("a machine is read from its name or from what doctor wrote") {
   CHECK(read_machine("h100x8").gpus.size() == 8);
+  CHECK(nlohmann::json(read_machine("h200")) == nlohmann::json(read_machine("h200x1")));
   CHECK(read_machine("h200x1").gpus[0].memory > read_machine("a100x1").gpus[0].memory);
   for (const std::string& name : known_gpus()) CHECK(rates_of(read_machine(name + "x2"))->product > 0);
-  for (const char* text : {"h100", "h100x0", "h100x65", "h100x2x", "b9x2", "", "h100x-1"})
+  for (const char* text : {"h100x", "h100 ", "h100x0", "h100x65", "h100x2x", "b9x2", "", "h100x-1"})
     CHECK_THROWS_WITH(read_machine(text), ContainsSubstring("--machine h100x8"));
 
   Machine machine = machine_of(2, [](auto, auto) { return Link::kNear; });

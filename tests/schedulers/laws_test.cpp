@@ -1,4 +1,5 @@
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
 #include <cmath>
 #include <map>
@@ -265,6 +266,34 @@ TEST_CASE("as many steps as the model was trained on, and an offset, are one too
                ContainsSubstring("timestep 1000"));
     CHECK_NOTHROW(make_sampler({.name = name, .steps = 999}, kNoiseModel));
   }
+}
+
+TEST_CASE("as many steps as there are trained timesteps end in numbers, or are refused") {
+  std::map<std::string, std::string> refused;  // what of it, by sampler
+  for (const auto& [name, config] : all_samplers())
+    for (const char* spacing : {"linspace", "leading", "trailing"})
+      for (const std::int64_t steps : {998, 999, 1000}) {
+        if (name == "lcm" || config == kFlowModel) continue;
+        CAPTURE(name, spacing, steps);
+        const SamplerOptions options{.name = name, .timestep_spacing = spacing, .steps = steps};
+        if (const std::string why = refusal(options, config, ExitCode::kUsage); why != "nothing") {
+          CHECK_THAT(why, ContainsSubstring("--steps") && ContainsSubstring("timestep_spacing=trailing"));
+          refused[name] += fmt::format("{} {},", spacing, steps);
+          continue;
+        }
+        const auto sampler = make_sampler(options, config);
+        const Inputs all = inputs(*sampler, at::kFloat);
+        CHECK(whole_run(*sampler, rows_of(all, 0, 1)).isfinite().all().item<bool>());
+      }
+  const std::string whole = "leading 1000,";
+  const std::string multistep = "linspace 1000,leading 999,leading 1000,";
+  CHECK(refused == std::map<std::string, std::string>{{"ddim", whole},
+                                                      {"ddpm", whole},
+                                                      {"pndm", whole},
+                                                      {"lms", whole},
+                                                      {"dpm++-2m", multistep},
+                                                      {"dpm++-2m-sde", multistep},
+                                                      {"unipc", multistep}});
 }
 
 TEST_CASE("quantiles of the beta distribution") {
