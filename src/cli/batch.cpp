@@ -256,6 +256,7 @@ void make_all(Batch& batch, const std::set<std::int64_t>& wanted, const Prepared
 }
 
 ExitCode batch(const Call& call) {
+  const auto begun = std::chrono::steady_clock::now();
   refuse_what_is_of_one_run(call.flags, "a batch", /*takes_stdin=*/true);
   GenerateOptions options = read_generate_options(call.flags, std::cin);
   const std::int64_t retry = retries(call.flags);
@@ -297,9 +298,14 @@ ExitCode batch(const Call& call) {
     console.end();
     throw;
   }
-  if (console.faults() == 0) return ExitCode::kOk;
-  console.note(fmt::format("{} pictures made, {} faults", console.made(), console.faults()));
-  return ExitCode::kPartial;
+  const auto counted = [](std::size_t count, const char* of) {
+    return fmt::format("{} {}{}", count, of, count == 1 ? "" : "s");
+  };
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begun;
+  std::string end = fmt::format("{} made in {:.2f} s", counted(console.made(), "picture"), seconds.count());
+  if (console.faults() > 0) end += ", " + counted(console.faults(), "fault");
+  console.note(end);
+  return console.faults() == 0 ? ExitCode::kOk : ExitCode::kPartial;
 }
 
 }  // namespace
