@@ -285,6 +285,11 @@ ExitCode batch(const Call& call) {
   for (const std::string& warning : run.resolved.warnings)
     if (!options.quiet) fmt::print(stderr, "xdit-gen: warning: {}\n", warning);
 
+  if (lines.empty()) {  // nor is a batch begun
+    if (!options.quiet) fmt::print(stderr, "xdit-gen: warning: no prompts in {}\n", call.rest.front());
+    return ExitCode::kOk;
+  }
+
   const config::RunSpec::Output& output = run.resolved.spec.output;
   const fs::path done = manifest_path(call.flags.last("--manifest"), output.path);
   refuse_own_lines(done, call.rest.front());
@@ -305,7 +310,6 @@ ExitCode batch(const Call& call) {
   BatchConsole console(options, manifest, all.pictures);
   for (const BatchEntry& entry : all.entries)
     if (entry.fault) console.fault(entry.line, *entry.fault);
-  if (lines.empty()) console.warn("no prompts in " + call.rest.front());
   if (const std::size_t gone = all.places.size() - all.entries.size(); gone > 0)
     console.note(fmt::format("{} of an earlier {} {} not there any more: what was made of {} stays",
                              counted(gone, "line"), call.rest.front(), gone == 1 ? "is" : "are",

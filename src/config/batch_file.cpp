@@ -49,9 +49,12 @@ void add(const std::string& name, std::vector<std::string> values, BatchLine& li
     return;
   }
   const Key& key = key_of(name, line.where);
-  for (const std::string& value : values)
+  for (const std::string& value : values) {
     if (value.size() > kMaxLine)
       throw Error(ExitCode::kUsage, fmt::format("{} is longer than 2 MiB", key.path), line.where);
+    if (valid_utf8(value) != value)
+      throw Error(ExitCode::kUsage, "not UTF-8 text", line.where, "save the file as UTF-8");
+  }
   if (values.size() > 1 && !key.list)
     throw Error(ExitCode::kUsage, fmt::format("{} takes one value", key.path), line.where);
   for (const Setting& other : line.settings)
@@ -194,8 +197,13 @@ std::vector<BatchLine> read_csv(std::string_view text, const std::string& name) 
   };
   const Row& head = rows.front();
   check(head, fmt::format("{}:{}", name, head.line));
-  for (const std::string& column : head.cells)
-    if (column != kBothSides) static_cast<void>(key_of(column, fmt::format("{}:{}", name, head.line)));
+  for (const std::string& column : head.cells) try {
+      if (column != kBothSides) static_cast<void>(key_of(column, fmt::format("{}:{}", name, head.line)));
+    } catch (const Error& error) {
+      if (!error.fix().empty()) throw;
+      throw Error(error.code(), error.message(), error.where(),
+                  "a first row that names settings, with commas between them: prompt,seed");
+    }
   for (auto row = rows.begin() + 1; row != rows.end(); ++row)
     lines.push_back(line_of(fmt::format("{}:{}", name, row->line), [&](BatchLine& line) {
       check(*row, line.where);
@@ -262,7 +270,10 @@ BatchFormat batch_format(const std::string& name, std::string_view text) {
                  [](unsigned char c) { return std::tolower(c); });
   if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
   const std::size_t first = std::min(text.find_first_not_of(" \t\r\n"), text.size());
-  const bool list = ending == ".json" && text.substr(first).starts_with('[');  // JSON is YAML
+  const bool opens = text.substr(first).starts_with('[');
+  const std::size_t second =
+      std::min(text.find_first_not_of(" \t\r\n", first + (opens ? 1 : 0)), text.size());
+  const bool list = opens && (ending == ".json" || text.substr(second).starts_with('{'));  // JSON is YAML
   if (ending == ".csv") return BatchFormat::kCsv;
   if (ending == ".yaml" || ending == ".yml" || list) return BatchFormat::kYaml;
   const bool object = text.substr(first).starts_with('{');

@@ -20,7 +20,7 @@ struct BatchLine {
 };
 
 /// By the ending of `name` in any case: .jsonl, .csv, .yaml, .json (a list, or JSONL); anything else is text,
-/// or JSONL where it begins with '{'.
+/// or JSONL where it begins with '{', or such a list where with "[{".
 [[nodiscard]] BatchFormat batch_format(const std::string& name, std::string_view text);
 
 /// Reads untrusted text. A setting is named by its key ("sampling.steps", also nested) or its flag ("steps").

@@ -142,6 +142,23 @@ TEST_CASE("a value of more than 2 MiB is a fault in every format") {
   }
 }
 
+TEST_CASE("a line that is not UTF-8 is a fault, and one that is no JSON says in which column") {
+  for (const auto& [text, format] :
+       {std::pair("caf\xE9\na fox\n", BatchFormat::kText), {"prompt\ncaf\xE9\na fox\n", BatchFormat::kCsv}})
+    CHECK(read(text, format) == Lines{{"!not UTF-8 text"}, {"prompt=a fox;"}});
+  const std::string why = read("\"a fox\"\n{\"prompt\": a}\n", BatchFormat::kJsonl).at(1).at(0);
+  CHECK(why.starts_with("!not valid JSON: parse error at column 12: syntax error"));
+}
+
+TEST_CASE("a CSV whose first row names nothing says what it wants") {
+  for (const char* text : {"a fox\nan owl\n", "prompt;seed\na fox;1\n"}) try {
+      static_cast<void>(read_batch(text, "f", BatchFormat::kCsv));
+      FAIL();
+    } catch (const Error& error) {
+      CHECK_THAT(error.fix(), ContainsSubstring("prompt,seed"));
+    }
+}
+
 TEST_CASE("formats by name, or by how the text begins") {
   CHECK(batch_format("a.csv", "") == BatchFormat::kCsv);
   CHECK(batch_format("a.yml", "") == BatchFormat::kYaml);
@@ -153,6 +170,8 @@ TEST_CASE("formats by name, or by how the text begins") {
   CHECK(batch_format("a.json", "\n[{") == BatchFormat::kYaml);
   CHECK(batch_format("a.json", "{") == BatchFormat::kJsonl);
   CHECK(batch_format("a.txt", "[a fox]") == BatchFormat::kText);
+  CHECK(batch_format("a.txt", "[") == BatchFormat::kText);
+  CHECK(batch_format("stdin", " [\n {\"prompt\": \"a fox\"}]") == BatchFormat::kYaml);
 }
 
 TEST_CASE("a byte order mark and carriage returns belong to no prompt, no heading and no value") {
