@@ -93,7 +93,9 @@ class Builder : public YAML::EventHandler {
   YamlNode start(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, YamlNode node) {
     node.where = source_.at(mark);
     node.line = source_.line;
-    if (++nodes_ > kMaxNodes) throw Error(source_.code, "more than 10,000 YAML nodes", node.where);
+    if (++nodes_ > kMaxNodes)
+      throw Error(source_.code, "more than 10,000 YAML nodes", node.where,
+                  by_entry_ ? "JSONL or CSV, which may be longer" : "");
     const auto position = static_cast<std::size_t>(std::max(mark.pos, 0));
     // An empty non-specific tag ("! x") reads like quotes: the source tells them apart.
     const bool tagged = position < source_.text.size() && source_.text[position] == '!';

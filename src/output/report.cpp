@@ -116,7 +116,7 @@ std::vector<std::pair<std::string, double>> seconds_in_order(const Report& repor
 }
 
 std::vector<std::pair<std::string, double>> seconds_by_part(const Report& report) {
-  static const std::vector<std::pair<std::string, std::vector<std::string>>> kParts{
+  const std::vector<std::pair<std::string, std::vector<std::string>>> parts{
       {"start", {"start", "connect"}},
       {"load", {"load", "load_encoders"}},
       {"encode", {"text_encode", "share_prompts"}},
@@ -130,7 +130,7 @@ std::vector<std::pair<std::string, double>> seconds_by_part(const Report& report
   std::vector<std::pair<std::string, double>> seconds;
   std::vector<Stretch> so_far;
   double before = 0;
-  for (const auto& [part, names] : kParts) {
+  for (const auto& [part, names] : parts) {
     for (const Phase& phase : report.phases)
       if (phase.rank == last->rank && std::find(names.begin(), names.end(), phase.name) != names.end())
         so_far.emplace_back(phase.start_s, phase.end_s);

@@ -129,6 +129,17 @@ TEST_CASE("what YAML must not hold here is the fault of its entry") {
     CHECK_THROWS_AS(read_batch(whole, "f", BatchFormat::kYaml), Error);
 }
 
+TEST_CASE("a YAML list that is too long says what may be longer") {
+  std::string list;
+  for (int i = 0; i < 3000; ++i) list += "- {prompt: a fox, seed: 1}\n";
+  try {
+    static_cast<void>(read_batch(list, "f", BatchFormat::kYaml));
+    FAIL();
+  } catch (const Error& error) {
+    CHECK(error.fix() == "JSONL or CSV, which may be longer");
+  }
+}
+
 TEST_CASE("a value of more than 2 MiB is a fault in every format") {
   const std::string prompt(std::size_t{3} << 20U, 'x');
   for (const auto& [text, format] : {std::pair("prompt\n" + prompt + "\na fox\n", BatchFormat::kCsv),
