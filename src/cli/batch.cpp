@@ -83,16 +83,20 @@ struct Batch {
   std::vector<BatchEntry> entries;
   Pictures pictures;
   std::vector<fs::path> paths;  ///< by index
+  std::vector<output::Manifest::Place> places;
   std::string model_hash;
 };
 
 Batch settled(const Prepared& run, const std::vector<config::BatchLine>& lines,
-              const output::Manifest::Begin& begin) {
+              const output::Manifest& manifest) {
   const config::RunSpec::Output& output = run.resolved.spec.output;
-  Batch batch{.entries = settle(lines, run, begin.seed),
+  const output::Manifest::Begin& begin = manifest.begin();
+  Batch batch{.entries = {},
               .pictures = {},
               .paths = {},
+              .places = {},
               .model_hash = run.model.dummy ? "dummy" : weights::model_hash(run.model.files)};
+  batch.entries = settle(lines, run, manifest, batch.places);
   std::vector<config::Picture> all;
   for (BatchEntry& entry : batch.entries) {
     entry.spec.date = begin.date;
@@ -101,8 +105,9 @@ Batch settled(const Prepared& run, const std::vector<config::BatchLine>& lines,
   // What stands there already is looked at later: a batch that goes on has made some of it.
   const std::vector<fs::path> paths = output::output_paths(output.path, all, begin.date, /*overwrite=*/true);
   for (std::size_t i = 0; i < all.size(); ++i) {
-    batch.paths.resize(static_cast<std::size_t>(all[i].index) + 1);
-    batch.paths.back() = paths[i];
+    const auto index = static_cast<std::size_t>(all[i].index);
+    batch.paths.resize(std::max(batch.paths.size(), index + 1));
+    batch.paths[index] = paths[i];
   }
   for (const BatchEntry& entry : batch.entries)
     for (const config::Picture& picture : entry.pictures)
@@ -112,7 +117,8 @@ Batch settled(const Prepared& run, const std::vector<config::BatchLine>& lines,
               .line = entry.line,
               .path = batch.paths.at(static_cast<std::size_t>(picture.index)),
               .record = output::record_of(entry.spec, picture, run.model.files.name, batch.model_hash),
-              .grid = {}});
+              .grid = {},
+              .index = picture.index});
   return batch;
 }
 
@@ -141,9 +147,14 @@ std::set<std::int64_t> missing(const Batch& batch, const config::RunSpec::Output
     }
     const bool unsigned_picture =
         manifest.resumed() && !output.metadata;  // may be of a batch that was killed
-    if (there && !output.overwrite && !unsigned_picture)
+    if (there && !output.overwrite && !unsigned_picture) {
+      if (manifest.recorded(entry.path))
+        throw Error(ExitCode::kOutput,
+                    fmt::format("{} asks for another picture than was made there", entry.line),
+                    entry.path.string(), "--resume --overwrite makes it anew; another -o keeps both");
       throw Error(ExitCode::kOutput, "the file exists", entry.path.string(),
                   "--overwrite, or another -o, e.g. -o 'out/{index}.png'");
+    }
     all.insert(index);
   }
   return all;
@@ -255,7 +266,12 @@ void make_all(Batch& batch, const std::set<std::int64_t>& wanted, const Prepared
   }
 }
 
+std::string counted(std::size_t count, const char* of) {
+  return fmt::format("{} {}{}", count, of, count == 1 ? "" : "s");
+}
+
 ExitCode batch(const Call& call) {
+  const auto begun = std::chrono::steady_clock::now();
   refuse_what_is_of_one_run(call.flags, "a batch", /*takes_stdin=*/true);
   GenerateOptions options = read_generate_options(call.flags, std::cin);
   const std::int64_t retry = retries(call.flags);
@@ -269,16 +285,22 @@ ExitCode batch(const Call& call) {
   for (const std::string& warning : run.resolved.warnings)
     if (!options.quiet) fmt::print(stderr, "xdit-gen: warning: {}\n", warning);
 
+  if (lines.empty()) {  // nor is a batch begun
+    if (!options.quiet) fmt::print(stderr, "xdit-gen: warning: no prompts in {}\n", call.rest.front());
+    return ExitCode::kOk;
+  }
+
   const config::RunSpec::Output& output = run.resolved.spec.output;
   const fs::path done = manifest_path(call.flags.last("--manifest"), output.path);
   refuse_own_lines(done, call.rest.front());
   std::random_device entropy;
   output::Manifest manifest(done, {.seed = entropy(), .date = output::local_date(std::time(nullptr))},
                             call.flags.on("--resume"), output.overwrite);
-  Batch all = settled(run, lines, manifest.begin());
+  Batch all = settled(run, lines, manifest);
   const std::set<std::int64_t> wanted = missing(all, output, manifest);
   check_previews(all, run, manifest.begin().date, output.overwrite || manifest.resumed());
   manifest.start();
+  manifest.place(all.places);
   if (!output.metadata) {
     std::vector<output::Manifest::Entry> begun;
     begun.reserve(wanted.size());
@@ -288,7 +310,10 @@ ExitCode batch(const Call& call) {
   BatchConsole console(options, manifest, all.pictures);
   for (const BatchEntry& entry : all.entries)
     if (entry.fault) console.fault(entry.line, *entry.fault);
-  if (lines.empty()) console.warn("no prompts in " + call.rest.front());
+  if (const std::size_t gone = all.places.size() - all.entries.size(); gone > 0)
+    console.note(fmt::format("{} of an earlier {} {} not there any more: what was made of {} stays",
+                             counted(gone, "line"), call.rest.front(), gone == 1 ? "is" : "are",
+                             gone == 1 ? "it" : "them"));
   if (manifest.resumed())
     console.note(fmt::format("{} of {} pictures left", wanted.size(), all.pictures.size()));
   try {
@@ -297,9 +322,11 @@ ExitCode batch(const Call& call) {
     console.end();
     throw;
   }
-  if (console.faults() == 0) return ExitCode::kOk;
-  console.note(fmt::format("{} pictures made, {} faults", console.made(), console.faults()));
-  return ExitCode::kPartial;
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begun;
+  console.note(fmt::format("{} made{} in {:.2f} s", counted(console.made(), "picture"),
+                           console.faults() > 0 ? ", " + counted(console.faults(), "fault") : "",
+                           seconds.count()));
+  return console.faults() == 0 ? ExitCode::kOk : ExitCode::kPartial;
 }
 
 }  // namespace

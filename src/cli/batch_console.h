@@ -25,7 +25,7 @@ class BatchConsole final : public pipeline::Listener {
   BatchConsole(const GenerateOptions& options, output::Manifest& manifest, const Pictures& pictures);
 
   /// The order that they are shown in.
-  void expect(std::vector<std::int64_t> order) { shown_.expect(std::move(order)); }
+  void expect(std::vector<std::int64_t> order);
   void end() { shown_.end(); }  ///< the batch failed
   void begin(std::string_view phase, std::int64_t steps) override;
   void advance(std::int64_t done) override { progress_.advance(done); }
@@ -43,6 +43,8 @@ class BatchConsole final : public pipeline::Listener {
 
  private:
   void show(std::int64_t index) const;
+  void settle(std::int64_t index, bool there);
+  void tell_progress();
 
   bool json_;
   bool quiet_;
@@ -51,6 +53,8 @@ class BatchConsole final : public pipeline::Listener {
   output::Progress progress_;
   launch::InOrder shown_{[this](std::int64_t index) { show(index); }};
   std::size_t made_ = 0;
+  bool begun_ = false;  // the first picture
+  double work_made_ = 0, work_left_ = 0;
   std::set<std::string> warned_;
   std::size_t faults_ = 0;
 };

@@ -1,9 +1,11 @@
 #include "cli/batch_jobs.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <utility>
 
+#include "cli/batch_places.h"
 #include "config/settings.h"
 
 namespace xdit::cli {
@@ -59,13 +61,25 @@ struct Group {
 }  // namespace
 
 std::vector<BatchEntry> settle(const std::vector<config::BatchLine>& lines, const Prepared& run,
-                               std::uint64_t drawn_from) {
+                               const output::Manifest& manifest,
+                               std::vector<output::Manifest::Place>& places) {
+  std::vector<std::string> marks, known;
+  std::vector<bool> made;
+  for (const config::BatchLine& line : lines) marks.push_back(mark_of(line));
+  places = manifest.places();
+  std::int64_t index = 0;
+  for (const output::Manifest::Place& place : places) {
+    known.push_back(place.mark);
+    made.push_back(manifest.recorded(index, place.pictures));
+    index += place.pictures;
+  }
+  const std::vector<std::size_t> at = places_of(marks, known, made);
   std::vector<config::Layer> layers = run.layers;
   std::vector<BatchEntry> entries;
   entries.reserve(lines.size());
-  std::int64_t index = 0;
   for (const config::BatchLine& line : lines) {
     BatchEntry& entry = entries.emplace_back(BatchEntry{.line = line.where});
+    const std::size_t place = at[entries.size() - 1];
     entry.fault = line.fault;
     layers.push_back(line.settings);
     try {
@@ -73,7 +87,7 @@ std::vector<BatchEntry> settle(const std::vector<config::BatchLine>& lines, cons
         if (config::winner(layers, "prompt")->where.empty())
           throw Error(ExitCode::kUsage, "no prompt", line.where, R"({"prompt": "a fox"}, or -p for all)");
         std::uint64_t nth = 0;
-        const auto draw = [&] { return drawn(drawn_from, entries.size(), nth++); };
+        const auto draw = [&] { return drawn(manifest.begin().seed, place + 1, nth++); };
         entry.spec = resolve_for(run.models(), layers, draw).spec;
         entry.pictures = config::pictures(entry.spec);
       }
@@ -81,9 +95,13 @@ std::vector<BatchEntry> settle(const std::vector<config::BatchLine>& lines, cons
       entry.fault = error;
     }
     layers.pop_back();
-    for (config::Picture& picture : entry.pictures) picture.index += index;
-    index += std::max<std::int64_t>(1, static_cast<std::int64_t>(entry.pictures.size()));
+    places.resize(std::max(places.size(), place + 1));
+    places[place] = {marks[entries.size() - 1], std::max<std::int64_t>(1, std::ssize(entry.pictures))};
   }
+  std::vector<std::int64_t> before{0};
+  for (const output::Manifest::Place& place : places) before.push_back(before.back() + place.pictures);
+  for (std::size_t i = 0; i < entries.size(); ++i)
+    for (config::Picture& picture : entries[i].pictures) picture.index += before[at[i]];
   return entries;
 }
 

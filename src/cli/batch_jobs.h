@@ -8,6 +8,7 @@
 #include "cli/layers.h"
 #include "config/batch_file.h"
 #include "config/run_spec.h"
+#include "output/manifest.h"
 
 namespace xdit::cli {
 
@@ -19,10 +20,11 @@ struct BatchEntry {
   std::optional<Error> fault{};
 };
 
-/// Settles every line over the settings of `run`, the batch's own. A seed of -1 follows from `drawn_from` and
-/// the line's place: the same when a batch goes on.
+/// Settles every line over the settings of `run`, the batch's own. Indexes, and seeds of -1, follow from the
+/// line's place: the same when the batch of `manifest` goes on. `places` becomes what it is to record.
 [[nodiscard]] std::vector<BatchEntry> settle(const std::vector<config::BatchLine>& lines, const Prepared& run,
-                                             std::uint64_t drawn_from);
+                                             const output::Manifest& manifest,
+                                             std::vector<output::Manifest::Place>& places);
 
 /// Entries' pictures for which `wanted` says so, as specs that list them: one a launch, for pictures of which
 /// one plan holds; in it those with the same settings beside each other, and of these those with the same

@@ -50,6 +50,12 @@ void add(const std::string& name, std::vector<std::string> values, BatchLine& li
     return;
   }
   const Key& key = key_of(name, line.where);
+  for (const std::string& value : values) {
+    if (value.size() > kMaxLine)
+      throw Error(ExitCode::kUsage, fmt::format("{} is longer than 2 MiB", key.path), line.where);
+    if (valid_utf8(value) != value)
+      throw Error(ExitCode::kUsage, "not UTF-8 text", line.where, "save the file as UTF-8");
+  }
   if (values.size() > 1 && !key.list)
     throw Error(ExitCode::kUsage, fmt::format("{} takes one value", key.path), line.where);
   for (const Setting& other : line.settings)
@@ -126,49 +132,82 @@ std::vector<BatchLine> read_lines(std::string_view text, const std::string& name
 }
 
 struct Row {
-  std::size_t line;  ///< it begins at
-  std::vector<std::string> cells;
+  std::size_t line = 0;  ///< it begins at
+  std::vector<std::string> cells{};
+  const char* fault = nullptr;
 };
 
-std::vector<Row> read_rows(std::string_view text, const std::string& name) {
-  std::vector<Row> rows;
-  std::size_t line = 1;
-  for (std::size_t at = 0; at < text.size();) {
-    Row row{.line = line, .cells = {}};
-    for (bool more = true; more;) {
-      std::string& cell = row.cells.emplace_back();
-      bool quoted = at < text.size() && text[at] == '"';
-      if (quoted) ++at;
-      for (; at < text.size() && (quoted || (text[at] != ',' && text[at] != '\n')); ++at) {
-        line += text[at] == '\n' ? 1 : 0;
-        if (quoted && text[at] == '"') {
-          if (text.substr(at + 1, 1) != "\"") quoted = false;  // the end of the cell
-          if (!quoted) continue;
-          ++at;
+// The row at `at`, which moves behind it or to its fault.
+Row read_row(std::string_view text, std::size_t& at, bool one_line) {
+  const auto here = [&] { return text.substr(at, 1); };
+  Row row;
+  for (bool more = true; more; ++at) {
+    std::string& cell = row.cells.emplace_back();
+    if (here() == "\"") {
+      for (++at; here() != "\"" || text.substr(at, 2) == "\"\""; ++at) {
+        if (at >= text.size() || (one_line && here() == "\n")) {
+          row.fault = "a quoted cell has no end";
+          return row;
         }
+        if (here() == "\"") ++at;
         cell += text[at];
       }
-      if (quoted)
-        throw Error(ExitCode::kUsage, "a quoted cell has no end", fmt::format("{}:{}", name, row.line));
-      more = at < text.size() && text[at] == ',';
-      if (!more && cell.ends_with('\r')) cell.pop_back();
-      ++at;
+      at = std::min(text.find_first_not_of(" \t\r", at + 1), text.size());
+      if (!here().empty() && here() != "," && here() != "\n") {
+        row.fault = "a quoted cell goes on behind its end";
+        return row;
+      }
+    } else {
+      const std::size_t end = std::min(text.find_first_of(",\n", at), text.size());
+      cell = text.substr(at, end - at);
+      at = end;
+      if (here() != "," && cell.ends_with('\r')) cell.pop_back();
     }
-    ++line;
-    if (row.cells.size() > 1 || !row.cells.front().empty()) rows.push_back(std::move(row));
+    more = here() == ",";
+  }
+  return row;
+}
+
+std::vector<Row> read_rows(std::string_view text) {
+  std::vector<Row> rows;
+  std::size_t line = 1;
+  std::size_t one_line = 0;  // rows that begin before this take one line: they lay in a quote without an end
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t begin = at;
+    Row row = read_row(text, at, begin < one_line);
+    row.line = line;
+    if (row.fault != nullptr) {
+      one_line = std::max(one_line, text.rfind('\n', at - 1) + 1);
+      at = std::min(text.find('\n', begin), text.size()) + 1;
+    }
+    const std::string_view taken = text.substr(begin, at - begin);
+    line += static_cast<std::size_t>(std::count(taken.begin(), taken.end(), '\n'));
+    if (row.fault != nullptr || row.cells.size() > 1 || !row.cells.front().empty())
+      rows.push_back(std::move(row));
   }
   return rows;
 }
 
 std::vector<BatchLine> read_csv(std::string_view text, const std::string& name) {
   std::vector<BatchLine> lines;
-  const std::vector<Row> rows = read_rows(text, name);
+  const std::vector<Row> rows = read_rows(text);
   if (rows.empty()) return lines;
+  const auto check = [](const Row& row, const std::string& where) {
+    if (row.fault != nullptr)
+      throw Error(ExitCode::kUsage, row.fault, where, R"("a fox, red", in which "" stands for a quote)");
+  };
   const Row& head = rows.front();
-  for (const std::string& column : head.cells)
-    if (column != kBothSides) static_cast<void>(key_of(column, fmt::format("{}:{}", name, head.line)));
+  check(head, fmt::format("{}:{}", name, head.line));
+  for (const std::string& column : head.cells) try {
+      if (column != kBothSides) static_cast<void>(key_of(column, fmt::format("{}:{}", name, head.line)));
+    } catch (const Error& error) {
+      if (!error.fix().empty()) throw;
+      throw Error(error.code(), error.message(), error.where(),
+                  "a first row that names settings, with commas between them: prompt,seed");
+    }
   for (auto row = rows.begin() + 1; row != rows.end(); ++row)
     lines.push_back(line_of(fmt::format("{}:{}", name, row->line), [&](BatchLine& line) {
+      check(*row, line.where);
       if (row->cells.size() != head.cells.size())
         throw Error(ExitCode::kUsage,
                     fmt::format("expected {} cells, found {}", head.cells.size(), row->cells.size()),
@@ -203,7 +242,7 @@ void add_yaml(const std::string& prefix, const YamlNode& node, BatchLine& line) 
 }
 
 std::vector<BatchLine> read_yaml(std::string_view text, const std::string& name) {
-  const YamlNode root = parse_yaml(text, name, ExitCode::kUsage);
+  const YamlNode root = parse_yaml(text, name, ExitCode::kUsage, /*by_entry=*/true);
   if (root.kind != YamlNode::Kind::kSequence)
     throw Error(ExitCode::kUsage, fmt::format("expected a list, found {}", describe(root)), name,
                 "- {prompt: a fox, seed: 1}");
@@ -211,6 +250,7 @@ std::vector<BatchLine> read_yaml(std::string_view text, const std::string& name)
   lines.reserve(root.items.size());
   for (const YamlNode& item : root.items)
     lines.push_back(line_of(item.where, [&](BatchLine& line) {
+      if (item.fault) throw Error(*item.fault);
       if (item.kind == YamlNode::Kind::kMapping) return add_yaml("", item, line);
       if (item.kind != YamlNode::Kind::kScalar || !is_text(item))
         throw Error(ExitCode::kUsage, fmt::format("expected a prompt, found {}", describe(item)), item.where);
@@ -231,7 +271,10 @@ BatchFormat batch_format(const std::string& name, std::string_view text) {
                  [](unsigned char c) { return std::tolower(c); });
   if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
   const std::size_t first = std::min(text.find_first_not_of(" \t\r\n"), text.size());
-  const bool list = ending == ".json" && text.substr(first).starts_with('[');  // JSON is YAML
+  const bool opens = text.substr(first).starts_with('[');
+  const std::size_t second =
+      std::min(text.find_first_not_of(" \t\r\n", first + (opens ? 1 : 0)), text.size());
+  const bool list = opens && (ending == ".json" || text.substr(second).starts_with('{'));  // JSON is YAML
   if (ending == ".csv") return BatchFormat::kCsv;
   if (ending == ".yaml" || ending == ".yml" || list) return BatchFormat::kYaml;
   const bool object = text.substr(first).starts_with('{');

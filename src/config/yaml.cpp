@@ -48,7 +48,7 @@ struct Source {
 // Builds the tree and refuses, while yaml-cpp parses, what a profile must not hold.
 class Builder : public YAML::EventHandler {
  public:
-  explicit Builder(Source& source) : source_(source) {}
+  Builder(Source& source, bool by_entry) : source_(source), by_entry_(by_entry) {}
 
   [[nodiscard]] bool done() const { return done_; }
   YamlNode root;
@@ -57,7 +57,10 @@ class Builder : public YAML::EventHandler {
     if (done_) refuse(mark, "a second YAML document");
   }
   void OnDocumentEnd() override { done_ = true; }
-  void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override { refuse(mark, "a YAML alias"); }
+  void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override {
+    refuse(mark, "a YAML alias");
+    leaf(mark, "", {}, {});
+  }
   void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override { leaf(mark, "", anchor, {}); }
   void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                 const std::string& value) override {
@@ -79,14 +82,20 @@ class Builder : public YAML::EventHandler {
   void OnMapEnd() override { close(); }
 
  private:
-  [[noreturn]] void refuse(const YAML::Mark& mark, const std::string& what) {
-    throw Error(source_.code, what + " is not allowed here", source_.at(mark), "write the plain value");
+  void refuse(Error why) {
+    if (!by_entry_ || stack_.empty() || stack_.front().kind != YamlNode::Kind::kSequence) throw Error(why);
+    if (!fault_) fault_ = std::move(why);
+  }
+  void refuse(const YAML::Mark& mark, const std::string& what) {
+    refuse({source_.code, what + " is not allowed here", source_.at(mark), "write the plain value"});
   }
 
   YamlNode start(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, YamlNode node) {
     node.where = source_.at(mark);
     node.line = source_.line;
-    if (++nodes_ > kMaxNodes) throw Error(source_.code, "more than 10,000 YAML nodes", node.where);
+    if (++nodes_ > kMaxNodes)
+      throw Error(source_.code, "more than 10,000 YAML nodes", node.where,
+                  by_entry_ ? "JSONL or CSV, which may be longer" : "");
     const auto position = static_cast<std::size_t>(std::max(mark.pos, 0));
     // An empty non-specific tag ("! x") reads like quotes: the source tells them apart.
     const bool tagged = position < source_.text.size() && source_.text[position] == '!';
@@ -118,6 +127,7 @@ class Builder : public YAML::EventHandler {
       return;
     }
     YamlNode& parent = stack_.back();
+    if (stack_.size() == 1) node.fault = std::exchange(fault_, std::nullopt);
     const bool is_key = parent.kind == YamlNode::Kind::kMapping && parent.keys.size() == parent.items.size();
     if (!is_key) {
       // An absent value of a block mapping has the place of the next key.
@@ -127,16 +137,17 @@ class Builder : public YAML::EventHandler {
       return;
     }
     if (node.kind != YamlNode::Kind::kScalar)
-      throw Error(source_.code, fmt::format("expected a key, found {}", describe(node)), node.where);
+      refuse({source_.code, fmt::format("expected a key, found {}", describe(node)), node.where});
     for (const YamlNode& key : parent.keys)
       if (key.text == node.text)
-        throw Error(source_.code,
-                    fmt::format("duplicate key {}, first at {}", in_quotes(node.text), key.where), node.where,
-                    "remove one of them");
+        refuse({source_.code, fmt::format("duplicate key {}, first at {}", in_quotes(node.text), key.where),
+                node.where, "remove one of them"});
     parent.keys.push_back(std::move(node));
   }
 
   Source& source_;
+  bool by_entry_;
+  std::optional<Error> fault_;  // of the entry of the root list that is being read
   std::vector<YamlNode> stack_;
   std::size_t nodes_ = 0;
   bool done_ = false;
@@ -171,7 +182,7 @@ std::string_view resolved(std::string_view text) {
 
 }  // namespace
 
-YamlNode parse_yaml(std::string_view text, const std::string& name, ExitCode code) {
+YamlNode parse_yaml(std::string_view text, const std::string& name, ExitCode code, bool by_entry) {
   if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
   Source source{.text = text, .name = name, .code = code};
   // yaml-cpp reads other encodings by guess, and byte 4 as the end of the file.
@@ -185,7 +196,7 @@ YamlNode parse_yaml(std::string_view text, const std::string& name, ExitCode cod
     throw Error(code, "not UTF-8 text", name, "save the file as UTF-8");
 
   std::istringstream stream{std::string(text)};
-  Builder builder(source);
+  Builder builder(source, by_entry);
   try {
     YAML::Parser parser(stream);
     while (parser.HandleNextDocument(builder)) {

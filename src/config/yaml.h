@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,11 +19,14 @@ struct YamlNode {
   std::size_t line = 0;
   std::vector<YamlNode> keys;   ///< of a mapping; keys[i] names items[i]
   std::vector<YamlNode> items;  ///< of a sequence or a mapping
+  std::optional<Error> fault;   ///< of an entry, where faults are theirs
 };
 
 /// Parses one untrusted YAML document: UTF-8, at most depth 32 and 10,000 nodes, keys are scalars and differ;
-/// no anchors, aliases, tags. An empty document is null. Faults throw `code` with `name`:line:column.
-[[nodiscard]] YamlNode parse_yaml(std::string_view text, const std::string& name, ExitCode code);
+/// no anchors, aliases, tags. An empty document is null. Faults throw `code` with `name`:line:column; with
+/// `by_entry` those of keys, anchors, aliases and tags in a root list are their entry's.
+[[nodiscard]] YamlNode parse_yaml(std::string_view text, const std::string& name, ExitCode code,
+                                  bool by_entry = false);
 
 /// "a list", "text 'x'", "a number 12", ... : what YAML 1.1 or 1.2 takes the node for, fit for a message.
 [[nodiscard]] std::string describe(const YamlNode& node);

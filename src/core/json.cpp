@@ -46,7 +46,12 @@ Json parse_json(std::string_view text, const std::string& where, ExitCode code) 
   try {
     return Json::parse(text.begin(), text.end(), watch);
   } catch (const Json::exception& error) {
-    throw Error(code, fmt::format("not valid JSON: {}", error.what()), where);
+    std::string why = error.what();
+    why.erase(0, why.find("] ") + 2);  // the library's own name of the fault
+    if (const std::size_t at = why.find("line 1, ");
+        at != std::string::npos && text.find('\n') == std::string::npos)
+      why.erase(at, 8);  // `where` tells which line it is
+    throw Error(code, "not valid JSON: " + why, where);
   }
 }
 

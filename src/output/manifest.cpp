@@ -104,14 +104,37 @@ void Manifest::read(const std::string& text) {
         is("date", &Json::is_string)) {
       begin_ = {.seed = line["seed"].get<std::uint64_t>(), .date = line["date"].get<std::string>()};
       resumed_ = true;
+    } else if (is("places", &Json::is_array)) {
+      places_.clear();
+      for (const Json& place : line["places"])
+        if (place.is_array() && place.size() == 2 && place[0].is_string() && place[1].is_number_unsigned())
+          places_.push_back({place[0].get<std::string>(), place[1].get<std::int64_t>()});
     } else if (is("path", &Json::is_string) && is("settings", &Json::is_object)) {
       made_[line["path"].get<std::string>()] = line["settings"].dump(-1, ' ', true);
       begun_.erase(line["path"].get<std::string>());
+      if (is("index", &Json::is_number_unsigned)) numbers_.insert(line["index"].get<std::int64_t>());
     } else if (is("begun", &Json::is_string)) {
       std::string& settings = begun_[line["begun"].get<std::string>()];
       settings = is("settings", &Json::is_object) ? line["settings"].dump(-1, ' ', true) : "";
     }
   }
+}
+
+void Manifest::place(const std::vector<Place>& places) {
+  if (places == places_) return;
+  places_ = places;
+  Json all = Json::array();
+  for (const Place& place : places) all.push_back({place.mark, place.pictures});
+  append(Json{{"places", std::move(all)}}.dump());
+}
+
+bool Manifest::recorded(const std::filesystem::path& path) const {
+  return made_.contains(shown(path));
+}
+
+bool Manifest::recorded(std::int64_t first, std::int64_t count) const {
+  const auto found = numbers_.lower_bound(first);
+  return found != numbers_.end() && *found < first + count;
 }
 
 bool Manifest::has(const std::filesystem::path& path, const PictureRecord& record) const {
@@ -147,6 +170,7 @@ void Manifest::begin(const std::vector<Entry>& entries) {
 
 void Manifest::done(const Entry& entry) {
   append(Json{{"path", shown(entry.path)},
+              {"index", entry.index},
               {"line", config::valid_utf8(entry.line)},
               {"settings", Json::parse(to_json(entry.record))},
               {"grid", entry.grid},

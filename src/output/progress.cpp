@@ -17,7 +17,8 @@ constexpr double kBarSeconds = 0.1;
 constexpr double kLineSeconds = 5;
 constexpr std::size_t kShortestBar = 8;
 constexpr std::size_t kLongestBar = 40;
-constexpr std::size_t kFrame = 3;  // "[] "
+constexpr std::size_t kFrame = 3;    // "[] "
+constexpr double kTogetherS = 1e-3;  // what is told in less has waited for its listener: it tells no speed
 
 std::string duration(double seconds) {
   const auto whole = static_cast<std::int64_t>(std::ceil(std::max(seconds, 0.0)));
@@ -67,12 +68,20 @@ Progress::~Progress() {
   wipe();
 }
 
+void Progress::whole(std::string label, double share) {
+  const double now_s = screen_.now_s();
+  if (!whole_) shown_s_ = now_s;
+  whole_ = {std::move(label), share, whole_ ? whole_->begun_s : now_s, now_s};
+  tick();
+}
+
 void Progress::begin(std::string label, std::int64_t steps) {
   finish();
   label_ = std::move(label);
   steps_ = steps;
-  done_ = 0;
-  begun_s_ = shown_s_ = screen_.now_s();
+  done_ = first_done_ = 0;
+  begun_s_ = last_step_s_ = screen_.now_s();
+  if (!whole_) shown_s_ = begun_s_;
   active_ = true;
   printed_ = false;
   if (mode_ == ProgressMode::kAuto) show(false);
@@ -80,8 +89,8 @@ void Progress::begin(std::string label, std::int64_t steps) {
 
 void Progress::advance(std::int64_t done) {
   if (!active_ || done <= done_) return;
-  last_step_s_ = screen_.now_s();
-  if (done_ == 0) {
+  const double before_s = std::exchange(last_step_s_, screen_.now_s());
+  if (done_ == 0 || (done_ == first_done_ && last_step_s_ - before_s < kTogetherS)) {
     first_step_s_ = last_step_s_;
     first_done_ = done;
   }
@@ -97,7 +106,7 @@ void Progress::tick() {
 void Progress::finish() {
   if (!active_) return;
   wipe();
-  if (mode_ == ProgressMode::kPlain && printed_) show(true);
+  if (mode_ == ProgressMode::kPlain && printed_ && !whole_) show(true);
   active_ = false;
 }
 
@@ -108,39 +117,58 @@ void Progress::note(std::string_view line) {
   if (redraw) show(false);
 }
 
-double Progress::seconds_per_step() const {
-  if (done_ == 0) return 0;
-  if (done_ == first_done_) return (first_step_s_ - begun_s_) / static_cast<double>(done_);
-  return (last_step_s_ - first_step_s_) / static_cast<double>(done_ - first_done_);
+std::optional<double> Progress::seconds_per_step() const {
+  if (done_ == 0) return std::nullopt;
+  const bool first = done_ == first_done_;
+  const double seconds = first ? first_step_s_ - begun_s_ : last_step_s_ - first_step_s_;
+  if (seconds < kTogetherS) return std::nullopt;
+  return seconds / static_cast<double>(first ? done_ : done_ - first_done_);
+}
+
+std::optional<double> Progress::seconds_left() const {
+  const double now_s = screen_.now_s();
+  if (whole_ && whole_->share == 0) return std::nullopt;
+  if (whole_)
+    return (whole_->told_s - whole_->begun_s) * (1 - whole_->share) / whole_->share -
+           (now_s - whole_->told_s);
+  const std::optional<double> each_s = seconds_per_step();
+  if (!each_s) return std::nullopt;
+  return static_cast<double>(steps_ - done_) * *each_s - (now_s - last_step_s_);
 }
 
 std::string Progress::line(std::size_t room, bool last) const {
-  const std::string elapsed = "  " + duration(std::floor(screen_.now_s() - begun_s_));
-  std::string text = label_.substr(0, room);
+  std::string text;
   const auto add = [&](const std::string& part) {
     if (text.size() + part.size() <= room) text += part;
   };
-  if (steps_ > 0) {
-    const std::string count = fmt::format("{}/{}", done_, steps_);
-    if (label_.size() + count.size() + 1 > room)
-      text = count.substr(0, room);  // the label matters less
-    else
-      add(" " + count);
-    if (done_ > 0) add(fmt::format("  {:.3g} s/step", seconds_per_step()));
-    if (done_ > 0 && !last) {
-      const double left_s = static_cast<double>(steps_ - done_) * seconds_per_step();
-      add(fmt::format("  {} left", duration(left_s - (screen_.now_s() - last_step_s_))));
-    }
+  const std::optional<double> left_s = last ? std::nullopt : seconds_left();
+  const std::string left = left_s ? duration(*left_s) + " left" : "";
+  const std::string speed = seconds_per_step() ? fmt::format("  {:.3g} s/step", *seconds_per_step()) : "";
+  const std::string count = steps_ > 0 ? fmt::format("{}/{}", done_, steps_) : "";
+  if (whole_) {
+    text = whole_->label.substr(0, room);
+    if (left_s) add(", " + left);
+    add("; " + label_ + (steps_ > 0 ? " " + count : ""));
+    add(speed);
+    return text;
   }
-  if (steps_ == 0 || last) add(elapsed);
+  text = label_.substr(0, room);
+  if (steps_ > 0 && label_.size() + count.size() + 1 > room)
+    text = count.substr(0, room);  // the label matters less
+  else if (steps_ > 0)
+    add(" " + count);
+  add(speed);
+  if (left_s) add("  " + left);
+  if (steps_ == 0 || last) add("  " + duration(std::floor(screen_.now_s() - begun_s_)));
   return text;
 }
 
 std::string Progress::with_bar(std::string line, std::size_t room) const {
-  if (steps_ == 0 || line.size() + kFrame + kShortestBar > room) return line;
+  if ((steps_ == 0 && !whole_) || line.size() + kFrame + kShortestBar > room) return line;
   const std::size_t width = std::min(room - line.size() - kFrame, kLongestBar);
   const auto full =
-      static_cast<std::size_t>(static_cast<std::int64_t>(width) * std::min(done_, steps_) / steps_);
+      whole_ ? static_cast<std::size_t>(static_cast<double>(width) * whole_->share)
+             : width * static_cast<std::size_t>(std::min(done_, steps_)) / static_cast<std::size_t>(steps_);
   return fmt::format("[{}{}{}{}] {}", screen_.colour ? "\x1b[32m" : "", std::string(full, '#'),
                      screen_.colour ? "\x1b[0m" : "", std::string(width - full, '.'), line);
 }

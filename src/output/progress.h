@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -29,6 +30,9 @@ class Progress {
   Progress& operator=(const Progress&) = delete;
   ~Progress();  ///< wipes an unfinished bar
 
+  /// What the phases that follow belong to, and the share of its work that is over: bar and time left are its
+  /// own, counted from the first call, and plain lines follow each other through all phases.
+  void whole(std::string label, double share);
   /// Begins a phase of `steps` steps; 0 when it has none.
   void begin(std::string label, std::int64_t steps = 0);
   void advance(std::int64_t done);  ///< `done` steps of the phase are over
@@ -38,7 +42,13 @@ class Progress {
   void note(std::string_view line);
 
  private:
-  [[nodiscard]] double seconds_per_step() const;
+  struct Whole {
+    std::string label;
+    double share;
+    double begun_s, told_s;
+  };
+  [[nodiscard]] std::optional<double> seconds_per_step() const;
+  [[nodiscard]] std::optional<double> seconds_left() const;
   [[nodiscard]] std::string line(std::size_t room,
                                  bool last) const;  ///< what of label, step, speed, time left fits
   [[nodiscard]] std::string with_bar(std::string line, std::size_t room) const;
@@ -47,6 +57,7 @@ class Progress {
 
   ProgressMode mode_;
   ProgressScreen screen_;
+  std::optional<Whole> whole_;
   std::string label_;
   std::int64_t steps_ = 0;
   std::int64_t done_ = 0;

@@ -115,6 +115,38 @@ std::vector<std::pair<std::string, double>> seconds_in_order(const Report& repor
   return ordered;
 }
 
+std::vector<std::pair<std::string, double>> seconds_by_part(const Report& report) {
+  const std::vector<std::pair<std::string, std::vector<std::string>>> parts{
+      {"start", {"start", "connect"}},
+      {"load", {"load", "load_encoders"}},
+      {"encode", {"text_encode", "share_prompts"}},
+      {"warm_up", {"warm_up"}},
+      {"denoise", {"prepare", "step"}},
+      {"decode", {"decode"}},
+      {"write", {"write"}},
+      {"finish", {"finish"}}};
+  const auto last = std::max_element(report.phases.begin(), report.phases.end(),
+                                     [](const Phase& a, const Phase& b) { return a.end_s < b.end_s; });
+  std::vector<std::pair<std::string, double>> seconds;
+  std::vector<Stretch> so_far;
+  double before = 0;
+  for (const auto& [part, names] : parts) {
+    for (const Phase& phase : report.phases)
+      if (phase.rank == last->rank && std::find(names.begin(), names.end(), phase.name) != names.end())
+        so_far.emplace_back(phase.start_s, phase.end_s);
+    const double now = covered(so_far);
+    seconds.emplace_back(part, now - before);
+    before = now;
+  }
+  seconds.emplace_back("rest", report.wall_s - before);
+  seconds.emplace_back("total", report.wall_s);
+  double steps_s = 0, steps = 0;
+  for (const Phase& phase : report.phases)
+    if (phase.name == "step" && phase.rank == last->rank) steps_s += phase.end_s - phase.start_s, ++steps;
+  if (steps > 0) seconds.emplace_back("step", steps_s / steps);
+  return seconds;
+}
+
 std::string to_json(const Report& report) {
   Ordered json{{"version", report.version},
                {"model", report.model},
@@ -124,6 +156,8 @@ std::string to_json(const Report& report) {
   json["seconds"] = Ordered::object();
   for (const auto& [name, seconds] : seconds_by_phase(report))
     json["seconds"][name] = to_microsecond(seconds);
+  json["parts"] = Ordered::object();
+  for (const auto& [name, seconds] : seconds_by_part(report)) json["parts"][name] = to_microsecond(seconds);
   json["held_back"] = Ordered::array();
   for (const Finding& finding : held_back(report)) json["held_back"].push_back(finding_json(finding));
   json["grid"] = report.grid;

@@ -66,6 +66,11 @@ struct Report {
 /// The same in the order of the run.
 [[nodiscard]] std::vector<std::pair<std::string, double>> seconds_in_order(const Report& report);
 
+/// Seconds of the run under the names that `plan` predicts them by, of the rank that ended last: start, load,
+/// encode, warm_up, denoise, decode, write, finish, each without what those before it cover, then the "rest",
+/// which is in no phase. They add up to "total"; "step" is the mean one.
+[[nodiscard]] std::vector<std::pair<std::string, double>> seconds_by_part(const Report& report);
+
 /// Indented JSON.
 [[nodiscard]] std::string to_json(const Report& report);
 

@@ -86,7 +86,7 @@ TEST_CASE("a line's fault is its own") {
   CHECK(read("prompt,seed\na,b,c\nd,1\n", BatchFormat::kCsv).back() ==
         std::vector<std::string>{"prompt=d;", "sampling.seed=1;"});
   CHECK_THROWS_AS(read_batch("prompt,W\n", "f", BatchFormat::kCsv), Error);
-  CHECK_THROWS_AS(read_batch("prompt\n\"a", "f", BatchFormat::kCsv), Error);
+  CHECK_THROWS_AS(read_batch("\"prompt\na\n", "f", BatchFormat::kCsv), Error);
   CHECK_THROWS_AS(read_batch("a: b", "f", BatchFormat::kYaml), Error);
   const std::string utf16(
       "\xFF\xFE"
@@ -95,6 +95,91 @@ TEST_CASE("a line's fault is its own") {
   for (const BatchFormat format :
        {BatchFormat::kText, BatchFormat::kJsonl, BatchFormat::kCsv, BatchFormat::kYaml})
     CHECK_THROWS_WITH(read_batch(utf16, "f", format), ContainsSubstring("not UTF-8 text"));
+}
+
+TEST_CASE("a quote without an end costs its line alone, wherever it stands") {
+  const auto faults = [](const std::string& rows) {
+    std::string lines;
+    for (const BatchLine& line : read_batch("prompt,seed\n" + rows, "f", BatchFormat::kCsv))
+      if (line.fault) lines += line.fault->where() + ": " + line.fault->message() + "\n";
+    return lines;
+  };
+  const std::string endless = ": a quoted cell has no end\n";
+  const std::string goes_on = ": a quoted cell goes on behind its end\n";
+  const std::vector<std::string> fox{"prompt=a fox;", "sampling.seed=1;"};
+  const std::vector<std::string> owl{"prompt=an owl, white;", "sampling.seed=2;"};
+  for (const char* end : {"", "\n", "\r\n"})
+    CHECK(faults(std::string("a fox,1\n\"a hare,2") + end) == "f:3" + endless);
+  CHECK(faults("\"a hare,2\na fox,1\n\"an owl, white\",2\n") == "f:2" + goes_on);
+  CHECK(faults("\"a hare,2\na fox,1\nan owl,2\n") == "f:2" + endless);
+  CHECK(faults("a \"red\" hare,2\n\"a \"red\" hare\",2\n\"a fox\" ,1\n") == "f:3" + goes_on);
+  CHECK(faults("\"a\nhare\",1\n\"a hare,2\n\"two\n\"\"lines\",2\n\"x") == "f:4" + goes_on + "f:7" + endless);
+  CHECK(read("prompt,seed\na fox,1\n\"a hare,2\n\"an owl, white\",2\n", BatchFormat::kCsv) ==
+        Lines{fox, {"!a quoted cell goes on behind its end"}, owl});
+  // Each line opens a quote that the next one closes and opens again: no more work than there is text.
+  std::string hostile = "prompt,seed\n";
+  for (int i = 0; i < 200'000; ++i) hostile += "a\",\"b\n";
+  CHECK(read(hostile, BatchFormat::kCsv).size() == 200'000);
+}
+
+TEST_CASE("what YAML must not hold here is the fault of its entry") {
+  const std::string text =
+      "- &base {prompt: a, seed: 1}\n- *base\n- {prompt: a fox, seed: 1}\n- {prompt: b, seed: 1, seed: 2}\n"
+      "- {prompt: !!str c}\n- {prompt: [a, *base]}\n- {[a]: b}\n- {*base : b}\n- a fox\n";
+  const Lines lines = read(text, BatchFormat::kYaml);
+  REQUIRE(lines.size() == 9);
+  for (const std::size_t i : {0U, 1U, 3U, 4U, 5U, 6U, 7U}) {
+    INFO(i);
+    CHECK(lines[i].size() == 1);
+    CHECK(lines[i].front().starts_with("!"));
+  }
+  CHECK(lines[1].front() == "!a YAML alias is not allowed here");
+  CHECK(lines[2] == std::vector<std::string>{"prompt=a fox;", "sampling.seed=1;"});
+  CHECK(lines[8] == std::vector<std::string>{"prompt=a fox;"});
+  CHECK(read_batch(text, "f", BatchFormat::kYaml)[1].fault->where() == "f:2:3");
+  for (const char* whole : {"- a\n- {b\n", "&all\n- a\n", "- a\n--- \n- b\n", "- a\n- *none\n"})
+    CHECK_THROWS_AS(read_batch(whole, "f", BatchFormat::kYaml), Error);
+}
+
+TEST_CASE("a YAML list that is too long says what may be longer") {
+  std::string list;
+  for (int i = 0; i < 3000; ++i) list += "- {prompt: a fox, seed: 1}\n";
+  try {
+    static_cast<void>(read_batch(list, "f", BatchFormat::kYaml));
+    FAIL();
+  } catch (const Error& error) {
+    CHECK(error.fix() == "JSONL or CSV, which may be longer");
+  }
+}
+
+TEST_CASE("a value of more than 2 MiB is a fault in every format") {
+  const std::string prompt(std::size_t{3} << 20U, 'x');
+  for (const auto& [text, format] : {std::pair("prompt\n" + prompt + "\na fox\n", BatchFormat::kCsv),
+                                     {"- " + prompt + "\n- a fox\n", BatchFormat::kYaml},
+                                     {"\"" + prompt + "\"\n\"a fox\"\n", BatchFormat::kJsonl},
+                                     {prompt + "\na fox\n", BatchFormat::kText}}) {
+    const Lines lines = read(text, format);
+    REQUIRE(lines.size() == 2);
+    CHECK_THAT(lines[0].front(), ContainsSubstring("longer than 2 MiB"));
+    CHECK(lines[1] == std::vector<std::string>{"prompt=a fox;"});
+  }
+}
+
+TEST_CASE("a line that is not UTF-8 is a fault, and one that is no JSON says in which column") {
+  for (const auto& [text, format] :
+       {std::pair("caf\xE9\na fox\n", BatchFormat::kText), {"prompt\ncaf\xE9\na fox\n", BatchFormat::kCsv}})
+    CHECK(read(text, format) == Lines{{"!not UTF-8 text"}, {"prompt=a fox;"}});
+  const std::string why = read("\"a fox\"\n{\"prompt\": a}\n", BatchFormat::kJsonl).at(1).at(0);
+  CHECK(why.starts_with("!not valid JSON: parse error at column 12: syntax error"));
+}
+
+TEST_CASE("a CSV whose first row names nothing says what it wants") {
+  for (const char* text : {"a fox\nan owl\n", "prompt;seed\na fox;1\n"}) try {
+      static_cast<void>(read_batch(text, "f", BatchFormat::kCsv));
+      FAIL();
+    } catch (const Error& error) {
+      CHECK_THAT(error.fix(), ContainsSubstring("prompt,seed"));
+    }
 }
 
 TEST_CASE("formats by name, or by how the text begins") {
@@ -108,6 +193,8 @@ TEST_CASE("formats by name, or by how the text begins") {
   CHECK(batch_format("a.json", "\n[{") == BatchFormat::kYaml);
   CHECK(batch_format("a.json", "{") == BatchFormat::kJsonl);
   CHECK(batch_format("a.txt", "[a fox]") == BatchFormat::kText);
+  CHECK(batch_format("a.txt", "[") == BatchFormat::kText);
+  CHECK(batch_format("stdin", " [\n {\"prompt\": \"a fox\"}]") == BatchFormat::kYaml);
 }
 
 TEST_CASE("a byte order mark and carriage returns belong to no prompt, no heading and no value") {

@@ -168,6 +168,7 @@ TEST_CASE("prompts on stdin, -p for lines without one, and what a batch refuses"
   const Result none = xdit_gen(arguments("-", folder.path / "none"), kAlone);
   CHECK(none.code == 0);
   CHECK_THAT(none.err, ContainsSubstring("no prompts in -"));
+  CHECK(!fs::exists(folder.path / "none"));
   CHECK(xdit_gen(arguments("-", folder.path / "text", {"-s", "1"}), {.input = "a fox\n"}).code == 8);
   CHECK(xdit_gen(arguments("-", folder.path / "x", {"--dry-run"}), {.input = "a fox\n"}).code == 2);
   CHECK(xdit_gen(arguments((folder.path / "absent.csv").string(), folder.path / "x")).code == 2);

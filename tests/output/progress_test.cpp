@@ -83,6 +83,62 @@ TEST_CASE("the bar shows step, speed and time left, and goes at the end", "[prog
   CHECK(fake.lines() == std::vector<std::string>{""});
 }
 
+TEST_CASE("what arrives together tells no speed") {
+  FakeScreen fake;
+  Progress progress(ProgressMode::kAuto, fake.screen(true));
+  progress.begin("denoise", 20);
+  for (int i = 1; i <= 3; ++i) progress.advance(i);
+  fake.now_s = 0.2;
+  progress.tick();
+  CHECK(fake.last_line().ends_with("denoise 3/20"));
+  run_steps(progress, fake, 5, 0.5);  // to 2.7 s: 4/20 at 2.2
+  CHECK_THAT(fake.last_line(), ContainsSubstring("denoise 5/20  1.35 s/step  21 s left"));
+  progress.begin("denoise", 20);  // of the next, that much later
+  fake.now_s += 10;
+  for (int i = 1; i <= 2; ++i) progress.advance(i);
+  fake.now_s += 0.25;
+  progress.tick();
+  CHECK_THAT(fake.last_line(), ContainsSubstring("denoise 2/20  5 s/step  1:30 min left"));
+}
+
+TEST_CASE("phases that belong to a whole: the bar and the time left are its own") {
+  FakeScreen fake;
+  Progress progress(ProgressMode::kAuto, fake.screen(true));
+  progress.begin("load");
+  fake.now_s = 100;
+  progress.whole("0 of 4 pictures", 0);
+  progress.begin("denoise", 10);
+  run_steps(progress, fake, 10, 1);
+  CHECK(fake.last_line().ends_with(".] 0 of 4 pictures; denoise 10/10  1 s/step"));
+  fake.now_s = 112;
+  progress.whole("1 of 4 pictures", 0.25);
+  progress.begin("denoise", 20);  // a larger one
+  CHECK_THAT(fake.last_line(), ContainsSubstring("] 1 of 4 pictures, 36 s left; denoise 0/20"));
+  fake.now_s = 114;
+  progress.advance(1);
+  CHECK_THAT(fake.last_line(), ContainsSubstring("] 1 of 4 pictures, 34 s left; denoise 1/20  2 s/step"));
+  const std::string line = fake.last_line();
+  const auto width = static_cast<std::ptrdiff_t>(line.find(']')) - 1;
+  CHECK(std::count(line.begin(), line.end(), '#') == width / 4);
+  progress.begin("decode");
+  CHECK_THAT(fake.last_line(), ContainsSubstring("] 1 of 4 pictures, 34 s left; decode"));
+}
+
+TEST_CASE("without a terminal a line every five seconds, however short the phases of a whole are") {
+  FakeScreen fake;
+  Progress progress(ProgressMode::kAuto, fake.screen(false));
+  progress.whole("0 of 10 pictures", 0);
+  for (int i = 1; i <= 10; ++i) {
+    progress.begin("denoise", 2);
+    run_steps(progress, fake, 2, 1);
+    progress.finish();
+    progress.whole(std::to_string(i) + " of 10 pictures", 0.1 * i);
+  }
+  const std::vector<std::string> lines = fake.lines();
+  REQUIRE(lines.size() == 5);  // after 5, 10, 15, 20 s, and the empty rest
+  CHECK(lines[0] == "2 of 10 pictures, 15 s left; denoise 1/2  1 s/step");
+}
+
 TEST_CASE("the bar is full at the last step and empty at the first", "[progress]") {
   FakeScreen fake;
   Progress progress(ProgressMode::kAuto, fake.screen(true));

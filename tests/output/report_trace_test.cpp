@@ -61,6 +61,29 @@ TraceTensor tensor(const std::string& name, DType dtype, const std::vector<std::
 
 }  // namespace
 
+TEST_CASE("the parts of a run are named as plan's, count each moment once and add up to the whole") {
+  Report report = report_of_two_ranks();  // rank 1 ends last: load to 4.25, steps of 1.25 from 5 and 6
+  const auto add = [&](const char* name, double start_s, double end_s, std::int64_t rank = 1) {
+    report.phases.push_back({.name = name, .start_s = start_s, .end_s = end_s, .rank = rank});
+  };
+  add("start", 0, 1);
+  add("text_encode", 4, 4.5);
+  add("warm_up", 1, 4.75);
+  add("prepare", 4.75, 5);
+  add("decode", 7.25, 8);
+  add("write", 7.75, 8.5);
+  add("write", 2, 8, 0);
+  add("finish", 9, 10.5);
+  const std::vector<std::pair<std::string, double>> expected{
+      {"start", 1},     {"load", 3.25},   {"encode", 0.25}, {"warm_up", 0.25},
+      {"denoise", 2.5}, {"decode", 0.75}, {"write", 0.5},   {"finish", 1.5},
+      {"rest", 0.5},    {"total", 10.5},  {"step", 1.25}};
+  CHECK(xdit::output::seconds_by_part(report) == expected);
+  CHECK(nlohmann::json::parse(xdit::output::to_json(report)).at("parts").at("denoise") == 2.5);
+  CHECK(xdit::output::seconds_by_part(Report{.wall_s = 2}).back() ==
+        std::pair<std::string, double>("total", 2));
+}
+
 TEST_CASE("what a table shows of a report: the slowest rank, overlapping loads once") {
   const xdit::tests::Scratch scratch;
   const std::filesystem::path path = scratch.path() / "report.json";

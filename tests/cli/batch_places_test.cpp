@@ -1,0 +1,63 @@
+#include "cli/batch_places.h"
+
+#include "tests/catch.h"
+
+namespace xdit::cli {
+namespace {
+
+// Places of lines that are told by a letter; pictures of `made` are there.
+std::vector<std::size_t> places(const std::string& lines, const std::string& known,
+                                const std::string& made = {}) {
+  const auto marks = [](const std::string& letters) {
+    std::vector<std::string> all;
+    for (const char letter : letters) all.emplace_back(1, letter);
+    return all;
+  };
+  std::vector<bool> there;
+  for (const char letter : known) there.push_back(made.find(letter) != std::string::npos);
+  return places_of(marks(lines), marks(known), there);
+}
+
+using Places = std::vector<std::size_t>;
+
+}  // namespace
+
+TEST_CASE("lines keep their places when others go, come or change") {
+  CHECK(places("abc", "") == Places{0, 1, 2});
+  CHECK(places("abc", "abc") == Places{0, 1, 2});
+  CHECK(places("abcde", "abc") == Places{0, 1, 2, 3, 4});
+  CHECK(places("ac", "abc") == Places{0, 2});
+  CHECK(places("bc", "abc") == Places{1, 2});
+  CHECK(places("ab", "abc") == Places{0, 1});
+  CHECK(places("", "abc").empty());
+  CHECK(places("axc", "abc") == Places{0, 1, 2});         // mended
+  CHECK(places("axc", "abc", "abc") == Places{0, 3, 2});  // its picture was made: that stays
+  CHECK(places("acd", "abc", "b") == Places{0, 2, 3});
+  CHECK(places("axbc", "abc") == Places{0, 3, 1, 2});
+  CHECK(places("xabc", "abc") == Places{3, 0, 1, 2});
+  CHECK(places("acxyz", "abcde") == Places{0, 2, 3, 4, 5});
+  CHECK(places("axe", "abcde") == Places{0, 1, 4});
+  CHECK(places("axe", "abcde", "abc") == Places{0, 3, 4});
+  CHECK(places("acxeyz", "abcdefg") == Places{0, 2, 3, 4, 5, 6});
+  CHECK(places("axyzc", "abc") == Places{0, 1, 3, 4, 2});
+  CHECK(places("cab", "abc") == Places{3, 0, 1});
+  CHECK(places("aaaa", "aaabaa") == Places{0, 1, 2, 5});
+  CHECK(places("xbcabxab", "abcabcab") == Places{0, 1, 2, 3, 4, 5, 6, 7});  // also where lines come twice
+  CHECK(places("bcabcb", "abcabcab") == Places{1, 2, 3, 4, 5, 7});
+}
+
+TEST_CASE("a line is told by what it sets, not by where it stands") {
+  const auto marks = [](const std::string& text) {
+    std::vector<std::string> all;
+    for (const config::BatchLine& line : config::read_batch(text, "f", config::BatchFormat::kJsonl))
+      all.push_back(mark_of(line));
+    return all;
+  };
+  const std::vector<std::string> one =
+      marks("{\"prompt\": \"a\", \"seed\": 1}\n{\"prompt\": \"a\"}\n{\"prompt\": \"a1\"}\n{\n");
+  const std::vector<std::string> moved = marks("\n{\"prompt\": \"a\", \"seed\": 1}\n\n\"a\"\n\"a1\"\n{\n");
+  CHECK(one == moved);
+  for (std::size_t i = 1; i < one.size(); ++i) CHECK(one[i] != one[i - 1]);
+}
+
+}  // namespace xdit::cli
