@@ -21,6 +21,7 @@ import webuiapi
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts/serve"))
+import a1111_api  # noqa: E402
 from metrics import Metrics  # noqa: E402
 from prometheus_client import generate_latest  # noqa: E402
 from serve import model_name  # noqa: E402
@@ -160,6 +161,13 @@ def check_a1111(served: Front) -> None:
             assert part in error.args[1] and error.args[0] in (400, 422), error
         else:
             raise AssertionError(f"not refused: {more}")
+
+    embedded = client.txt2img(**asked, distilled_cfg_scale=5)
+    assert embedded.info["infotexts"][0] != result.info["infotexts"][0]
+    embedding = alone(served.program, "--scheduler", "Euler", "--guidance", "5")
+    assert base64.b64decode(embedded.json["images"][0]) == embedding
+    of_others = a1111_api.settings_of(a1111_api.Text2Image(prompt="x", cfg_scale=7, distilled_cfg_scale=3.5), False)
+    assert of_others["guidance"] is None and of_others["cfg_scale"] == 7
 
     def answer_to(more: dict) -> requests.Response:
         return requests.post(f"{served.base}/sdapi/v1/txt2img", json=asked | {"batch_size": 1} | more, timeout=60)

@@ -42,7 +42,8 @@ class Text2Image(BaseModel):
     override_settings: dict | None = None
 
 
-def settings_of(asked: Text2Image) -> dict:
+def settings_of(asked: Text2Image, embeds_guidance: bool) -> dict:
+    # Forge's clients send a distilled scale to every model.
     sigmas = (asked.scheduler or "").lower().replace(" ", "-").replace("_", "-")
     return {
         "prompt": asked.prompt,
@@ -51,7 +52,7 @@ def settings_of(asked: Text2Image) -> dict:
         "height": asked.height,
         "steps": asked.steps,
         "cfg_scale": asked.cfg_scale,
-        "guidance": asked.distilled_cfg_scale,
+        "guidance": asked.distilled_cfg_scale if embeds_guidance else None,
         "scheduler": asked.sampler_name or asked.sampler_index or None,
         "sigmas": SIGMAS.get(sigmas, sigmas),
         "seed": -1 if asked.seed is None else asked.seed,
@@ -109,7 +110,7 @@ def routes(front: Front) -> APIRouter:
         asked_model = ("sd_model_checkpoint", front.model)
         if other := [key for key, value in (asked.override_settings or {}).items() if (key, value) != asked_model]:
             raise HTTPException(422, f"not supported: override_settings {', '.join(other)}")
-        pictures, _ = await front.make(request, settings_of(asked))
+        pictures, _ = await front.make(request, settings_of(asked, front.worker.embeds_guidance))
         images = [base64.b64encode(picture.png).decode() for picture in pictures]
         return {
             "images": images if asked.send_images in (None, True) else [],

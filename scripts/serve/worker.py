@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from metrics import Metrics
+from png import texts
 
 LONGEST_LINE = 1 << 24
 LONGEST_PAUSE_S = 60
@@ -65,6 +66,7 @@ class Worker:
         self.state = "loading"  # ready, dead
         self.fault = ""  # why it is dead
         self.job: Job | None = None
+        self.embeds_guidance = False  # the model, as FLUX.1-dev: known when it is ready
         self._command, self._warm_up, self._queue, self._metrics = command, warm_up, queue, metrics
         self._turn = asyncio.Lock()
         self._waiting = 0
@@ -165,7 +167,9 @@ class Worker:
 
     async def _warm(self) -> None:
         try:
-            await self._work(self._warm_up)
+            pictures, _ = await self._work(self._warm_up)
+            records = [json.loads(texts(one.png).get("xdit-gen", "{}")) for one in pictures]
+            self.embeds_guidance = any(record.get("guidance", 0) > 0 for record in records)
             if self.state == "loading":
                 self._set("ready")
         except (Refused, OSError) as why:
