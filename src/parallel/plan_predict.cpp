@@ -16,6 +16,8 @@ namespace {
 // Seconds on an H100 and its host that no rate tells.
 constexpr double kStart = 0.5;             // a process with LibTorch and CUDA
 constexpr double kMeet = 0.4;              // ranks find each other
+constexpr double kDraw = 0.4;              // weights in place of files
+constexpr double kWarmUp = 1.4;            // of kernels whose libraries are in the page cache
 constexpr double kFirstKernels = 0.1;      // the driver loads what is called for the first time
 constexpr double kConvolutionPlan = 5e-3;  // cuDNN's for one shape, and the one for a single row
 constexpr double kCapture = 0.03;          // of a forward as a CUDA graph
@@ -152,9 +154,10 @@ Prediction predicted(const Predictor& of) {
   const Plan& plan = of.plan;
   const config::RunSpec& spec = of.spec;
   Prediction prediction{.start_s = kStart + (plan.exchanges() ? kMeet : 0),
-                        .load_s = of.load(),
+                        .load_s = of.model.dummy ? kDraw : of.load(),
                         .encode_s = of.prompts() * of.seconds(encoder_work(spec, of.model), spec.model.dtype),
                         .exchanged = {}};
+  if (plan.warms_up) prediction.warm_up_s = std::max(0.0, kWarmUp - prediction.load_s);
   for (const RankPlan& rank : plan.ranks) {
     const Traffic traffic = denoiser_traffic(plan, rank, of.model);
     const bool works = rank.pictures.count > 0;
@@ -220,6 +223,7 @@ std::optional<Prediction> predict(const Plan& plan, const models::Model& model, 
   Prediction both = predicted(first);
   const Prediction second = predicted(last);
   both.load_s += second.load_s;
+  both.warm_up_s = std::max(both.warm_up_s, second.warm_up_s);
   both.encode_s += second.encode_s;
   both.denoise_s += second.denoise_s;
   both.decode_s = second.decode_s;

@@ -12,15 +12,16 @@ namespace xdit::parallel {
 /// Seconds from Enter to the last picture, of the slowest rank.
 struct Prediction {
   double start_s = 0;  ///< processes and libraries
-  double load_s = 0;   ///< of files in the page cache, or on a disk that was measured; none for drawn weights
+  double load_s = 0;   ///< of files in the page cache, or on a disk that was measured; drawn weights as well
   double encode_s = 0;
+  double warm_up_s = 0;  ///< of kernels, what of it outlasts the reading
   double denoise_s = 0;  ///< of all the rank's pictures, the first step's preparations included
   double decode_s = 0;
   double write_s = 0;
   double step_s = 0;                     ///< of one picture
   std::vector<std::uint64_t> exchanged;  ///< bytes that a rank gets from others in a step, by rank
   [[nodiscard]] double total_s() const {
-    return start_s + load_s + encode_s + denoise_s + decode_s + write_s;
+    return start_s + load_s + encode_s + warm_up_s + denoise_s + decode_s + write_s;
   }
 };
 

@@ -96,8 +96,18 @@ std::unique_ptr<text::Tokenizer> open_tokenizer(const models::Model& model, cons
   return tokenizer;
 }
 
+// A line's worth of UTF-8.
+std::string beginning(const std::string& text) {
+  constexpr std::size_t kMost = 200;  // bytes
+  if (text.size() <= kMost) return text;
+  std::size_t end = kMost;
+  while ((static_cast<unsigned char>(text[end]) & 0xC0U) == 0x80U) --end;
+  return fmt::format("{}... ({} bytes)", text.substr(0, end), text.size());
+}
+
 std::string cut_text(const TextEncoder& encoder, const Kind& kind, const Sizes& sizes,
-                     const std::string& cut) {
+                     const std::string& all_cut) {
+  const std::string cut = beginning(all_cut);
   if (encoder.tokens == Tokens::kNone)
     return fmt::format("{}, which sets the overall style, reads {} tokens; it does not see: {}", kind.name,
                        sizes.tokens, cut);

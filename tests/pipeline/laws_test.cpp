@@ -36,6 +36,22 @@ TEST_CASE("the same run gives the same bytes") {
   }
 }
 
+TEST_CASE("what encoders do not read of a long prompt is told in a line") {
+  const tests::Scratch scratch;
+  Recorder recorder;
+  config::RunSpec spec = small_spec();
+  std::string prompt = "a fox";
+  for (int i = 0; i < 5000; ++i) prompt += " \u00e9t\u00e9";
+  spec.prompts = {prompt};
+  static_cast<void>(run(spec, tiny_dev(), scratch.path(), recorder));
+  REQUIRE(!recorder.warnings.empty());
+  for (const std::string& line : recorder.warnings) {
+    CHECK(line.size() < 400);
+    CHECK_THAT(line, ContainsSubstring(" bytes)"));
+    CHECK_NOTHROW(nlohmann::json(line).dump());  // no character is cut apart
+  }
+}
+
 TEST_CASE("a forward on weights that are not there yet leaves no trace in the picture") {
   for (const char* name : {"flux/tiny-dev", "sd/tiny-sdxl"}) {
     CAPTURE(name);
