@@ -122,9 +122,11 @@ Replays::Slot& ReplayedDenoiser::slot_of(const models::Branch& branch, const at:
   const auto fits = [&](const auto& slot) {
     return slot->input.sizes() == input.sizes() && alike(slot->tensors, values);
   };
-  const auto first = std::ranges::find_if(slots, fits);
+  const auto idle = std::ranges::find_if(slots, [&](const auto& slot) {
+    return fits(slot) && slot->held.use_count() == 1;
+  });  // its branch is gone
   const std::int64_t kin = std::ranges::count_if(slots, fits);
-  if (kin < kSlots) {
+  if (idle == slots.end() && kin < kSlots) {
     if (slots.size() == kMostSlots) slots.erase(slots.begin());
     auto slot = std::make_unique<Replays::Slot>();
     slot->branch = asked.clone();
@@ -133,7 +135,7 @@ Replays::Slot& ReplayedDenoiser::slot_of(const models::Branch& branch, const at:
     slot->ran = kin > 0;
     slots.push_back(std::move(slot));
   } else {
-    Replays::Slot& slot = used_last(first);
+    Replays::Slot& slot = used_last(idle != slots.end() ? idle : std::ranges::find_if(slots, fits));
     for (std::size_t i = 0; i < values.size(); ++i) slot.tensors[i].copy_(values[i]);
     slot.step = -1;
   }

@@ -187,9 +187,9 @@ TEST_CASE("time in which the waiting rank itself was stopped does not count") {
 }
 
 TEST_CASE("an operation that waits is named") {
-  const std::chrono::milliseconds timeout = on_gpu() ? 1000ms : 100ms;
+  const std::chrono::milliseconds timeout = on_gpu() ? 1000ms : 300ms;
   const std::string silence =
-      fmt::format(": rank 0 heard nothing from rank 1 for {} s", on_gpu() ? "1" : "0.1");
+      fmt::format(": rank 0 heard nothing from rank 1 for {} s", on_gpu() ? "1" : "0.3");
   const auto named = [&](const std::function<void(Group&, PeerBuffer&)>& operation) {
     const auto body = [&](Rank& self) {
       PeerBuffer buffer = self.group.allocate(64);
