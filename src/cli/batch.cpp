@@ -302,10 +302,10 @@ ExitCode batch(const Call& call) {
   manifest.start();
   manifest.place(all.places);
   if (!output.metadata) {
-    std::vector<output::Manifest::Entry> begun;
-    begun.reserve(wanted.size());
-    for (const std::int64_t index : wanted) begun.push_back(all.pictures.at(index));
-    manifest.begin(begun);
+    std::vector<output::Manifest::Entry> entries;
+    entries.reserve(wanted.size());
+    for (const std::int64_t index : wanted) entries.push_back(all.pictures.at(index));
+    manifest.begin(entries);
   }
   BatchConsole console(options, manifest, all.pictures);
   for (const BatchEntry& entry : all.entries)

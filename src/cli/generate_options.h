@@ -12,7 +12,7 @@ namespace xdit::cli {
 struct GenerateOptions {
   config::Layer settings;  ///< of flags; --set stands before flags, so that flags win
   config::Layer fallback;  ///< below all else
-  config::Layer job{};     ///< of a worker's job, above all else
+  config::Layer job{};     ///< of a worker's job or a sweep's point, above all else
   std::string profile;     ///< file, or ""
   std::string from_image;  ///< file, or ""
   output::ProgressMode progress = output::ProgressMode::kAuto;

@@ -31,11 +31,15 @@ std::string scheduler_of(const nlohmann::json& config) {
 }
 
 // Where the guidance scale is that of classifier-free guidance, it has two names, and the model embeds none.
-// A source that says both, as what --dry-run prints does, says 0 for none.
+// A source that says both, as what --dry-run prints does, says 0 for none; one that wins must not differ.
 void unify_guidance(std::vector<config::Layer>& layers, const std::string& model) {
-  for (config::Layer& layer : layers) {
+  bool overridden = false;
+  for (auto of = layers.rbegin(); of != layers.rend(); ++of) {
+    config::Layer& layer = *of;
     const config::Setting* scale = config::winner({&layer, 1}, "sampling.cfg_scale");
     const config::Setting* guidance = config::winner({&layer, 1}, "sampling.guidance");
+    const bool wins = !overridden;
+    overridden = overridden || scale != nullptr || guidance != nullptr;
     if (scale != nullptr && guidance != nullptr) {
       config::RunSpec said;
       for (const config::Setting* one : {scale, guidance}) {
@@ -43,7 +47,7 @@ void unify_guidance(std::vector<config::Layer>& layers, const std::string& model
         key.set(said, *one, key);
       }
       const auto& [cfg_scale, embedded] = std::pair(said.sampling.cfg_scale, said.sampling.guidance);
-      if (embedded != 0 && embedded != cfg_scale)
+      if (wins && embedded != 0 && embedded != cfg_scale)
         throw Error(ExitCode::kUsage,
                     fmt::format("sampling.guidance={} and sampling.cfg_scale={} are one setting on {}",
                                 embedded, cfg_scale, model),
@@ -69,15 +73,26 @@ void compare_model(const output::PictureRecord& record, const models::Model& mod
                                             record.model, record.model_hash, model.files.name, hash));
 }
 
-void check_samplers(const config::RunSpec::Sampling& sampling, const launch::Models& models) {
-  for (const models::Model* model : {&models.model, models.refiner})
-    if (model != nullptr)
-      static_cast<void>(schedulers::schedule_of({.name = sampling.scheduler,
-                                                 .sigmas = sampling.sigmas,
-                                                 .timestep_spacing = sampling.timestep_spacing,
-                                                 .prediction = sampling.prediction,
-                                                 .steps = sampling.steps},
-                                                model->files.scheduler_config));
+// A fault is where the setting was made.
+void check_samplers(const config::RunSpec::Sampling& sampling, const launch::Models& models,
+                    std::span<const config::Layer> layers) {
+  try {
+    for (const models::Model* model : {&models.model, models.refiner})
+      if (model != nullptr)
+        static_cast<void>(schedulers::schedule_of({.name = sampling.scheduler,
+                                                   .sigmas = sampling.sigmas,
+                                                   .timestep_spacing = sampling.timestep_spacing,
+                                                   .prediction = sampling.prediction,
+                                                   .steps = sampling.steps},
+                                                  model->files.scheduler_config));
+  } catch (const Error& error) {
+    for (const auto& [name, key] :
+         {std::pair{"--steps", "sampling.steps"}, {"sampling.timestep_spacing", "sampling.timestep_spacing"}})
+      if (const config::Setting* setting = config::winner(layers, key);
+          error.where() == name && setting != nullptr)
+        throw Error(error.code(), error.message(), setting->where, error.fix());
+    throw;
+  }
 }
 
 bool is_of_flow_matching(const models::Model& model) {
@@ -179,7 +194,7 @@ config::Resolved resolve_for(const launch::Models& models, std::vector<config::L
   config::Resolved resolved = config::resolve(layers, draw_seed);
   config::RunSpec::Sampling& sampling = resolved.spec.sampling;
   sampling.scheduler = config::sampler_for(sampling.scheduler, is_of_flow_matching(models.model));
-  check_samplers(sampling, models);
+  check_samplers(sampling, models, layers);
   refuse_unheard(sampling, models.model, layers);
   warn_of_unheard(sampling, models, resolved.warnings);
   return resolved;
@@ -212,7 +227,8 @@ Prepared prepare(const GenerateOptions& options, const char* const* environment,
   std::optional<models::Model> refiner = open_refiner(asked, model);
   for (config::Layer& layer : layers)  // of a picture that another model made
     std::erase_if(layer, [&](const config::Setting& setting) {
-      return record && setting.where == options.from_image && !hears(model, setting.key);
+      const bool scales = model.guidance_is_cfg && setting.key == "sampling.guidance";  // by cfg_scale
+      return record && setting.where == options.from_image && (scales || !hears(model, setting.key));
     });
   std::vector<config::Layer> defaults = model_defaults(model);
   if (config::winner(layers, "sampling.scheduler") != nullptr)  // whatever the model's own is

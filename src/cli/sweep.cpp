@@ -59,10 +59,15 @@ void refuse_what_has_no_place(const Call& call, const GenerateOptions& options) 
 
 // The swept lists win over flags and the environment.
 void warn_of_what_is_swept(const Sweep& sweep, const char* const* environment) {
+  const bool one_scale = std::ranges::any_of(
+      sweep.points, [](const SweepPoint& point) { return point.run && point.run->model.guidance_is_cfg; });
+  const auto known = [&](const std::string& key) {
+    return one_scale && key == "sampling.guidance" ? "sampling.cfg_scale" : key;
+  };
   for (const config::Layer& layer : {config::read_environment(environment), sweep.options.settings})
     for (const config::Setting& setting : layer)
       for (const config::Axis& axis : sweep.axes)
-        if (axis.key == setting.key)
+        if (known(axis.key) == known(setting.key))
           sweep.say(fmt::format("warning: {} has no effect: the profile sweeps {}", setting.where, axis.key));
 }
 
@@ -208,7 +213,6 @@ ExitCode sweep(const Call& call) {
   Sweep all{.options = options,
             .axes = profile.axes,
             .place = sweep_place(output == nullptr ? "out/sweep" : output->values.back())};
-  warn_of_what_is_swept(all, call.environment);
   std::optional<File> lock;
   if (!options.dry_run) lock = locked(all.place.folder);
   const fs::path begun = all.place.folder / "sweep.json";
@@ -218,6 +222,7 @@ ExitCode sweep(const Call& call) {
                              overwrite || resume || options.dry_run);
   const auto failed = [](const SweepPoint& point) { return point.fault.has_value(); };
   if (std::all_of(all.points.begin(), all.points.end(), failed)) throw Error(*all.points.front().fault);
+  warn_of_what_is_swept(all, call.environment);
   say_once_what_points_share(all);
   if (options.dry_run) return dry_run(all);
   if (resume) refuse_other_runs(all, overwrite);

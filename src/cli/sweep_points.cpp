@@ -94,7 +94,7 @@ std::vector<SweepPoint> settle_points(const std::vector<config::Axis>& axes, con
     SweepPoint& point = points.emplace_back(SweepPoint{
         .values = values, .label = label_of(values), .folder = place.folder / folder_name(values, taken)});
     GenerateOptions own = options;
-    own.settings.insert(own.settings.end(), values.begin(), values.end());
+    own.job = values;
     try {
       std::mt19937 draw(static_cast<std::mt19937::result_type>(drawn_from));  // alike in every point
       point.run = prepare(own, environment, [&] { return draw(); });

@@ -74,6 +74,11 @@ TEST_CASE("settings that say one thing twice, or mean another kind of model, are
   const std::string profile = folder.write("p.yaml", "sampling: {guidance: 3}\n");
   CHECK_THAT(taken("sd/tiny-sdxl", {"--profile", profile, "--cfg-scale", "4"}),
              ContainsSubstring("cfg_scale: 4\n"));
+  // Of what is overridden nothing is asked.
+  const std::string both = folder.write("both.yaml", "sampling: {guidance: 3, cfg_scale: 2}\n");
+  CHECK_THAT(taken("sd/tiny-sdxl", {"--profile", both, "--cfg-scale", "4"}),
+             ContainsSubstring("cfg_scale: 4\n"));
+  CHECK_THAT(refused("sd/tiny-sdxl", {"--profile", both}), ContainsSubstring("both.yaml:1"));
   // A profile of all settings says both.
   const std::string whole = folder.write("q.yaml", taken("sd/tiny-sdxl", {"--cfg-scale", "4"}));
   CHECK_THAT(taken("sd/tiny-sdxl", {"--profile", whole}), ContainsSubstring("cfg_scale: 4\n"));

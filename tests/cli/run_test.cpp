@@ -295,6 +295,11 @@ TEST_CASE("--from-image takes a picture's settings; flags win, another model is 
   const Result other = dry_run({"-m", data("flux/tiny-schnell"), "--from-image", png});
   CHECK(other.code == 0);
   CHECK_THAT(other.err, ContainsSubstring("warning: the picture was made with tiny-dev"));
+  const Result guided =  // by a scale that FLUX's embedded one says nothing of
+      dry_run({"-m", data("sd/tiny-sdxl"), "--from-image", png, "--scheduler", "euler", "--steps", "2"});
+  INFO(guided.err);
+  CHECK(guided.code == 0);
+  CHECK(value(guided, "sampling.cfg_scale") == "1");
   const Result bare = dry_run({"--from-image", png});
   CHECK(bare.code == 2);
   CHECK_THAT(bare.err, ContainsSubstring("no model: the picture was made with tiny-dev"));

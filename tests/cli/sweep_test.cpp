@@ -38,6 +38,18 @@ TEST_CASE("sweep --dry-run prints each point with its plan, or why it cannot run
                  ContainsSubstring("warning: XDIT_GEN_STEPS has no effect"));
 }
 
+TEST_CASE("a swept guidance wins over the scale's other name") {
+  const Folder folder;
+  const std::string profile = folder.write("run.yaml", "model: {path: " + data("sd/tiny-sdxl") +
+                                                           "}\nprompt: a\nruntime: {device: cpu}\n"
+                                                           "sweep: {sampling.guidance: [3, 4]}\n");
+  const Result result = xdit_gen({"sweep", profile, "--dry-run", "--cfg-scale", "4"});
+  INFO(result.err);
+  CHECK(result.code == 0);
+  CHECK_THAT(result.err,
+             ContainsSubstring("warning: --cfg-scale has no effect: the profile sweeps sampling.guidance"));
+}
+
 TEST_CASE("sweep: what is wrong, where, and its exit code") {
   const Folder folder;
   const std::string profile = folder.write("run.yaml", kProfile);
