@@ -72,6 +72,10 @@ class PeerMemory {
   /// Throws what a wait on a stream has met so far. Bytes that came over a stream are good when check()
   /// returns after that stream was synchronised.
   virtual void check() const {}
+  /// For signals of other ranks, what carried them included. On a device: its streams in all that they have
+  /// done; call it when they are synchronised. Waits on two streams at once count twice: await where what is
+  /// computed needs it. A sender's own copies do not count.
+  [[nodiscard]] virtual double waited_s() const { return use_.waited_s(); }
 
   /// Blocks with a handle have a copy that is their owner's (relay.h).
   [[nodiscard]] virtual bool relays() const { return false; }
