@@ -1,5 +1,9 @@
 #include "cli/batch_places.h"
 
+#include <algorithm>
+#include <random>
+#include <set>
+
 #include "tests/catch.h"
 
 namespace xdit::cli {
@@ -73,6 +77,28 @@ TEST_CASE("lines that stand in a file often are kept, at no more cost than other
     const Places kept = places(often("", count, ""), often("x", count, "y"), "axy");
     REQUIRE(kept.size() == count);
     for (std::size_t i = 0; i < count; ++i) REQUIRE(kept[i] == i + 1);
+  }
+}
+
+TEST_CASE("no two lines have one place, and as many stay as are in both files") {
+  std::mt19937 draw(1);
+  const auto text = [&] {
+    std::string all(draw() % 9, ' ');
+    for (char& letter : all) letter = static_cast<char>('a' + draw() % 4);
+    return all;
+  };
+  for (int i = 0; i < 3000; ++i) {
+    const std::string lines = text(), known = text(), made = text();
+    CAPTURE(lines, known, made);
+    const Places at = places(lines, known, made);
+    CHECK(std::set(at.begin(), at.end()).size() == lines.size());
+    for (const char letter : std::string("abcd")) {
+      std::ptrdiff_t stay = 0;
+      for (std::size_t line = 0; line < lines.size(); ++line)
+        if (lines[line] == letter && at[line] < known.size() && known[at[line]] == letter) ++stay;
+      CHECK(stay == std::min(std::count(lines.begin(), lines.end(), letter),
+                             std::count(known.begin(), known.end(), letter)));
+    }
   }
 }
 
