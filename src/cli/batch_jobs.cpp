@@ -63,40 +63,43 @@ struct Group {
 std::vector<BatchEntry> settle(const std::vector<config::BatchLine>& lines, const Prepared& run,
                                const output::Manifest& manifest,
                                std::vector<output::Manifest::Place>& places) {
-  std::vector<std::string> marks, known;
-  std::vector<bool> made;
-  for (const config::BatchLine& line : lines) marks.push_back(mark_of(line));
-  places = manifest.places();
-  std::int64_t index = 0;
-  for (const output::Manifest::Place& place : places) {
-    known.push_back(place.mark);
-    made.push_back(manifest.recorded(index, place.pictures));
-    index += place.pictures;
-  }
-  const std::vector<std::size_t> at = places_of(marks, known, made);
   std::vector<config::Layer> layers = run.layers;
+  layers.emplace_back();
+  const auto fill = [&](BatchEntry& entry, const config::BatchLine& line, std::size_t place) {
+    layers.back() = line.settings;
+    if (config::winner(layers, "prompt")->where.empty())
+      throw Error(ExitCode::kUsage, "no prompt", line.where, R"({"prompt": "a fox"}, or -p for all)");
+    std::uint64_t nth = 0;
+    const auto draw = [&] { return drawn(manifest.begin().seed, place + 1, nth++); };
+    entry.spec = resolve_for(run.models(), layers, draw).spec;
+    entry.pictures = config::pictures(entry.spec);
+  };
   std::vector<BatchEntry> entries;
+  std::vector<output::Manifest::Place> asked;
   entries.reserve(lines.size());
+  asked.reserve(lines.size());
   for (const config::BatchLine& line : lines) {
     BatchEntry& entry = entries.emplace_back(BatchEntry{.line = line.where});
-    const std::size_t place = at[entries.size() - 1];
     entry.fault = line.fault;
-    layers.push_back(line.settings);
     try {
-      if (!entry.fault) {
-        if (config::winner(layers, "prompt")->where.empty())
-          throw Error(ExitCode::kUsage, "no prompt", line.where, R"({"prompt": "a fox"}, or -p for all)");
-        std::uint64_t nth = 0;
-        const auto draw = [&] { return drawn(manifest.begin().seed, place + 1, nth++); };
-        entry.spec = resolve_for(run.models(), layers, draw).spec;
-        entry.pictures = config::pictures(entry.spec);
-      }
+      if (!entry.fault) fill(entry, line, asked.size());
     } catch (const Error& error) {
       entry.fault = error;
     }
-    layers.pop_back();
-    places.resize(std::max(places.size(), place + 1));
-    places[place] = {marks[entries.size() - 1], std::max<std::int64_t>(1, std::ssize(entry.pictures))};
+    asked.push_back({mark_of(line), std::max<std::int64_t>(1, std::ssize(entry.pictures))});
+  }
+  places = manifest.places();
+  std::vector<bool> made;
+  std::int64_t index = 0;
+  for (const output::Manifest::Place& place : places) {
+    made.push_back(manifest.recorded(index, place.pictures));
+    index += place.pictures;
+  }
+  const std::vector<std::size_t> at = places_of(asked, places, made);
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    if (!entries[i].fault && at[i] != i) fill(entries[i], lines[i], at[i]);
+    places.resize(std::max(places.size(), at[i] + 1));
+    places[at[i]] = asked[i];
   }
   std::vector<std::int64_t> before{0};
   for (const output::Manifest::Place& place : places) before.push_back(before.back() + place.pictures);

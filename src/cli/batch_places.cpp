@@ -5,10 +5,13 @@
 #include <algorithm>
 #include <cstdint>
 #include <map>
-#include <optional>
+#include <set>
 #include <string_view>
+#include <utility>
 
 namespace xdit::cli {
+
+using Place = output::Manifest::Place;
 
 std::string mark_of(const config::BatchLine& line) {
   std::uint64_t hash = 0xcbf29ce484222325U;  // FNV-1a
@@ -24,70 +27,47 @@ std::string mark_of(const config::BatchLine& line) {
   return fmt::format("{:016x}", hash);
 }
 
-namespace {
-
-constexpr std::size_t kTooOften = 64;  // for a mark to tell which line is which
-
-// Lines [head, lines - tail) that are still there, in the same order: by line, their places. The longest
-// common subsequence (Hunt, Szymanski 1977).
-std::map<std::size_t, std::size_t> kept(const std::vector<std::string>& marks,
-                                        const std::vector<std::string>& known, std::size_t head,
-                                        std::size_t tail) {
-  struct Pair {
-    std::size_t line, place;
-    std::optional<std::size_t> before;  // in the chain that it ends
-  };
-  std::map<std::string_view, std::vector<std::size_t>> places;
-  for (std::size_t place = known.size() - tail; place-- > head;) places[known[place]].push_back(place);
-  std::vector<Pair> pairs;
-  std::vector<std::size_t> ends;  // of chains of 1, 2, ... pairs, those that end first
-  for (std::size_t line = head; line < marks.size() - tail; ++line) {
-    const auto found = places.find(marks[line]);
-    if (found == places.end() || found->second.size() > kTooOften) continue;
-    for (const std::size_t place : found->second) {
-      const auto end =
-          std::lower_bound(ends.begin(), ends.end(), place,
-                           [&](std::size_t pair, std::size_t at) { return pairs[pair].place < at; });
-      pairs.push_back({line, place, end == ends.begin() ? std::nullopt : std::optional(end[-1])});
-      if (end == ends.end())
-        ends.push_back(pairs.size() - 1);
-      else
-        *end = pairs.size() - 1;
-    }
-  }
-  std::map<std::size_t, std::size_t> all;
-  std::optional<std::size_t> last;
-  if (!ends.empty()) last = ends.back();
-  for (; last; last = pairs[*last].before) all.emplace(pairs[*last].line, pairs[*last].place);
-  return all;
-}
-
-}  // namespace
-
-std::vector<std::size_t> places_of(const std::vector<std::string>& marks,
-                                   const std::vector<std::string>& known, const std::vector<bool>& made) {
-  const std::size_t shorter = std::min(marks.size(), known.size());
+std::vector<std::size_t> places_of(const std::vector<Place>& lines, const std::vector<Place>& known,
+                                   const std::vector<bool>& made) {
+  constexpr std::size_t kNone = -1;
+  const std::size_t shorter = std::min(lines.size(), known.size());
   std::size_t head = 0, tail = 0;
-  while (head < shorter && marks[head] == known[head]) ++head;
-  while (tail < shorter - head && marks[marks.size() - 1 - tail] == known[known.size() - 1 - tail]) ++tail;
-  std::map<std::size_t, std::size_t> stay = kept(marks, known, head, tail);
-  for (std::size_t i = 0; i < tail; ++i) stay.emplace(marks.size() - 1 - i, known.size() - 1 - i);
+  while (head < shorter && lines[head] == known[head]) ++head;
+  while (tail < shorter - head && lines[lines.size() - 1 - tail] == known[known.size() - 1 - tail]) ++tail;
 
-  std::vector<std::size_t> places(marks.size());
-  std::size_t behind = known.size();
-  std::size_t free = 0;  // before this, no place is
-  for (std::size_t line = 0; line < marks.size(); ++line) {
-    const auto next = stay.lower_bound(line);
+  std::map<std::pair<std::string_view, std::int64_t>, std::set<std::size_t>> waiting;
+  for (std::size_t place = head; place < known.size() - tail; ++place)
+    waiting[{known[place].mark, known[place].pictures}].insert(place);
+  std::vector<std::size_t> places(lines.size(), kNone);
+  std::vector<bool> stays(known.size());
+  std::size_t next = 0;  // the place behind the last line's
+  for (std::size_t line = 0; line < lines.size(); ++line) {
     if (line < head) {
       places[line] = line;
-    } else if (next != stay.end() && next->first == line) {
-      places[line] = next->second;
-    } else {
-      const std::size_t end = next == stay.end() ? known.size() : next->second;
-      while (free < end && made[free]) ++free;
-      places[line] = free < end ? free : behind++;
+    } else if (line >= lines.size() - tail) {
+      places[line] = line + known.size() - lines.size();
+    } else if (std::set<std::size_t>& alike = waiting[{lines[line].mark, lines[line].pictures}];
+               !alike.empty()) {
+      auto found = alike.lower_bound(next);
+      if (found == alike.end()) found = alike.begin();  // the line has moved
+      places[line] = *found;
+      alike.erase(found);
     }
-    if (places[line] < known.size()) free = places[line] + 1;
+    if (places[line] == kNone) continue;
+    stays[places[line]] = true;
+    next = places[line] + 1;
+  }
+
+  std::size_t behind = known.size();
+  next = 0;
+  for (std::size_t line = 0; line < lines.size(); ++line) {
+    const auto is_free = [&] { return next < known.size() && !stays[next]; };
+    if (places[line] == kNone) {
+      while (is_free() && made[next]) ++next;
+      const bool fits = is_free() && known[next].pictures == lines[line].pictures;
+      places[line] = fits ? next : behind++;
+    }
+    if (places[line] < known.size()) next = places[line] + 1;
   }
   return places;
 }

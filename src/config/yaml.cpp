@@ -22,9 +22,11 @@ constexpr std::array kBooleans{"true", "false", "yes", "no", "on", "off", "y", "
 
 // The text, and places in it. Walks on from the last place asked for, so that many places cost one pass.
 struct Source {
-  std::string_view text;
+  std::string_view text;  // to the end of what is parsed
   const std::string& name;
   ExitCode code;
+  std::size_t begin = 0;  // of what is parsed
+  std::size_t nodes = 0;
   std::size_t position = 0;
   std::size_t line = 1;
   std::size_t column = 1;
@@ -40,8 +42,24 @@ struct Source {
     }
     return fmt::format("{}:{}:{}", name, line, column);
   }
-  [[nodiscard]] std::string at(const YAML::Mark& mark) {
-    return at(mark.pos < 0 ? text.size() : static_cast<std::size_t>(mark.pos));
+  [[nodiscard]] std::size_t position_of(const YAML::Mark& mark) const {
+    return mark.pos < 0 ? text.size() : std::min(begin + static_cast<std::size_t>(mark.pos), text.size());
+  }
+  [[nodiscard]] std::string at(const YAML::Mark& mark) { return at(position_of(mark)); }
+
+  // Whether a quote that opens there is closed: yaml-cpp takes a line break at the end of the file for its
+  // end.
+  [[nodiscard]] bool closed(const YAML::Mark& mark) const {
+    const std::string_view rest = text.substr(position_of(mark));
+    if (!rest.starts_with('"') && !rest.starts_with('\'')) return true;
+    const char escape = rest.front() == '"' ? '\\' : '\'';
+    for (std::size_t i = 1; i < rest.size(); ++i) {
+      if (rest[i] == escape && (escape == '\\' || rest.substr(i + 1).starts_with(escape)))
+        ++i;
+      else if (rest[i] == rest.front())
+        return true;
+    }
+    return false;
   }
 };
 
@@ -64,6 +82,7 @@ class Builder : public YAML::EventHandler {
   void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override { leaf(mark, "", anchor, {}); }
   void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                 const std::string& value) override {
+    if (!source_.closed(mark)) throw YAML::ParserException(mark, "a quote has no end");
     YamlNode node;
     node.kind = YamlNode::Kind::kScalar;
     node.text = value;
@@ -93,12 +112,11 @@ class Builder : public YAML::EventHandler {
   YamlNode start(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, YamlNode node) {
     node.where = source_.at(mark);
     node.line = source_.line;
-    if (++nodes_ > kMaxNodes)
+    if (++source_.nodes > kMaxNodes)
       throw Error(source_.code, "more than 10,000 YAML nodes", node.where,
                   by_entry_ ? "JSONL or CSV, which may be longer" : "");
-    const auto position = static_cast<std::size_t>(std::max(mark.pos, 0));
     // An empty non-specific tag ("! x") reads like quotes: the source tells them apart.
-    const bool tagged = position < source_.text.size() && source_.text[position] == '!';
+    const bool tagged = source_.text.substr(source_.position_of(mark)).starts_with('!');
     if (anchor != YAML::NullAnchor) refuse(mark, "a YAML anchor");
     if (tagged || (!tag.empty() && tag != "?")) refuse(mark, "a YAML tag");
     return node;
@@ -149,7 +167,6 @@ class Builder : public YAML::EventHandler {
   bool by_entry_;
   std::optional<Error> fault_;  // of the entry of the root list that is being read
   std::vector<YamlNode> stack_;
-  std::size_t nodes_ = 0;
   bool done_ = false;
 };
 
@@ -180,6 +197,58 @@ std::string_view resolved(std::string_view text) {
   return !exponent.empty() && digits ? "a number" : "";
 }
 
+// What lies in the source. Throws YAML::Exception where that is no YAML.
+YamlNode parse(Source& source, bool by_entry) {
+  std::istringstream stream{std::string(source.text.substr(source.begin))};
+  Builder builder(source, by_entry);
+  YAML::Parser parser(stream);
+  while (parser.HandleNextDocument(builder)) {
+  }
+  return std::move(builder.root);
+}
+
+Error not_yaml(const YAML::Exception& error, Source& source) {
+  const std::size_t last = source.text.find_last_not_of(" \t\r\n");  // not the line behind
+  return {source.code, "not valid YAML: " + error.msg,
+          source.at(std::max(source.begin, std::min(source.position_of(error.mark), last)))};
+}
+
+// The root list whose entries begin at the left edge, each parsed by itself, so that only those are lost that
+// are no YAML. Nothing, if the text is no such list.
+std::optional<YamlNode> parse_entries(Source source) {
+  const std::string_view text = std::exchange(source.text, {});
+  source.nodes = 0;
+  std::vector<std::size_t> begins{0};
+  const auto is_entry = [&](std::size_t at) {
+    return text[at] == '-' && (at + 1 == text.size() || text.find_first_of(" \t\r\n", at + 1) == at + 1);
+  };
+  for (std::size_t at = text.find('\n'); at != std::string_view::npos; at = text.find('\n', at + 1))
+    if (at + 1 < text.size() && is_entry(at + 1)) begins.push_back(at + 1);
+  if (begins.size() > kMaxNodes) return std::nullopt;
+  begins.push_back(text.size());
+
+  YamlNode root;
+  root.kind = YamlNode::Kind::kSequence;
+  for (std::size_t i = 0; i + 1 < begins.size(); ++i) {
+    source.begin = begins[i];
+    source.text = text.substr(0, begins[i + 1]);
+    YamlNode lost;
+    lost.where = source.at(source.begin);
+    try {
+      const YamlNode part = parse(source, /*by_entry=*/true);
+      if (part.kind == YamlNode::Kind::kSequence && is_entry(source.begin))
+        root.items.insert(root.items.end(), part.items.begin(), part.items.end());
+      else if (part.kind != YamlNode::Kind::kNull)
+        return std::nullopt;
+    } catch (const YAML::Exception& error) {
+      if (!is_entry(source.begin)) return std::nullopt;
+      lost.fault = not_yaml(error, source);
+      root.items.push_back(std::move(lost));
+    }
+  }
+  return root;
+}
+
 }  // namespace
 
 YamlNode parse_yaml(std::string_view text, const std::string& name, ExitCode code, bool by_entry) {
@@ -195,16 +264,17 @@ YamlNode parse_yaml(std::string_view text, const std::string& name, ExitCode cod
   if (valid_utf8(std::string(text)) != text)
     throw Error(code, "not UTF-8 text", name, "save the file as UTF-8");
 
-  std::istringstream stream{std::string(text)};
-  Builder builder(source, by_entry);
   try {
-    YAML::Parser parser(stream);
-    while (parser.HandleNextDocument(builder)) {
-    }
+    return parse(source, by_entry);
   } catch (const YAML::Exception& error) {
-    throw Error(code, "not valid YAML: " + error.msg, source.at(error.mark));
+    // A line break behind an open quote makes yaml-cpp tell where it opens.
+    if (error.msg == YAML::ErrorMsg::EOF_IN_SCALAR && !text.ends_with('\n'))
+      return parse_yaml(std::string(text) + '\n', name, code, by_entry);
+    std::optional<YamlNode> entries;
+    if (by_entry) entries = parse_entries(source);
+    if (!entries) throw not_yaml(error, source);
+    return *std::move(entries);
   }
-  return std::move(builder.root);
 }
 
 bool is_text(const YamlNode& scalar) {

@@ -24,7 +24,8 @@ struct YamlNode {
 
 /// Parses one untrusted YAML document: UTF-8, at most depth 32 and 10,000 nodes, keys are scalars and differ;
 /// no anchors, aliases, tags. An empty document is null. Faults throw `code` with `name`:line:column; with
-/// `by_entry` those of keys, anchors, aliases and tags in a root list are their entry's.
+/// `by_entry` those of keys, anchors, aliases and tags in a root list are their entry's, and those of syntax
+/// in one whose entries begin at the left edge.
 [[nodiscard]] YamlNode parse_yaml(std::string_view text, const std::string& name, ExitCode code,
                                   bool by_entry = false);
 

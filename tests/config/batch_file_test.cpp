@@ -137,8 +137,42 @@ TEST_CASE("what YAML must not hold here is the fault of its entry") {
   CHECK(lines[2] == std::vector<std::string>{"prompt=a fox;", "sampling.seed=1;"});
   CHECK(lines[8] == std::vector<std::string>{"prompt=a fox;"});
   CHECK(read_batch(text, "f", BatchFormat::kYaml)[1].fault->where() == "f:2:3");
-  for (const char* whole : {"- a\n- {b\n", "&all\n- a\n", "- a\n--- \n- b\n", "- a\n- *none\n"})
+  for (const char* whole : {"[a, {b]\n", "&all\n- a\n", "- a\n--- \n- b\n", "- a\n---\n- {b\n",
+                            "  - a\n  - {b\n", "a: {\n- b\n", "a:\n- {b\n"})
     CHECK_THROWS_AS(read_batch(whole, "f", BatchFormat::kYaml), Error);
+}
+
+TEST_CASE("an entry of a YAML list that is no YAML costs itself alone") {
+  const std::vector<std::string> fox{"prompt=a fox;", "sampling.seed=1;"};
+  for (const char* wrong : {"- \"b", "- 'b", "- {prompt: \"b}", "- {prompt: 'it''s", "- \"b\\\"", "- \"b\" x",
+                            "- b: c: d", "- \"d\\q\"", "- {b", "- *none", "- prompt: 'b\n  seed: 1"})
+    for (const char* end : {"", "\n", "\r\n", "\n\n  "}) {
+      CAPTURE(wrong, end);
+      const std::string first = std::string("# prompts\n---\n- {prompt: a fox, seed: 1}\n") + wrong;
+      for (const std::string& text :
+           {first + end, first + "\n-\n    prompt: a fox\n    seed: 1\n- \"an owl\"" + end}) {
+        const Lines lines = read(text, BatchFormat::kYaml);
+        REQUIRE(lines.size() == (text == first + end ? 2 : 4));
+        CHECK(lines[0] == fox);
+        CHECK(lines[1].front().starts_with("!not valid YAML: "));
+        if (lines.size() == 4) {
+          CHECK(lines[2] == fox);
+          CHECK(lines[3] == std::vector<std::string>{"prompt=an owl;"});
+        }
+        CHECK(read_batch(text, "f", BatchFormat::kYaml)[1].where == "f:4:1");
+        CHECK(read_batch(text, "f", BatchFormat::kYaml)[1].fault->where().starts_with(
+            std::string_view(wrong).find('\n') == std::string_view::npos ? "f:4:" : "f:"));
+      }
+    }
+  const BatchLine line =
+      read_batch("- a\n- {seed: 1,\n   prompt: \"b}\n- c\n", "f", BatchFormat::kYaml).at(1);
+  CHECK(line.fault->message() == "not valid YAML: a quote has no end");
+  CHECK(line.fault->where() == "f:3:12");
+  CHECK(read("- \"a\n\n  fox\"\n- 'it''s'\n- \"\\\"\\\\\"\n- |\n  \"b\n", BatchFormat::kYaml) ==
+        Lines{{"prompt=a\nfox;"}, {"prompt=it's;"}, {"prompt=\"\\;"}, {"prompt=\"b\n;"}});
+  std::string longer = "- {\n";
+  for (int i = 0; i < 3000; ++i) longer += "- {prompt: a fox, seed: 1}\n";
+  CHECK_THROWS_WITH(read_batch(longer, "f", BatchFormat::kYaml), ContainsSubstring("10,000"));
 }
 
 TEST_CASE("a YAML list that is too long says what may be longer") {

@@ -1,4 +1,6 @@
+#include <fstream>
 #include <map>
+#include <sstream>
 
 #include "tests/catch.h"
 #include "tests/launch/small_run.h"
@@ -54,6 +56,60 @@ TEST_CASE("a batch goes on with a file that has changed: what stays keeps its pi
   CHECK_THAT(other.err, ContainsSubstring("p.txt:1 asks for another picture than was made there") &&
                             ContainsSubstring("--resume --overwrite makes it anew"));
   CHECK(resume("a fox\nan owl\n", {"--steps", "3", "--overwrite"}).out == listed({0, 1}));
+}
+
+TEST_CASE("a line that is mended to make more or fewer pictures changes the number of no other") {
+  const Folder folder;
+  const fs::path output = folder.path / "out";
+  const auto batch = [&](const std::vector<std::string>& seeds, const std::string& name) {
+    std::string lines;
+    for (std::size_t i = 0; i < seeds.size(); ++i)
+      lines += R"({"prompt": ")" + std::string(1, static_cast<char>('a' + i)) + R"(", "seed": ")" + seeds[i] +
+               "\"}\n";
+    return xdit_gen({"batch", folder.write("b.jsonl", lines), "-m", data("flux/tiny-dev"), "--device", "cpu",
+                     "--dtype", "fp32", "--size", "32x48", "--steps", "2", "-o", output / name, "--resume"},
+                    kAlone);
+  };
+  const auto path = [&](const std::string& name) { return (output / name).string() + "\n"; };
+
+  CHECK(batch({"1", "1-x", "1"}, "{index}.png").out == path("0.png") + path("2.png"));
+  const Result mended = batch({"1", "1-2", "1"}, "{index}.png");
+  INFO(mended.err);
+  CHECK(mended.code == 0);
+  CHECK(mended.out == path("3.png") + path("4.png"));
+  CHECK(batch({"1", "1-2", "1"}, "{index}.png").out.empty());
+  fs::remove(output / "batch.jsonl");
+
+  CHECK(batch({"1", "1-x", "1"}, "{index}-{prompt}.png").code == 9);
+  CHECK(batch({"1", "1", "1"}, "{index}-{prompt}.png").out == path("1-b.png"));  // as many: its own number
+  fs::remove_all(output);
+
+  // As if it had been killed before b was begun.
+  fs::create_directories(output);
+  CHECK(batch({"1", "1-3", "1"}, "{index}.png").code == 0);
+  std::string kept;
+  for (std::istringstream lines(contents(output / "batch.jsonl")); std::getline(lines, kept);) {
+    if (kept.find(R"("prompt":"b")") == std::string::npos)
+      std::ofstream(output / "some.jsonl", std::ios::app) << kept << '\n';
+  }
+  fs::rename(output / "some.jsonl", output / "batch.jsonl");
+  for (const char* b : {"1.png", "2.png", "3.png"}) REQUIRE(fs::remove(output / b));
+  CHECK(batch({"1", "5", "1"}, "{index}.png").out == path("5.png"));
+}
+
+TEST_CASE("lines that move keep their pictures") {
+  const Folder folder;
+  const auto resume = [&](const std::string& lines) {
+    return xdit_gen({"batch", folder.write("p.txt", lines), "-m", data("flux/tiny-dev"), "--device", "cpu",
+                     "--dtype", "fp32", "--size", "32x48", "--steps", "2", "-o",
+                     folder.path / "out" / "{index}-{prompt}.png", "--resume"},
+                    kAlone);
+  };
+  REQUIRE(resume("a\nb\nc\nd\n").code == 0);
+  const Result moved = resume("b\na\nd\nc\n");
+  CHECK(moved.code == 0);
+  CHECK(moved.out.empty());
+  CHECK_THAT(moved.err, ContainsSubstring("0 of 4 pictures left"));
 }
 
 }  // namespace xdit::cli
