@@ -5,7 +5,7 @@ xdit-gen generate ... --report run.json
 xdit-gen plan ... --json > plan.json
 predicted.py run.json plan.json
 
-`plan` predicts from Enter to the last picture; finish and rest are measured alone.
+`plan` predicts from Enter to the last picture; rest is measured alone.
 """
 
 import json

@@ -31,10 +31,11 @@ const char* grade_name(config::Allow grade) {
 }
 
 Json seconds_json(const Prediction& prediction) {
-  return {
-      {"start", prediction.start_s},     {"load", prediction.load_s},       {"encode", prediction.encode_s},
-      {"warm_up", prediction.warm_up_s}, {"denoise", prediction.denoise_s}, {"step", prediction.step_s},
-      {"decode", prediction.decode_s},   {"write", prediction.write_s},     {"total", prediction.total_s()}};
+  return {{"start", prediction.start_s},     {"load", prediction.load_s},
+          {"encode", prediction.encode_s},   {"warm_up", prediction.warm_up_s},
+          {"denoise", prediction.denoise_s}, {"step", prediction.step_s},
+          {"decode", prediction.decode_s},   {"write", prediction.write_s},
+          {"finish", prediction.finish_s},   {"total", prediction.total_s()}};
 }
 
 Json grid_json(const Grid& grid) {
@@ -87,12 +88,11 @@ std::string prediction_text(const Prediction& prediction, const parallel::Machin
   const auto [least, most] = std::minmax_element(prediction.exchanged.begin(), prediction.exchanged.end());
   return fmt::format(
       "predicted seconds on {} x {}: start {}, load {}, encode {}, warm-up {}, denoise {} ({} a step), "
-      "decode {}, "
-      "write {}: {} in all\n{}",
+      "decode {}, write {}, finish {}: {} in all\n{}",
       prediction.exchanged.size(), machine.gpus.front().name, three_digits(prediction.start_s),
       three_digits(prediction.load_s), three_digits(prediction.encode_s), three_digits(prediction.warm_up_s),
       three_digits(prediction.denoise_s), three_digits(prediction.step_s), three_digits(prediction.decode_s),
-      three_digits(prediction.write_s), three_digits(prediction.total_s()),
+      three_digits(prediction.write_s), three_digits(prediction.finish_s), three_digits(prediction.total_s()),
       *most == 0 ? ""
                  : fmt::format("a rank gets {}{} GB from others in a step\n",
                                *least == *most ? "" : three_digits(gigabytes(*least)) + " to ",

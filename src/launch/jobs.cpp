@@ -24,7 +24,7 @@ PlannedJob planned(config::RunSpec spec, const Models& models, const parallel::M
 std::optional<double> seconds_of(const PlannedJob& job, const Models& models,
                                  const parallel::Machine& machine) {
   const auto all = parallel::predict(job.plan, models.model, machine, job.spec, models.refiner);
-  return all ? std::optional(all->total_s() - all->start_s - all->load_s - all->warm_up_s) : std::nullopt;
+  return all ? std::optional(all->encode_s + all->denoise_s + all->decode_s + all->write_s) : std::nullopt;
 }
 
 Culprit culprit_of(std::int64_t rank, const PlannedJob& job, const parallel::Machine& machine) {

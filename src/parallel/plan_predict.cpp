@@ -14,10 +14,11 @@ namespace xdit::parallel {
 namespace {
 
 // Seconds on an H100 and its host that no rate tells.
-constexpr double kStart = 0.5;             // a process with LibTorch and CUDA
-constexpr double kMeet = 0.4;              // ranks find each other
-constexpr double kDraw = 0.4;              // weights in place of files
-constexpr double kWarmUp = 1.4;            // of kernels whose libraries are in the page cache
+constexpr double kStart = 0.5;   // a process with LibTorch and CUDA
+constexpr double kMeet = 0.4;    // ranks find each other
+constexpr double kDraw = 0.4;    // weights in place of files
+constexpr double kWarmUp = 1.8;  // of kernels: 0.8 - 2.1, by what the page cache holds of libraries
+constexpr double kFinish = 0.17;
 constexpr double kFirstKernels = 0.1;      // the driver loads what is called for the first time
 constexpr double kConvolutionPlan = 5e-3;  // cuDNN's for one shape, and the one for a single row
 constexpr double kCapture = 0.03;          // of a forward as a CUDA graph
@@ -156,6 +157,7 @@ Prediction predicted(const Predictor& of) {
   Prediction prediction{.start_s = kStart + (plan.exchanges() ? kMeet : 0),
                         .load_s = of.model.dummy ? kDraw : of.load(),
                         .encode_s = of.prompts() * of.seconds(encoder_work(spec, of.model), spec.model.dtype),
+                        .finish_s = kFinish,
                         .exchanged = {}};
   if (plan.warms_up) prediction.warm_up_s = std::max(0.0, kWarmUp - prediction.load_s);
   for (const RankPlan& rank : plan.ranks) {

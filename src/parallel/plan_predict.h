@@ -18,10 +18,11 @@ struct Prediction {
   double denoise_s = 0;  ///< of all the rank's pictures, the first step's preparations included
   double decode_s = 0;
   double write_s = 0;
+  double finish_s = 0;                   ///< until the processes are gone
   double step_s = 0;                     ///< of one picture
   std::vector<std::uint64_t> exchanged;  ///< bytes that a rank gets from others in a step, by rank
   [[nodiscard]] double total_s() const {
-    return start_s + load_s + encode_s + warm_up_s + denoise_s + decode_s + write_s;
+    return start_s + load_s + encode_s + warm_up_s + denoise_s + decode_s + write_s + finish_s;
   }
 };
 
