@@ -22,6 +22,12 @@ __device__ std::uint64_t load_acquire(const std::uint64_t* at) {
   return value;
 }
 
+__device__ std::uint64_t now_ns() {
+  std::uint64_t value;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(value)::"memory");
+  return value;
+}
+
 __device__ void store_release(std::uint64_t* at, std::uint64_t value) {
   asm volatile("st.release.sys.u64 [%0], %1;" ::"l"(at), "l"(value) : "memory");
 }
@@ -119,21 +125,33 @@ __device__ void fail(const Waiting& waiting, Watch::Fault fault, int peer, const
   watch->fault = fault;
 }
 
-__global__ void await_signals_kernel(const __grid_constant__ Batch<Signal> signals, const char* operation,
-                                     const Waiting waiting) {
-  if (static_cast<int>(threadIdx.x) >= signals.count) return;
-  const Signal& signal = signals.items[threadIdx.x];
-  const std::uint64_t epoch = ++*signal.count;
+__device__ void await_signal(const Signal& signal, std::uint64_t epoch, const char* operation,
+                             const Waiting& waiting) {
   std::uint64_t start_ns = 0;
   for (unsigned turn = 0; load_acquire(signal.word) < epoch; ++turn) {
     if (turn % kPollEvery != 0) continue;
     if (load_relaxed(waiting.dead) != 0) return;
-    const std::uint64_t now_ns = load_relaxed(&waiting.watch->clock_ns);
-    if (turn == 0) start_ns = now_ns;
+    const std::uint64_t clock_ns = load_relaxed(&waiting.watch->clock_ns);
+    if (turn == 0) start_ns = clock_ns;
     if (load_relaxed(&waiting.watch->stop) != 0)
       return fail(waiting, Watch::kStopped, signal.peer, operation);
-    if (now_ns - start_ns >= waiting.timeout_ns) return fail(waiting, Watch::kSilent, signal.peer, operation);
+    if (clock_ns - start_ns >= waiting.timeout_ns)
+      return fail(waiting, Watch::kSilent, signal.peer, operation);
   }
+}
+
+// Signals that are there at the first look take no more than that look.
+__global__ void await_signals_kernel(const __grid_constant__ Batch<Signal> signals, const char* operation,
+                                     const Waiting waiting) {
+  const bool awaits = static_cast<int>(threadIdx.x) < signals.count;
+  const Signal& signal = signals.items[threadIdx.x];
+  const std::uint64_t epoch = awaits ? ++*signal.count : 0;
+  const bool there = !awaits || load_acquire(signal.word) >= epoch;
+  if (__syncthreads_and(there ? 1 : 0) != 0) return;
+  const std::uint64_t start_ns = now_ns();
+  if (!there) await_signal(signal, epoch, operation, waiting);
+  __syncthreads();
+  if (threadIdx.x == 0) atomicAdd(waiting.waited_ns, now_ns() - start_ns);
 }
 
 __global__ void __launch_bounds__(kThreads)

@@ -72,12 +72,14 @@ struct Waiting {
   Watch* watch;         ///< as mapped on the device
   std::uint32_t* dead;  ///< device memory; not 0 once a wait failed: later work must not reach the peers
   std::uint64_t timeout_ns;
+  unsigned long long* waited_ns;  ///< device memory; await_signals adds to it
 };
 
 cudaError_t copy_rows(const Batch<RowCopy>& copies, const std::uint32_t* dead, cudaStream_t stream);
 /// What the stream did before is seen by whoever sees the word.
 cudaError_t raise_signals(const Batch<Signal>& signals, const std::uint32_t* dead, cudaStream_t stream);
-/// One block of two warps waits. `operation` is only passed on to the Watch.
+/// One block of two warps waits. `operation` is only passed on to the Watch. Where a signal is not there yet,
+/// the time until all are is added to Waiting::waited_ns.
 cudaError_t await_signals(const Batch<Signal>& signals, const char* operation, const Waiting& waiting,
                           cudaStream_t stream);
 /// to = ((terms[0] + terms[1]) + terms[2]) ...; `to` may be terms[0].

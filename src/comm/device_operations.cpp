@@ -70,7 +70,7 @@ void DeviceOperations::FreeHost::operator()(cuda::Watch* watch) const {
   static_cast<void>(cudaFreeHost(watch));
 }
 
-void DeviceOperations::FreeDevice::operator()(std::uint32_t* word) const {
+void DeviceOperations::FreeDevice::operator()(void* word) const {
   static_cast<void>(cudaFree(word));
 }
 
@@ -85,9 +85,12 @@ DeviceOperations::DeviceOperations(std::shared_ptr<const Job> job, int rank, int
   check_cuda(cudaMalloc(&pointer, sizeof(std::uint32_t)), "take device memory");
   dead_.reset(static_cast<std::uint32_t*>(pointer));
   check_cuda(cudaMemset(pointer, 0, sizeof(std::uint32_t)), "clear device memory");
+  check_cuda(cudaMalloc(&pointer, sizeof(unsigned long long)), "take device memory");
+  waited_ns_.reset(static_cast<unsigned long long*>(pointer));
+  check_cuda(cudaMemset(pointer, 0, sizeof(unsigned long long)), "clear device memory");
   check_cuda(cuda::load_peer_kernels(), "load kernels");
   check_cuda(cudaDeviceSynchronize(), "start the GPU");
-  waiting_ = {on_device, dead_.get(), static_cast<std::uint64_t>(timeout_.count())};
+  waiting_ = {on_device, dead_.get(), static_cast<std::uint64_t>(timeout_.count()), waited_ns_.get()};
   watcher_ = std::jthread([this](const std::stop_token& stop) { keep_watch(stop); });
 }
 
@@ -152,6 +155,14 @@ void DeviceOperations::check() const {
   if (fault == cuda::Watch::kNone) return;
   if (fault == cuda::Watch::kSilent) throw silent_peer(rank_, watch_->peer, timeout_, watch_->operation);
   throw aborted_wait(job_->aborted().value_or(-1), rank_, watch_->peer, watch_->operation);
+}
+
+double DeviceOperations::waited_s() const {
+  use_device(device_);
+  unsigned long long waited_ns = 0;
+  check_cuda(cudaMemcpy(&waited_ns, waited_ns_.get(), sizeof waited_ns, cudaMemcpyDeviceToHost),
+             "read how long a GPU has waited");
+  return static_cast<double>(waited_ns) / 1e9;
 }
 
 void DeviceOperations::label(std::span<const Label> labels, Stream stream) {

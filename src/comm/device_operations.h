@@ -29,6 +29,7 @@ class DeviceOperations : public PeerMemory {
   void label(std::span<const Label> labels, Stream stream) override;
   void land(std::span<const Landing> landings, Stream stream) override;
   void check() const override;
+  [[nodiscard]] double waited_s() const override;
 
  protected:
   void enter() const;  ///< check(), and the device is this thread's
@@ -40,7 +41,7 @@ class DeviceOperations : public PeerMemory {
     void operator()(cuda::Watch* watch) const;
   };
   struct FreeDevice {
-    void operator()(std::uint32_t* word) const;
+    void operator()(void* word) const;
   };
   void keep_watch(const std::stop_token& stop);
   [[nodiscard]] const std::uint32_t* dead() const { return dead_.get(); }
@@ -51,6 +52,7 @@ class DeviceOperations : public PeerMemory {
   std::chrono::nanoseconds timeout_;
   std::unique_ptr<cuda::Watch, FreeHost> watch_;
   std::unique_ptr<std::uint32_t, FreeDevice> dead_;
+  std::unique_ptr<unsigned long long, FreeDevice> waited_ns_;
   cuda::Waiting waiting_{};
   std::jthread watcher_;  // ends first
 };

@@ -64,6 +64,8 @@ class Group {
   void barrier(Stream stream = nullptr);
   /// See PeerMemory::check.
   void check() const { memory_->check(); }
+  /// See PeerMemory::waited_s.
+  [[nodiscard]] double waited_s() const { return memory_->waited_s(); }
   /// Of the memory that results lie in, whatever group of this rank used it.
   [[nodiscard]] Use& use() const { return memory_->use(); }
 

@@ -19,7 +19,7 @@ class Use {
 
   [[nodiscard]] std::uint64_t bytes_sent() const { return sent_; }  ///< to other ranks, or read of theirs
   [[nodiscard]] std::uint64_t peak_device_bytes() const { return peak_; }  ///< of its blocks on a GPU
-  /// For signals of other ranks: of the host; waits on a device's stream are not known.
+  /// The host, for signals of other ranks; for a device's stream see PeerMemory::waited_s.
   [[nodiscard]] double waited_s() const { return static_cast<double>(waited_ns_) / 1e9; }
 
  private:

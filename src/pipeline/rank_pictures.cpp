@@ -139,7 +139,7 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, PreparedPrompts& prepare
   Marks marks(device_);
   marks.add();
   report_.phases.push_back(phase("prepare", prepared_from_s_, marks.at_s(0), picture.index));
-  const auto waited = [&] { return spread_.use() != nullptr ? spread_.use()->waited_s() : 0; };
+  const auto waited = [&] { return spread_.world() != nullptr ? spread_.world()->waited_s() : 0; };
   const double waited_before_s = waited();
   at::Tensor before = course.preview.enabled() ? start.latents : at::Tensor();
   const at::Tensor latents = spread_.loop().run(
@@ -160,10 +160,7 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, PreparedPrompts& prepare
         spread_.check();
         listener_.advance(step - 1);
       });
-  if (marks.queued())
-    host_bound_s_ = std::max(host_bound_s_, 0.0);
-  else
-    waited_s_ = std::max(waited_s_, 0.0) + waited() - waited_before_s;
+  if (marks.queued()) host_bound_s_ = std::max(host_bound_s_, 0.0);
   for (std::size_t i = 1; i < marks.count(); ++i) {
     const double begin_s = marks.at_s(i - 1);
     const double end_s = marks.at_s(i);
@@ -172,6 +169,7 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, PreparedPrompts& prepare
     if (marks.queued() && end_s - marks.added_s(i) < kAtOnce * (end_s - begin_s))
       host_bound_s_ += end_s - begin_s;
   }
+  waited_s_ = std::max(waited_s_, 0.0) + waited() - waited_before_s;
   listener_.advance(course.evaluations.count);
   listener_.finish();
   const at::Tensor all = spread_.all_tokens(latents);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <chrono>
 #include <cmath>
 
 #include "comm/mesh.h"
@@ -292,6 +293,31 @@ TEST_CASE("bands posted ahead go round a chain while others are under way") {
             group.barrier();
           }) == kNone);
   }
+}
+
+TEST_CASE("a rank knows how long it has waited for one that is late; that one has waited for none") {
+  const auto body = [](Rank& self) {
+    Group& group = self.group;
+    const bool late = group.rank() == 1;
+    PeerBuffer buffer = group.allocate(0);
+    if (!late) buffer.post({1});
+    settle(group);
+    const double before_s = group.waited_s();
+    [[maybe_unused]] const auto both_are_here = group.share({});
+    const auto start = std::chrono::steady_clock::now();
+    if (late) {
+      ::usleep(50'000);
+      buffer.put({}, {0});
+    } else {
+      buffer.arrive({1});
+    }
+    settle(group);
+    const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;
+    const double waited_s = group.waited_s() - before_s;
+    const bool right = late ? waited_s < 0.02 : waited_s > 0.04 && waited_s <= passed.count();
+    expect(right, fmt::format("{} s of {}", waited_s, passed.count()));
+  };
+  CHECK(run_ranks(2, body) == kNone);
 }
 
 TEST_CASE("a gather in place copies nothing onto itself") {

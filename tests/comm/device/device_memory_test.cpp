@@ -136,6 +136,26 @@ TEST_CASE("operations captured in a graph give other bytes at each of a hundred 
   }
 }
 
+TEST_CASE("replays count how long they wait, each anew") {
+  if (!on_gpu()) return;
+  const auto body = [](Rank& self) {
+    const Gather gather(self.group);
+    gather.replay();
+    for (int turn = 0; turn < 3; ++turn) {
+      const double before_s = self.group.waited_s();
+      [[maybe_unused]] const auto both_are_here = self.group.share({});
+      const auto start = std::chrono::steady_clock::now();
+      if (self.group.rank() == 1) ::usleep(50'000);
+      gather.replay();
+      const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;
+      const double waited_s = self.group.waited_s() - before_s;
+      const bool right = (self.group.rank() == 1 || waited_s > 0.04) && waited_s <= passed.count();
+      expect(right, fmt::format("{} s of {}", waited_s, passed.count()));
+    }
+  };
+  CHECK(run_ranks(2, body) == kNone);
+}
+
 TEST_CASE("a replay that waits for a killed rank ends at the timeout") {
   if (!on_gpu()) return;
   const auto body = [](Rank& self) {
