@@ -48,8 +48,11 @@ void add_up(std::vector<output::RankUse>& uses) {
   all.peak_host_bytes = std::max(all.peak_host_bytes, second.peak_host_bytes);
   all.bytes_read += second.bytes_read;
   all.bytes_sent += second.bytes_sent;
-  if (second.waited_s >= 0) all.waited_s += second.waited_s;
-  if (second.host_bound_s >= 0) all.host_bound_s += second.host_bound_s;
+  const auto add = [](double& sum, double more) {
+    if (more >= 0) sum = std::max(sum, 0.0) + more;
+  };
+  add(all.waited_s, second.waited_s);
+  add(all.host_bound_s, second.host_bound_s);
 }
 
 class LoadingRank final : public Rank {
