@@ -72,9 +72,9 @@ class PeerMemory {
   /// Throws what a wait on a stream has met so far. Bytes that came over a stream are good when check()
   /// returns after that stream was synchronised.
   virtual void check() const {}
-  /// For signals of other ranks, what carried them included. On a device: its streams in all that they have
-  /// done; call it when they are synchronised. Waits on two streams at once count twice: await where what is
-  /// computed needs it. A sender's own copies do not count.
+  /// Seconds of waits for others' signals: the others' copies before a signal are in them, this rank's own
+  /// are not. On a device: of what its streams have done, so call it when they are synchronised. Waits of two
+  /// streams at once are added up: await on the one that computes.
   [[nodiscard]] virtual double waited_s() const { return use_.waited_s(); }
 
   /// Blocks with a handle have a copy that is their owner's (relay.h).
