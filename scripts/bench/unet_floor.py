@@ -4,8 +4,7 @@
 unet_floor.py [sdxl|sd15] [--pixels N] [--dtype float16] [--list]: the operations are those that diffusers' network
 runs on both branches of a guided step, without what does not depend on the latents (embeddings of time, the prompt's
 keys and values). Prints 20 steps back to back and one step after a rest times 20; --list prints the operations
-instead and needs no GPU. Needs torch,
-diffusers and transformers.
+instead and needs no GPU. Needs torch, diffusers and transformers.
 """
 
 import argparse

@@ -82,12 +82,14 @@ DeviceOperations::DeviceOperations(std::shared_ptr<const Job> job, int rank, int
   watch_.reset(new (pointer) cuda::Watch{});
   check_cuda(cudaHostGetDevicePointer(&pointer, watch_.get(), 0), "map host memory");
   auto* const on_device = static_cast<cuda::Watch*>(pointer);
-  check_cuda(cudaMalloc(&pointer, sizeof(std::uint32_t)), "take device memory");
-  dead_.reset(static_cast<std::uint32_t*>(pointer));
-  check_cuda(cudaMemset(pointer, 0, sizeof(std::uint32_t)), "clear device memory");
-  check_cuda(cudaMalloc(&pointer, sizeof(unsigned long long)), "take device memory");
-  waited_ns_.reset(static_cast<unsigned long long*>(pointer));
-  check_cuda(cudaMemset(pointer, 0, sizeof(unsigned long long)), "clear device memory");
+  const auto take_zero = [](auto& word) {
+    void* taken = nullptr;
+    check_cuda(cudaMalloc(&taken, sizeof *word), "take device memory");
+    word.reset(static_cast<decltype(word.get())>(taken));
+    check_cuda(cudaMemset(taken, 0, sizeof *word), "clear device memory");
+  };
+  take_zero(dead_);
+  take_zero(waited_ns_);
   check_cuda(cuda::load_peer_kernels(), "load kernels");
   check_cuda(cudaDeviceSynchronize(), "start the GPU");
   waiting_ = {on_device, dead_.get(), static_cast<std::uint64_t>(timeout_.count()), waited_ns_.get()};

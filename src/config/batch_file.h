@@ -26,9 +26,8 @@ struct BatchLine {
 /// Reads untrusted text. A setting is named by its key ("sampling.steps", also nested) or its flag ("steps").
 /// - text: a prompt a line
 /// - JSONL: an object, or a prompt as a string, a line
-/// - CSV (RFC 4180): the first row names settings, an empty cell sets nothing; behind a row whose quotes do
-/// not
-///   end the next line begins a row
+/// - CSV (RFC 4180): the first row names settings, an empty cell sets nothing; where a row's quotes do not
+///   end, the next line begins a row
 /// - YAML: a list of mappings or prompts
 /// Empty lines count and give nothing. Zero bytes (UTF-16, or no text at all) are a fault of the whole. A
 /// fault of one line is in its `fault`; one of the whole is Error(kUsage).

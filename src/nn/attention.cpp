@@ -6,7 +6,6 @@
 #include <cmath>
 #include <limits>
 #include <tuple>
-#include <utility>
 #include <vector>
 
 #include "core/error.h"
@@ -102,8 +101,7 @@ AttentionPart partial_attention(const at::Tensor& q, const at::Tensor& k, const 
             at::full({q.size(0), q.size(1), q.size(2)}, -std::numeric_limits<float>::infinity(),
                      q.options().dtype(at::kFloat))};
   if (!q.is_cpu()) return attend_on_gpu(q, k, v, scale, /*causal=*/false, /*sums=*/true);
-  auto [out, log_sum_exp] = tiles::attention(q, k, v, scale);
-  return {std::move(out), std::move(log_sum_exp)};
+  return tiles::attention(q, k, v, scale);
 }
 
 void merge(AttentionPart& into, const AttentionPart& part) {

@@ -71,11 +71,15 @@ const std::string& Convolutions::choose(const cudnn::Shape& shape) {
   const auto [found, fresh] = chosen_.try_emplace(shape);
   if (!fresh) return found->second;
   const cudnn::Extent square{.rows = shape.output_columns()}, lowest{.rows = 1};  // stand for all
+  const std::vector<std::string> names = cudnn::plan_names(shape, square);
   for (const auto fits : {is_of_any_tile, is_exact})
-    for (const std::string& name : cudnn::plan_names(shape, square))
-      if (fits(name) && cudnn::Plan::build(shape, square, name) != nullptr &&
-          cudnn::Plan::build(shape, lowest, name) != nullptr)
-        return found->second = name;
+    for (const std::string& name : names) {
+      if (!fits(name)) continue;
+      std::unique_ptr<cudnn::Plan> plan = cudnn::Plan::build(shape, square, name);
+      if (plan == nullptr || cudnn::Plan::build(shape, lowest, name) == nullptr) continue;
+      built_[{shape, square}] = std::move(plan);
+      return found->second = name;
+    }
   return found->second;
 }
 

@@ -92,8 +92,8 @@ void activate(const at::Tensor& x, Activation activation, const at::Tensor& out)
 // Products of one shape from aligned memory, in float32: LibTorch's own kernel lays its buffers out by the
 // number of threads, and the bits of MKL's products depend on where they lie. They also depend on the row's
 // place in the tile where a head is narrow: zeros widen it, and fill up the keys.
-Attended attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale,
-                   const at::Tensor& bias, bool causal) {
+AttentionPart attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale,
+                        const at::Tensor& bias, bool causal) {
   constexpr float kNever = -std::numeric_limits<float>::infinity();
   const std::int64_t batch = q.size(0), heads = q.size(1), tokens = q.size(2), keys = k.size(2);
   const std::int64_t dim = v.size(3), all_keys = count(keys) * kRows;
@@ -109,8 +109,8 @@ Attended attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v
     mask = at::constant_pad_nd(bias.to(at::kFloat), {0, all_keys - keys}, kNever);
   else if (all_keys > keys)
     mask = at::constant_pad_nd(at::zeros({1, 1, 1, keys}), {0, all_keys - keys}, kNever);
-  Attended y{at::empty({batch, heads, tokens, dim}, q.options()),
-             at::empty({batch, heads, tokens}, q.options().dtype(at::kFloat))};
+  AttentionPart y{at::empty({batch, heads, tokens, dim}, q.options()),
+                  at::empty({batch, heads, tokens}, q.options().dtype(at::kFloat))};
   const std::int64_t tiles = count(tokens);
   for_each(batch * heads * tiles, [&](std::int64_t index) {
     const std::int64_t b = index / (heads * tiles), h = index / tiles % heads, i = index % tiles;

@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "nn/activation.h"
+#include "nn/attention.h"
 
 /// The CPU's products and activations, in tiles of fixed shape computed by one thread each: a row's bits
 /// depend neither on how many rows there are nor on how many threads. (MKL and oneDNN choose kernels and
@@ -33,13 +34,9 @@ void for_each(std::int64_t tiles, const std::function<void(std::int64_t)>& f);
                                 const Activation* activation = nullptr);
 /// The activation over rows [T, C], which may be strided, into `out` [T, C].
 void activate(const at::Tensor& x, Activation activation, const at::Tensor& out);
-struct Attended {
-  at::Tensor out;          ///< [B, H, T, D] in the dtype of q
-  at::Tensor log_sum_exp;  ///< natural, [B, H, T] in float32
-};
 /// softmax(q k^T scale + bias) v on [B, H, T, D], as nn::scaled_dot_product; at least one key.
-[[nodiscard]] Attended attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale,
-                                 const at::Tensor& bias = {}, bool causal = false);
+[[nodiscard]] AttentionPart attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                      double scale, const at::Tensor& bias = {}, bool causal = false);
 /// Convolution of [B, C, H, W] with [O, C, K, K]; rows are padded with zeros by `row_padding`, columns by
 /// K / 2. A row of the result is a tile.
 [[nodiscard]] at::Tensor convolution(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,

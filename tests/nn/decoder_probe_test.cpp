@@ -82,20 +82,31 @@ std::string in_cuts(const cudnn::Shape& shape, std::int64_t rows, const Candidat
   return faults.empty() ? "exact" : fmt::format("DIFFERS at{}", faults);
 }
 
+cudnn::Shape shape_of(const test::ConvolutionShape& s, at::ScalarType type, cudnn::Epilogue epilogue) {
+  return {.inputs = s.inputs,
+          .outputs = s.outputs,
+          .kernel = s.kernel,
+          .columns = s.columns,
+          .stride = s.stride,
+          .type = type,
+          .epilogue = epilogue};
+}
+
+// Without a picture to add.
+Inputs inputs_of(const test::ConvolutionShape& s, at::ScalarType type, std::int64_t pictures) {
+  const double scale = 1 / std::sqrt(static_cast<double>(s.inputs * s.kernel * s.kernel));
+  return {.x = on_gpu({pictures, s.inputs, s.input_rows(s.rows), s.columns}, type),
+          .weight = on_gpu({s.outputs, s.inputs, s.kernel, s.kernel}, type, scale),
+          .bias = on_gpu({s.outputs}, type),
+          .picture = {}};
+}
+
 void probe(const test::ConvolutionShape& s, at::ScalarType type, cudnn::Epilogue epilogue, double seconds) {
   const double start = probe_seconds();
-  const cudnn::Shape shape{.inputs = s.inputs,
-                           .outputs = s.outputs,
-                           .kernel = s.kernel,
-                           .columns = s.columns,
-                           .type = type,
-                           .epilogue = epilogue};
-  const double scale = 1 / std::sqrt(static_cast<double>(s.inputs * s.kernel * s.kernel));
-  const Inputs a{on_gpu({1, s.inputs, s.input_rows(s.rows), s.columns}, type),
-                 on_gpu({s.outputs, s.inputs, s.kernel, s.kernel}, type, scale), on_gpu({s.outputs}, type),
-                 epilogue == cudnn::Epilogue::kBiasAndPicture
-                     ? on_gpu({1, s.outputs, s.rows, s.columns}, type)
-                     : at::Tensor()};
+  const cudnn::Shape shape = shape_of(s, type, epilogue);
+  Inputs a = inputs_of(s, type, 1);
+  if (epilogue == cudnn::Epilogue::kBiasAndPicture)
+    a.picture = on_gpu({1, s.outputs, s.rows, s.columns}, type);
   const auto torch = [&] {
     const at::Tensor y = at::conv2d(a.x, a.weight, epilogue == cudnn::Epilogue::kNone ? at::Tensor() : a.bias,
                                     1, at::IntArrayRef({0, s.kernel / 2}));
@@ -171,18 +182,11 @@ at::Tensor attention_by_products(const at::Tensor& q, const at::Tensor& k, const
 }
 
 // Whether plans of different tiles give the same bits, for one picture and for two, and how fast each is.
-void probe_pictures(const test::ConvolutionShape& s, cudnn::Epilogue epilogue, at::ScalarType type) {
-  const cudnn::Shape shape{.inputs = std::max<std::int64_t>(s.inputs, 8),
-                           .outputs = std::max<std::int64_t>(s.outputs, 8),
-                           .kernel = s.kernel,
-                           .columns = s.columns,
-                           .stride = s.stride,
-                           .type = type,
-                           .epilogue = epilogue};
-  const double scale = 1 / std::sqrt(static_cast<double>(s.inputs * s.kernel * s.kernel));
-  const at::Tensor x = on_gpu({2, shape.inputs, s.input_rows(s.rows), s.columns}, type),
-                   weight = on_gpu({shape.outputs, shape.inputs, s.kernel, s.kernel}, type, scale),
-                   bias = on_gpu({shape.outputs}, type);
+void probe_pictures(test::ConvolutionShape s, cudnn::Epilogue epilogue, at::ScalarType type) {
+  s.inputs = std::max<std::int64_t>(s.inputs, 8);
+  s.outputs = std::max<std::int64_t>(s.outputs, 8);
+  const cudnn::Shape shape = shape_of(s, type, epilogue);
+  const Inputs in = inputs_of(s, type, 2);
   std::printf("\n== %ld -> %ld, k %ld, %ld x %ld, stride %ld, %s %s\n", shape.inputs, shape.outputs, s.kernel,
               s.rows, s.columns, s.stride, at::toString(type),
               epilogue == cudnn::Epilogue::kNone ? "alone" : "with bias");
@@ -207,8 +211,10 @@ void probe_pictures(const test::ConvolutionShape& s, cudnn::Epilogue epilogue, a
         continue;
       }
       const at::Tensor y = at::empty({extent.pictures, shape.outputs, s.rows, shape.output_columns()},
-                                     x.options().memory_format(at::MemoryFormat::ChannelsLast));
-      const auto go = [&] { (*plan)({y, x.narrow(0, 2 - extent.pictures, extent.pictures), weight, bias}); };
+                                     in.x.options().memory_format(at::MemoryFormat::ChannelsLast));
+      const auto go = [&] {
+        (*plan)({y, in.x.narrow(0, 2 - extent.pictures, extent.pictures), in.weight, in.bias});
+      };
       go();
       at::Tensor& of = first[family];
       if (!of.defined()) of = y.narrow(0, extent.pictures - 1, 1).clone();
