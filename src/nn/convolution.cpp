@@ -137,6 +137,16 @@ at::Tensor Convolutions::operator()(const at::Tensor& x, const Convolution& laye
   return convolution_by_windows(x, layer, tf32_);
 }
 
+void Convolutions::onto(const at::Tensor& y, const at::Tensor& x, const Convolution& layer) {
+  const auto pixels = [](const at::Tensor& picture) { return picture.permute({0, 2, 3, 1}); };
+  if (!x.is_cuda()) {
+    y.add_((*this)(x, layer));
+    return;
+  }
+  fused::linear_onto(pixels(y).view({-1, y.size(1)}), {pixels(x).reshape({-1, x.size(1)})},
+                     {layer.weight.flatten(1)}, layer.bias);
+}
+
 at::Tensor convolution_by_windows(const at::Tensor& x, const Convolution& layer, bool tf32) {
   constexpr std::int64_t kMostBytes = std::int64_t{1} << 28U;  // of windows at once
   const std::int64_t kernel = layer.weight.size(2), side = kernel / 2;

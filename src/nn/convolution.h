@@ -32,6 +32,8 @@ class Convolutions {
   /// [B, O, h, w] of x [B, I, (h - 1) stride + K, W]; columns are padded with zeros by K / 2, so w is W /
   /// stride rounded up.
   [[nodiscard]] at::Tensor operator()(const at::Tensor& x, const Convolution& layer);
+  /// y [B, O, h, W] += the same of a kernel of one pixel.
+  void onto(const at::Tensor& y, const at::Tensor& x, const Convolution& layer);
   [[nodiscard]] std::size_t count() const { return built_.size(); }
   /// The same of pictures on a GPU by a plan; undefined where there is none.
   [[nodiscard]] at::Tensor by_plan(const at::Tensor& x, const Convolution& layer);

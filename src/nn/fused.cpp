@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "cuda/kernels.h"
+#include "cuda/pictures.h"
 
 namespace xdit::nn::fused {
 namespace {
@@ -132,24 +133,54 @@ at::Tensor merge_rows(const at::Tensor& rows, std::int64_t row_elements) {
   return whole;
 }
 
-void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& layer, bool silu,
-               const at::Tensor& out) {
-  XDIT_ASSERT(out.sizes() == x.sizes() && out.scalar_type() == x.scalar_type() && whole.is_contiguous());
+namespace {
+
+cuda::Normalise arguments_of(const at::Tensor& x, const GroupNorm& layer, bool silu, const at::Tensor& out) {
+  XDIT_ASSERT(out.sizes() == x.sizes() && out.scalar_type() == x.scalar_type());
   XDIT_ASSERT(layer.weight.is_contiguous() && layer.weight.scalar_type() == x.scalar_type() &&
               layer.bias.is_contiguous() && layer.bias.scalar_type() == x.scalar_type());
   static_cast<void>(shape_of(out));
-  const cuda::Normalise arguments{.shape = shape_of(x),
-                                  .x_stride = x.stride(0),
-                                  .y_stride = out.stride(0),
-                                  .shift = shift_of(layer, x),
-                                  .whole = whole.const_data_ptr<float>(),
-                                  .groups = layer.groups,
-                                  .weight = layer.weight.const_data_ptr(),
-                                  .bias = layer.bias.const_data_ptr(),
-                                  .eps = static_cast<float>(layer.eps),
-                                  .silu = silu};
+  return {.shape = shape_of(x),
+          .x_stride = x.stride(0),
+          .y_stride = out.stride(0),
+          .shift = shift_of(layer, x),
+          .whole = nullptr,
+          .groups = layer.groups,
+          .weight = layer.weight.const_data_ptr(),
+          .bias = layer.bias.const_data_ptr(),
+          .eps = static_cast<float>(layer.eps),
+          .silu = silu};
+}
+
+}  // namespace
+
+void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& layer, bool silu,
+               const at::Tensor& out) {
+  XDIT_ASSERT(whole.is_contiguous());
+  cuda::Normalise arguments = arguments_of(x, layer, silu, out);
+  arguments.whole = whole.const_data_ptr<float>();
   C10_CUDA_CHECK(
       cuda::normalise(type_of(x), x.const_data_ptr(), out.mutable_data_ptr(), arguments, stream_of(x)));
+}
+
+bool group_norm(const at::Tensor& x, const GroupNorm& layer, bool silu, const at::Tensor& out,
+                std::int64_t margin) {
+  cuda::Normalise arguments = arguments_of(x, layer, silu, out);
+  arguments.margin = margin;
+  bool taken = false;
+  C10_CUDA_CHECK(cuda::group_norm(type_of(x), x.const_data_ptr(), out.mutable_data_ptr(), arguments, taken,
+                                  stream_of(x)));
+  return taken;
+}
+
+at::Tensor doubled(const at::Tensor& x, std::int64_t first, std::int64_t rows, std::int64_t columns) {
+  static_cast<void>(shape_of(x));
+  XDIT_ASSERT((first + rows - 1) / 2 < x.size(2) && (columns - 1) / 2 < x.size(3));
+  at::Tensor y = at::empty({x.size(0), x.size(1), rows, columns},
+                           x.options().memory_format(at::MemoryFormat::ChannelsLast));
+  C10_CUDA_CHECK(cuda::doubled(type_of(x), x.const_data_ptr(), x.stride(0), x.size(3), y.mutable_data_ptr(),
+                               shape_of(y), first, stream_of(x)));
+  return y;
 }
 
 }  // namespace xdit::nn::fused

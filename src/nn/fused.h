@@ -40,5 +40,11 @@ void fill_by_kernels(at::cuda::CUDAGraph& graph);
 [[nodiscard]] at::Tensor merge_rows(const at::Tensor& rows, std::int64_t row_elements);
 void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& layer, bool silu,
                const at::Tensor& out);
+/// All of it in one launch, and `margin` rows of zeros above and below `out`; false where none suits.
+[[nodiscard]] bool group_norm(const at::Tensor& x, const GroupNorm& layer, bool silu, const at::Tensor& out,
+                              std::int64_t margin);
+/// [B, C, rows, columns]: row r is row (r + first) / 2 of x, column c column c / 2.
+[[nodiscard]] at::Tensor doubled(const at::Tensor& x, std::int64_t first, std::int64_t rows,
+                                 std::int64_t columns);
 
 }  // namespace xdit::nn::fused

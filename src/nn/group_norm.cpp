@@ -89,4 +89,24 @@ void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& la
               : reference::normalise(x, whole, layer, silu, out);
 }
 
+void group_norm(const at::Tensor& x, const GroupNorm& layer, bool silu, const at::Tensor& padded,
+                std::int64_t margin) {
+  const at::Tensor out = padded.narrow(2, margin, x.size(2));
+  if (x.is_cuda() &&
+      fused::group_norm(x.contiguous(at::MemoryFormat::ChannelsLast), layer, silu, out, margin))
+    return;
+  normalise(x, merge_rows(row_moments(x, layer), x.size(1) / layer.groups * x.size(3)), layer, silu, out);
+  zero_margin(padded, margin);
+}
+
+void zero_margin(const at::Tensor& padded, std::int64_t margin) {
+  const std::int64_t rows = padded.size(2);
+  if (margin == 1) {  // first and last by one fill
+    padded.slice(2, 0, rows, rows - 1).zero_();
+    return;
+  }
+  padded.narrow(2, 0, margin).zero_();
+  padded.narrow(2, rows - margin, margin).zero_();
+}
+
 }  // namespace xdit::nn

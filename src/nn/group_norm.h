@@ -32,6 +32,12 @@ struct GroupNorm {
 void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& layer, bool silu,
                const at::Tensor& out);
 
+/// All of it for whole pictures [B, C, H, W], with the same bits: `padded` [B, C, H + 2 margin, W] gets them
+/// with `margin` rows of zeros above and below.
+void group_norm(const at::Tensor& x, const GroupNorm& layer, bool silu, const at::Tensor& padded,
+                std::int64_t margin);
+void zero_margin(const at::Tensor& padded, std::int64_t margin);
+
 /// The Torch forms that the kernels are tested against.
 namespace reference {
 [[nodiscard]] at::Tensor row_moments(const at::Tensor& x, const GroupNorm& layer);

@@ -30,6 +30,8 @@ class Spatial {
 
   /// With zeros around the picture, K / 2 of them.
   [[nodiscard]] at::Tensor convolve(const at::Tensor& x, const Convolution& layer) const;
+  /// sum += the convolution of x, whose kernel is one pixel; rounded once where a kernel can.
+  void convolve_onto(const at::Tensor& sum, const at::Tensor& x, const Convolution& layer) const;
   /// Of silu(group_norm(x)).
   [[nodiscard]] at::Tensor convolve_normed(const at::Tensor& x, const GroupNorm& norm,
                                            const Convolution& layer) const;
@@ -53,15 +55,15 @@ class Spatial {
   [[nodiscard]] virtual at::Tensor whole_moments(const at::Tensor& rows, std::int64_t row_elements) const = 0;
   /// Gives the first and last `halo` rows of `padded` the neighbours' rows, zeros at the picture's edges.
   virtual void fill_halo(const at::Tensor& padded, std::int64_t halo) const = 0;
+  /// `padded` becomes group_norm(x), or its SiLU, with `halo` rows of its neighbours above and below.
+  virtual void normalise_padded(const at::Tensor& x, const GroupNorm& layer, bool silu,
+                                const at::Tensor& padded, std::int64_t halo) const;
   /// Where this rank's rows of a picture are, `rows` in all.
   [[nodiscard]] virtual RowPlace place(std::int64_t rows) const = 0;
 
  private:
-  /// Mean and variance of the whole picture.
-  [[nodiscard]] at::Tensor moments(const at::Tensor& x, const GroupNorm& layer) const;
-  /// What `write` writes into a picture like x, with `halo` rows of its neighbours above and below.
-  template <class F>
-  [[nodiscard]] at::Tensor padded(const at::Tensor& x, std::int64_t halo, F&& write) const;
+  /// x with `halo` rows of its neighbours above and below.
+  [[nodiscard]] at::Tensor padded(const at::Tensor& x, std::int64_t halo) const;
 
   std::shared_ptr<Convolutions> convolutions_;
 };
@@ -78,6 +80,8 @@ class LocalSpatial final : public Spatial {
     return merge_rows(rows, row_elements);
   }
   void fill_halo(const at::Tensor& padded, std::int64_t halo) const override;
+  void normalise_padded(const at::Tensor& x, const GroupNorm& layer, bool silu, const at::Tensor& padded,
+                        std::int64_t halo) const override;
   [[nodiscard]] RowPlace place(std::int64_t rows) const override { return {0, rows, rows}; }
 };
 

@@ -98,7 +98,7 @@ at::Tensor UnetBlock::forward(const at::Tensor& x, UnetStep& step, const nn::Spa
   nn::GroupNorm second = norm2_;
   second.shift = step.next_bias(conv1_.weight.size(0));
   h = spatial.convolve_normed(h, second, conv2_);
-  h.add_(shortcut_ ? spatial.convolve(x, *shortcut_) : x);
+  shortcut_ ? spatial.convolve_onto(h, x, *shortcut_) : static_cast<void>(h.add_(x));
   return transformer_norm_ ? transform(h, step, spatial) : h;
 }
 

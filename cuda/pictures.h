@@ -1,0 +1,54 @@
+#pragma once
+#include "cuda/kernels.h"
+
+/// Launchers of the device code for pictures, like those of cuda/kernels.h.
+namespace xdit::cuda {
+
+/// Pictures [pictures, rows, columns, channels], each packed, at a stride of their own.
+struct Picture {
+  std::int64_t pictures;
+  std::int64_t rows;
+  std::int64_t columns;
+  std::int64_t channels;
+};
+/// What is added to pictures first, unrounded: [pictures, channels] at picture_stride, or null for nothing.
+struct Shift {
+  const void* values;
+  std::int64_t picture_stride;
+};
+/// moments [pictures, rows, groups, 2]: of each row's groups of neighbouring channels of x + shift the mean
+/// and the sum of squared differences from it. Their bits depend neither on the number of rows nor on a row's
+/// place. At most 2048 channels a group.
+cudaError_t row_moments(Type type, const void* x, std::int64_t x_stride, const Shift& shift,
+                        const Picture& shape, std::int64_t groups, float* moments, cudaStream_t stream);
+/// whole [pictures, groups, 2]: mean and variance of all rows, merged in one binary tree over the rows, which
+/// overwrites them.
+cudaError_t merge_rows(float* moments, std::int64_t pictures, std::int64_t rows, std::int64_t groups,
+                       std::int64_t row_elements, float* whole, cudaStream_t stream);
+struct Normalise {
+  Picture shape;
+  std::int64_t x_stride;
+  std::int64_t y_stride;
+  Shift shift;
+  const float* whole;  ///< [pictures, groups, 2]: mean and variance
+  std::int64_t groups;
+  const void* weight;  ///< [channels]
+  const void* bias;    ///< [channels]
+  float eps;
+  bool silu;
+  std::int64_t margin = 0;  ///< rows above and below y that group_norm makes zeros
+};
+/// y = (x + shift - mean) / sqrt(variance + eps) weight + bias, then SiLU if asked for. x and y do not
+/// overlap.
+cudaError_t normalise(Type type, const void* x, void* y, const Normalise& arguments, cudaStream_t stream);
+/// row_moments, merge_rows and normalise of whole pictures in one launch, with the same bits; `whole` is not
+/// read. Not `taken`: this GPU has no clusters of blocks, or the pictures do not suit them.
+cudaError_t group_norm(Type type, const void* x, void* y, const Normalise& arguments, bool& taken,
+                       cudaStream_t stream);
+
+/// y [pictures, rows, columns, channels] = row (r + first) / 2 and column c / 2 of x, whose pictures have
+/// x_columns and lie x_stride apart; y's are packed.
+cudaError_t doubled(Type type, const void* x, std::int64_t x_stride, std::int64_t x_columns, void* y,
+                    const Picture& shape, std::int64_t first, cudaStream_t stream);
+
+}  // namespace xdit::cuda
