@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -37,34 +38,73 @@ cudaError_t neighbours(F&& get, std::vector<cudaGraphNode_t>& nodes) {
   return get(nodes.data(), edges.data(), &count);
 }
 
-cudaError_t replace(cudaGraph_t graph, cudaGraphNode_t fill, const cudaMemsetParams& of) {
-  std::vector<cudaGraphNode_t> before, after;
-  cudaError_t error =
-      neighbours([&](auto... to) { return cudaGraphNodeGetDependencies(fill, to...); }, before);
-  if (error == cudaSuccess)
-    error = neighbours([&](auto... to) { return cudaGraphNodeGetDependentNodes(fill, to...); }, after);
-  if (error != cudaSuccess) return error;
-  void* to = of.dst;
-  unsigned value = of.value;
-  std::size_t count = of.width;
+cudaError_t dependencies_of(cudaGraphNode_t node, std::vector<cudaGraphNode_t>& nodes) {
+  return neighbours([&](auto... to) { return cudaGraphNodeGetDependencies(node, to...); }, nodes);
+}
+cudaError_t dependents_of(cudaGraphNode_t node, std::vector<cudaGraphNode_t>& nodes) {
+  return neighbours([&](auto... to) { return cudaGraphNodeGetDependentNodes(node, to...); }, nodes);
+}
+
+cudaError_t add_edges(cudaGraph_t graph, const std::vector<cudaGraphNode_t>& from,
+                      const std::vector<cudaGraphNode_t>& to) {
+  return from.empty() ? cudaSuccess
+                      : cudaGraphAddDependencies(graph, from.data(), to.data(), nullptr, from.size());
+}
+
+// A kernel that fills `count` elements of `bytes` each, after `before`.
+cudaError_t add_fill(cudaGraph_t graph, const std::vector<cudaGraphNode_t>& before, void* to, unsigned value,
+                     std::size_t count, unsigned bytes, cudaGraphNode_t& kernel) {
   void* arguments[] = {&to, &value, &count};
   cudaKernelNodeParams launch{};
-  launch.func = kernel_of(of.elementSize);
+  launch.func = kernel_of(bytes);
   launch.gridDim = dim3(static_cast<unsigned>((count + kThreads - 1) / kThreads));
   launch.blockDim = dim3(kThreads);
   launch.kernelParams = arguments;
+  return cudaGraphAddKernelNode(&kernel, graph, before.data(), before.size(), &launch);
+}
+
+cudaError_t replace(cudaGraph_t graph, cudaGraphNode_t fill, const cudaMemsetParams& of) {
+  std::vector<cudaGraphNode_t> before, after;
   cudaGraphNode_t kernel = nullptr;
-  error = cudaGraphAddKernelNode(&kernel, graph, before.data(), before.size(), &launch);
-  if (error != cudaSuccess) return error;
-  const std::vector<cudaGraphNode_t> from(after.size(), kernel);
-  if (!after.empty())
-    error = cudaGraphAddDependencies(graph, from.data(), after.data(), nullptr, after.size());
+  cudaError_t error = dependencies_of(fill, before);
+  if (error == cudaSuccess) error = dependents_of(fill, after);
+  if (error == cudaSuccess)
+    error = add_fill(graph, before, of.dst, of.value, of.width, of.elementSize, kernel);
+  if (error == cudaSuccess)
+    error = add_edges(graph, std::vector<cudaGraphNode_t>(after.size(), kernel), after);
   return error == cudaSuccess ? cudaGraphDestroyNode(fill) : error;
+}
+
+// What came after `node` comes after what it came after.
+cudaError_t drop(cudaGraph_t graph, cudaGraphNode_t node) {
+  std::vector<cudaGraphNode_t> before, after, known;
+  cudaError_t error = dependencies_of(node, before);
+  if (error == cudaSuccess) error = dependents_of(node, after);
+  for (std::size_t i = 0; error == cudaSuccess && i < after.size(); ++i) {
+    error = dependencies_of(after[i], known);
+    std::vector<cudaGraphNode_t> from;
+    for (const cudaGraphNode_t one : before)
+      if (std::find(known.begin(), known.end(), one) == known.end()) from.push_back(one);
+    if (error == cudaSuccess)
+      error = add_edges(graph, from, std::vector<cudaGraphNode_t>(from.size(), after[i]));
+  }
+  return error == cudaSuccess ? cudaGraphDestroyNode(node) : error;
+}
+
+// Before everything else.
+cudaError_t fill_first(cudaGraph_t graph, void* to, std::size_t bytes) {
+  std::size_t count = 0;
+  cudaError_t error = cudaGraphGetRootNodes(graph, nullptr, &count);
+  std::vector<cudaGraphNode_t> roots(count);
+  if (error == cudaSuccess) error = cudaGraphGetRootNodes(graph, roots.data(), &count);
+  cudaGraphNode_t kernel = nullptr;
+  if (error == cudaSuccess) error = add_fill(graph, {}, to, 0, bytes / 4, 4, kernel);
+  return error == cudaSuccess ? add_edges(graph, std::vector<cudaGraphNode_t>(count, kernel), roots) : error;
 }
 
 }  // namespace
 
-cudaError_t fill_by_kernels(cudaGraph_t graph) {
+cudaError_t fill_by_kernels(cudaGraph_t graph, void* counters, std::size_t bytes) {
   std::size_t count = 0;
   cudaError_t error = cudaGraphGetNodes(graph, nullptr, &count);
   if (error != cudaSuccess) return error;
@@ -77,10 +117,14 @@ cudaError_t fill_by_kernels(cudaGraph_t graph) {
     if (error != cudaSuccess || type != cudaGraphNodeTypeMemset) continue;
     cudaMemsetParams of{};
     error = cudaGraphMemsetNodeGetParams(node, &of);
-    if (error == cudaSuccess && of.height == 1 && of.width > 0 && of.width * of.elementSize <= kSmall)
+    if (error != cudaSuccess || of.height != 1 || of.width == 0) continue;
+    const auto offset = reinterpret_cast<std::uintptr_t>(of.dst) - reinterpret_cast<std::uintptr_t>(counters);
+    if (of.value == 0 && offset < bytes)
+      error = drop(graph, node);
+    else if (of.width * of.elementSize <= kSmall)
       error = replace(graph, node, of);
   }
-  return error;
+  return error == cudaSuccess && bytes > 0 ? fill_first(graph, counters, bytes) : error;
 }
 
 }  // namespace xdit::cuda

@@ -1,123 +1,271 @@
-#include "cuda/group_norm.cuh"
-
-#include <cooperative_groups.h>
-
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <numeric>
+
+#include "cuda/pictures.h"
+#include "cuda/sums.cuh"
+#include "cuda/vector.cuh"
 
 namespace xdit::cuda {
 namespace {
 
-// A block a row of a slice.
-template <class T, int N>
-__global__ void row_moments_kernel(const T* x, std::int64_t x_stride, Shift shift, Picture shape, int group,
-                                   int slice, float2* moments) {
-  extern __shared__ float2 sums[];
-  const auto columns = static_cast<int>(shape.columns), channels = static_cast<int>(shape.channels);
-  const int first_channel = static_cast<int>(blockIdx.y) * slice;
-  const std::int64_t row = blockIdx.z * shape.rows + blockIdx.x;
-  row_moments_of<T, N>(
-      x + blockIdx.z * x_stride + static_cast<std::int64_t>(blockIdx.x) * columns * channels + first_channel,
-      shift, {columns, channels, group, slice, blockIdx.z, first_channel}, /*here=*/true, sums,
-      moments + (row * gridDim.y + blockIdx.y) * (slice / group));
+constexpr int kNormThreads = 256;
+
+struct Moments {
+  float count;
+  float mean;
+  float squares;  // of differences from the mean, summed
+};
+
+// Of two sets together (Chan, Golub & LeVeque 1979).
+__device__ Moments merged(Moments a, Moments b) {
+  const float count = a.count + b.count;
+  if (count == 0) return a;
+  const float share = b.count / count;
+  const float delta = b.mean - a.mean;
+  return {count, a.mean + delta * share, a.squares + b.squares + delta * delta * (a.count * share)};
 }
 
-// A block a group of a picture.
+template <class T>
+__device__ float shift_of(const Shift& shift, unsigned picture, int channel) {
+  return shift.values == nullptr
+             ? 0.0F
+             : to_float(static_cast<const T*>(shift.values)[picture * shift.picture_stride + channel]);
+}
+
+// n / d by a product, for n d < 2^32.
+class Divisor {
+ public:
+  explicit Divisor(int by) : factor_((std::uint64_t{1} << 32U) / static_cast<unsigned>(by) + 1) {}
+  friend __device__ int operator/(int n, const Divisor& by) {
+    return static_cast<int>((static_cast<unsigned>(n) * by.factor_) >> 32U);
+  }
+
+ private:
+  std::uint64_t factor_;
+};
+
+// How many groups N neighbouring channels belong to at most.
+int groups_across(int n, int group) {
+  return std::min(n, (group + n - 2) / group + 1);
+}
+
+// Channels of a block: whole groups in vectors of N. Its threads take every `lanes`-th pixel.
+struct Slice {
+  Slice(int n, int threads, int all_channels, int channels_a_group, int channels)
+      : picture_channels(all_channels),
+        channels(channels),
+        group(channels_a_group),
+        groups(channels / channels_a_group),
+        vectors(channels / n),
+        lanes(threads / vectors),
+        across(groups_across(n, channels_a_group)),
+        by_group(channels_a_group),
+        by_vectors(vectors) {}
+  [[nodiscard]] std::size_t shared_bytes() const {
+    return static_cast<std::size_t>(across * vectors * lanes) * sizeof(float2) +
+           static_cast<std::size_t>(groups) * sizeof(float);
+  }
+  int picture_channels, channels, group, groups, vectors, lanes, across;
+  Divisor by_group, by_vectors;
+};
+
+// A block a row of a slice: a thread adds its pixels of N channels up by group, then kOfGroup threads a group
+// the threads'. Sums are of differences from the mean of some of the group's values, since those of the
+// values themselves would cancel.
+template <class T, int N>
+__global__ void row_moments_kernel(const T* x, std::int64_t x_stride, Shift shift, Picture shape, Slice slice,
+                                   float2* moments) {
+  constexpr int kOfGroup = 8, kSamples = 32;
+  constexpr int kHeld = 4;           // vectors of a thread that are on their way while the means are made
+  extern __shared__ float2 parts[];  // [across, vectors, lanes], then means [groups]
+  const auto columns = static_cast<int>(shape.columns), thread = static_cast<int>(threadIdx.x);
+  const int lane = thread / slice.by_vectors, vector = thread - lane * slice.vectors;
+  const int first_channel = static_cast<int>(blockIdx.y) * slice.channels;
+  auto* means = reinterpret_cast<float*>(parts + slice.across * slice.vectors * slice.lanes);
+  const T* from = x + blockIdx.z * x_stride +
+                  static_cast<std::int64_t>(blockIdx.x) * columns * slice.picture_channels + first_channel;
+  const auto pixel = [&](int column) {
+    return from + static_cast<std::int64_t>(column) * slice.picture_channels;
+  };
+  const auto shift_at = [&](int channel) { return shift_of<T>(shift, blockIdx.z, first_channel + channel); };
+  const auto vector_at = [&](int column) -> const Vector<T, N>& {
+    return *reinterpret_cast<const Vector<T, N>*>(pixel(column) + vector * N);
+  };
+  Vector<T, N> held[kHeld];
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i)
+    if (const int column = lane + i * slice.lanes; lane < slice.lanes && column < columns)
+      held[i] = vector_at(column);
+
+  const int of_group = thread % kOfGroup, round = static_cast<int>(blockDim.x) / kOfGroup;  // groups at once
+  for (int first = 0; first < slice.groups; first += round) {
+    const int i = first + thread / kOfGroup;
+    float some = 0;
+    if (i < slice.groups)
+#pragma unroll
+      for (int sample = of_group; sample < kSamples; sample += kOfGroup) {
+        const int of = i * slice.group + sample - sample / slice.by_group * slice.group;
+        some += to_float(pixel(sample * columns / kSamples)[of]) + shift_at(of);
+      }
+    some = sum_over<kOfGroup>(some) / kSamples;
+    if (i < slice.groups && of_group == 0) means[i] = some;
+  }
+  const int first_group = vector * N / slice.by_group;
+  const int left_of_first = (first_group + 1) * slice.group - vector * N;  // channels
+  float mean[N];
+#pragma unroll
+  for (int j = 0; j < N; ++j) mean[j] = shift_at(vector * N + j);
+  __syncthreads();
+  if (lane < slice.lanes) {
+    int index = first_group, left = left_of_first;
+#pragma unroll
+    for (int j = 0; j < N; ++j, --left) {
+      if (left == 0) {
+        ++index;
+        left = slice.group;
+      }
+      mean[j] = means[index] - mean[j];
+    }
+    float sum[N] = {};
+    float squares[N] = {};
+    const auto take = [&](const Vector<T, N>& a) {
+#pragma unroll
+      for (int j = 0; j < N; ++j) {
+        const float difference = to_float(a.values[j]) - mean[j];
+        sum[j] += difference;
+        squares[j] += difference * difference;
+      }
+    };
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i)
+      if (lane + i * slice.lanes < columns) take(held[i]);
+#pragma unroll 4
+    for (int column = lane + kHeld * slice.lanes; column < columns; column += slice.lanes)
+      take(vector_at(column));
+    float2* to = parts + vector * slice.lanes + lane;
+    float2 part = {};
+    left = left_of_first;
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+      part.x += sum[j];
+      part.y += squares[j];
+      if (--left == 0 || j == N - 1) {
+        *to = part;
+        to += slice.vectors * slice.lanes;
+        part = {};
+        left = slice.group;
+      }
+    }
+  }
+  __syncthreads();
+  const std::int64_t row = blockIdx.z * shape.rows + blockIdx.x;
+  for (int first = 0; first < slice.groups; first += round) {
+    const int i = first + thread / kOfGroup;
+    float2 whole = {};
+    if (i < slice.groups)
+      for (int v = i * slice.group / N; v * N < (i + 1) * slice.group; ++v) {
+        const float2* of = parts + ((i - v * N / slice.by_group) * slice.vectors + v) * slice.lanes;
+        for (int j = of_group; j < slice.lanes; j += kOfGroup) {
+          whole.x += of[j].x;
+          whole.y += of[j].y;
+        }
+      }
+    whole = {sum_over<kOfGroup>(whole.x), sum_over<kOfGroup>(whole.y)};
+    const float more = whole.x / static_cast<float>(slice.group * columns);
+    if (i < slice.groups && of_group == 0)
+      moments[(row * gridDim.y + blockIdx.y) * slice.groups + i] = {means[i] + more,
+                                                                    fmaxf(whole.y - whole.x * more, 0)};
+  }
+}
+
+// A block a group of a picture: one binary tree over the rows.
 __global__ void __launch_bounds__(kNormThreads)
     merge_rows_kernel(float2* moments, int rows, float row_elements, float2* whole) {
   const int groups = static_cast<int>(gridDim.x);
   float2* mine = moments + static_cast<std::int64_t>(blockIdx.y) * rows * groups + blockIdx.x;
-  const float2 of = merge_rows_of(mine, groups, rows, row_elements, static_cast<int>(threadIdx.x),
-                                  kNormThreads, [] { __syncthreads(); });
-  if (threadIdx.x == 0) whole[blockIdx.y * groups + blockIdx.x] = of;
+  for (int stride = 1; stride < rows; stride *= 2) {
+    for (int i = 2 * stride * static_cast<int>(threadIdx.x); i + stride < rows;
+         i += 2 * stride * kNormThreads) {
+      float2& left = mine[i * groups];
+      const float2 right = mine[(i + stride) * groups];
+      const auto right_rows = static_cast<float>(min(stride, rows - i - stride));
+      const Moments both = merged({row_elements * static_cast<float>(stride), left.x, left.y},
+                                  {row_elements * right_rows, right.x, right.y});
+      left = {both.mean, both.squares};
+    }
+    __syncthreads();
+  }
+  if (threadIdx.x == 0)
+    whole[blockIdx.y * groups + blockIdx.x] = {mine->x, mine->y / (row_elements * static_cast<float>(rows))};
 }
 
-// Pixels in blockIdx.x and threadIdx.y, channels in blockIdx.y and threadIdx.x; several pixels a thread,
-// which share what the channels need.
+// Half precision hides what the fast functions lose.
+template <class T>
+__device__ float silu(float x) {
+  return sizeof(T) == 4 ? x / (1 + expf(-x)) : __fdividef(x, 1 + __expf(-x));
+}
+
+// N channels of pixels in blockIdx.x and threadIdx.y, channels in blockIdx.y and threadIdx.x; several pixels
+// a thread, which share what the channels need.
 template <class T, int N, bool kSilu>
 __global__ void __launch_bounds__(kNormThreads)
-    normalise_kernel(const T* __restrict__ x, T* __restrict__ y, Normalise arguments) {
+    normalise_kernel(const T* __restrict__ x, T* __restrict__ y, Normalise arguments, int group,
+                     Divisor by_group) {
+  const int channels = static_cast<int>(arguments.shape.channels);
   const int channel = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x) * N;
-  if (channel >= arguments.shape.channels) return;
-  normalise_pixels<T, N, kSilu>(
-      x, y, arguments, blockIdx.z, channel,
-      reinterpret_cast<const float2*>(arguments.whole) + blockIdx.z * arguments.groups,
-      static_cast<std::int64_t>(blockIdx.x) * blockDim.y + threadIdx.y,
-      arguments.shape.rows * arguments.shape.columns, static_cast<std::int64_t>(gridDim.x) * blockDim.y);
+  if (channel >= channels) return;
+  float scale[N];
+  float bias[N];
+  float mean[N];
+  load<N>(static_cast<const T*>(arguments.weight) + channel, scale);
+  load<N>(static_cast<const T*>(arguments.bias) + channel, bias);
+  const auto moments_of = [&](int index) -> float2 {
+    const auto* whole = reinterpret_cast<const float2*>(arguments.whole) + blockIdx.z * arguments.groups;
+    const float variance = whole[index].y + arguments.eps;
+    return {whole[index].x,
+            sqrtf(variance) / variance};  // NaN, not 0, of an infinite one: overflow stays visible
+  };
+  int index = channel / by_group;
+  int left = (index + 1) * group - channel;  // channels of this group from here on
+  float2 of_group = moments_of(index);
+#pragma unroll
+  for (int j = 0; j < N; ++j, --left) {
+    if (left == 0) {
+      of_group = moments_of(++index);
+      left = group;
+    }
+    mean[j] = of_group.x - shift_of<T>(arguments.shift, blockIdx.z, channel + j);
+    scale[j] *= of_group.y;
+  }
+  const std::int64_t pixels = arguments.shape.rows * arguments.shape.columns;
+  const std::int64_t margin = arguments.margin * arguments.shape.columns;
+  const T* from = x + blockIdx.z * arguments.x_stride + channel;
+  T* to = y + blockIdx.z * arguments.y_stride + channel;
+  const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * blockDim.y;
+#pragma unroll 4
+  for (std::int64_t pixel = static_cast<std::int64_t>(blockIdx.x) * blockDim.y + threadIdx.y - margin;
+       pixel < pixels + margin; pixel += step) {
+    float a[N] = {};
+    if (pixel >= 0 && pixel < pixels) {
+      load<N>(from + pixel * channels, a);
+#pragma unroll
+      for (int j = 0; j < N; ++j) {
+        a[j] = (a[j] - mean[j]) * scale[j] + bias[j];
+        if constexpr (kSilu) a[j] = silu<T>(a[j]);
+      }
+    }
+    store<N>(to + pixel * channels, a);
+  }
 }
 
-constexpr int kTeams = 2;  // of kNormThreads, each with a row
-
-// Everything of a slice of a picture by one cluster: its blocks have neighbouring rows, read them twice (the
-// second time from L2) and tell each other their moments in between.
-template <class T, int N, bool kSilu>
-__global__ void __launch_bounds__(kTeams* kNormThreads)
-    group_norm_kernel(const T* __restrict__ x, T* __restrict__ y, Normalise arguments, int slice) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  extern __shared__ float2 memory[];
-  const auto cluster = cooperative_groups::this_cluster();
-  const auto channels = static_cast<int>(arguments.shape.channels),
-             columns = static_cast<int>(arguments.shape.columns),
-             rows = static_cast<int>(arguments.shape.rows);
-  const int group = channels / static_cast<int>(arguments.groups), groups = slice / group;
-  const int blocks = static_cast<int>(gridDim.x), block = static_cast<int>(blockIdx.x);
-  const int rows_a_block = (rows + blocks - 1) / blocks;
-  const int first_row = min(rows, block * rows_a_block), end_row = min(rows, first_row + rows_a_block);
-  const int first_channel = static_cast<int>(blockIdx.y) * slice;
-  const int team = static_cast<int>(threadIdx.y);
-  const int thread = team * kNormThreads + static_cast<int>(threadIdx.x);
-  constexpr int kThreads = kTeams * kNormThreads;
-
-  float2* mine = memory;                       // [rows a block, groups]
-  float2* all = mine + rows_a_block * groups;  // [groups, rows]
-  float2* whole = all + groups * rows;         // [groups]
-  float2* sums = whole + groups + team * row_moments_floats(kNormThreads, slice / N, slice, group) / 2;
-  for (int i = 0; i < rows_a_block; i += kTeams) {
-    const int row = first_row + i + team;
-    row_moments_of<T, N>(x + blockIdx.z * arguments.x_stride +
-                             static_cast<std::int64_t>(row) * columns * channels + first_channel,
-                         arguments.shift, {columns, channels, group, slice, blockIdx.z, first_channel},
-                         row < end_row, sums, mine + (i + team) * groups);
-  }
-  cluster.sync();
-  for (int i = thread; i < rows * groups; i += kThreads) {
-    const int row = i / groups;
-    const int of = row / rows_a_block;
-    all[i % groups * rows + row] =
-        *cluster.map_shared_rank(mine + (row - of * rows_a_block) * groups + i % groups, of);
-  }
-  cluster.sync();  // none leaves before the others have read
-  for (int i = thread / 32; i < groups; i += kThreads / 32) {
-    const float2 of = merge_rows_of(all + i * rows, 1, rows, static_cast<float>(group * columns), thread % 32,
-                                    32, [] { __syncwarp(); });
-    if (thread % 32 == 0) whole[i] = of;
-  }
-  __syncthreads();
-  const int vectors = slice / N, lanes = kThreads / vectors;
-  if (thread / vectors >= lanes) return;
-  const std::int64_t margin = arguments.margin * columns;
-  normalise_pixels<T, N, kSilu>(
-      x, y, arguments, blockIdx.z, first_channel + thread % vectors * N, whole - blockIdx.y * groups,
-      (block == 0 ? -margin : static_cast<std::int64_t>(first_row) * columns) + thread / vectors,
-      static_cast<std::int64_t>(end_row) * columns + (block == blocks - 1 ? margin : 0), lanes);
-#endif
-}
-
-// Blocks of a cluster: up to two rows each while that makes more, as many as this GPU takes.
-template <class Kernel>
-cudaError_t cluster_of(Kernel kernel, cudaLaunchConfig_t& launch, std::int64_t rows, bool& fits) {
-  constexpr int kPortable = 8, kMost = 16;
-  int blocks = 1;
-  while (blocks < kMost && blocks * kTeams < rows) blocks *= 2;
-  cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
-  for (fits = false; error == cudaSuccess && !fits; blocks = kPortable) {
-    launch.attrs->val.clusterDim = {static_cast<unsigned>(blocks), 1, 1};
-    launch.gridDim.x = static_cast<unsigned>(blocks);
-    int clusters = 0;
-    error = cudaOccupancyMaxActiveClusters(&clusters, kernel, &launch);
-    fits = clusters > 0;
-    if (blocks <= kPortable) break;
-  }
-  return error;
+// Whole groups and vectors, some of which make 128 bytes and more of a pixel where they divide the channels.
+int slice_of(int channels, int group, int vector) {
+  const int step = std::lcm(group, vector);
+  for (int slice = step; slice < channels; slice += step)
+    if (slice >= 64 && channels % slice == 0) return slice;
+  return channels;
 }
 
 }  // namespace
@@ -129,14 +277,14 @@ cudaError_t row_moments(Type type, const void* x, std::int64_t x_stride, const S
     const auto channels = static_cast<int>(shape.channels);
     const int group = channels / static_cast<int>(groups);
     const auto launch = [&](auto kernel, int n) {
-      const int slice = slice_of(channels, group, n);
-      const int vectors = slice / n;
-      const int threads = vectors < kNormThreads ? kNormThreads : (vectors + 31) / 32 * 32;
-      const dim3 grid(static_cast<unsigned>(shape.rows), static_cast<unsigned>(channels / slice),
+      constexpr int kLeast = 64;
+      const int channels_of_slice = slice_of(channels, group, n), vectors = channels_of_slice / n;
+      const int threads = vectors < kLeast ? kLeast : (vectors + 31) / 32 * 32;
+      const Slice slice(n, threads, channels, group, channels_of_slice);
+      const dim3 grid(static_cast<unsigned>(shape.rows), static_cast<unsigned>(channels / slice.channels),
                       static_cast<unsigned>(shape.pictures));
-      const std::size_t shared = row_moments_floats(threads, vectors, slice, group) * sizeof(float);
-      kernel<<<grid, threads, shared, stream>>>(static_cast<const T*>(x), x_stride, shift, shape, group,
-                                                slice, reinterpret_cast<float2*>(moments));
+      kernel<<<grid, threads, slice.shared_bytes(), stream>>>(
+          static_cast<const T*>(x), x_stride, shift, shape, slice, reinterpret_cast<float2*>(moments));
     };
     constexpr int kVector = 16 / sizeof(T);
     aligned<kVector, T>(x, x_stride, channels) ? launch(row_moments_kernel<T, kVector>, kVector)
@@ -175,11 +323,14 @@ cudaError_t normalise(Type type, const void* x, void* y, const Normalise& argume
       const std::int64_t vectors = shape.channels / n;
       const auto wide = static_cast<unsigned>(vectors < kNormThreads ? vectors : kNormThreads);
       const unsigned high = kNormThreads / wide;
-      const std::int64_t blocks = (shape.rows * shape.columns + kPixels * high - 1) / (kPixels * high);
+      const std::int64_t pixels = (shape.rows + 2 * arguments.margin) * shape.columns;
+      const std::int64_t blocks = (pixels + kPixels * high - 1) / (kPixels * high);
       const dim3 grid(static_cast<unsigned>(blocks < kMostBlocks ? blocks : kMostBlocks),
                       static_cast<unsigned>((vectors + wide - 1) / wide),
                       static_cast<unsigned>(shape.pictures));
-      kernel<<<grid, dim3(wide, high), 0, stream>>>(static_cast<const T*>(x), static_cast<T*>(y), arguments);
+      const int group = static_cast<int>(shape.channels / arguments.groups);
+      kernel<<<grid, dim3(wide, high), 0, stream>>>(static_cast<const T*>(x), static_cast<T*>(y), arguments,
+                                                    group, Divisor(group));
     };
     constexpr int kVector = 16 / sizeof(T);
     const bool vectors =
@@ -190,53 +341,6 @@ cudaError_t normalise(Type type, const void* x, void* y, const Normalise& argume
       vectors ? launch(normalise_kernel<T, kVector, false>, kVector)
               : launch(normalise_kernel<T, 1, false>, 1);
   });
-}
-
-cudaError_t group_norm(Type type, const void* x, void* y, const Normalise& arguments, bool& taken,
-                       cudaStream_t stream) {
-  constexpr std::int64_t kMostBytes = 1U << 18U;  // of a block's rows: those of all that run lie in L2
-  constexpr std::size_t kMostShared = 100'000;
-  taken = false;
-  const Picture& shape = arguments.shape;
-  int device = 0, clusters = 0;
-  if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, device) != cudaSuccess)
-    return cudaGetLastError();
-  if (clusters == 0 || shape.pictures * shape.rows == 0) return cudaSuccess;
-  cudaError_t error = cudaSuccess;
-  const cudaError_t last = dispatch(type, [&]<class T>(T) {
-    constexpr int kVector = 16 / sizeof(T);
-    const auto channels = static_cast<int>(shape.channels);
-    const int group = channels / static_cast<int>(arguments.groups);
-    const int slice = slice_of(channels, group, kVector), groups = slice / group;
-    const auto* from = static_cast<const T*>(x);
-    auto* to = static_cast<T*>(y);
-    if (!takes_vectors<kVector>(from, static_cast<const T*>(to), arguments) || slice / kVector > kNormThreads)
-      return;
-    const auto kernel =
-        arguments.silu ? group_norm_kernel<T, kVector, true> : group_norm_kernel<T, kVector, false>;
-    cudaLaunchAttribute cluster{};
-    cluster.id = cudaLaunchAttributeClusterDimension;
-    cudaLaunchConfig_t launch{};
-    launch.gridDim = {1, static_cast<unsigned>(channels / slice), static_cast<unsigned>(shape.pictures)};
-    launch.blockDim = {kNormThreads, kTeams, 1};
-    launch.stream = stream;
-    launch.attrs = &cluster;
-    launch.numAttrs = 1;
-    // What the smallest cluster wants.
-    const std::int64_t floats = row_moments_floats(kNormThreads, slice / kVector, slice, group);
-    launch.dynamicSmemBytes = static_cast<std::size_t>((2 * groups * (2 * shape.rows + 1) + kTeams * floats) *
-                                                       static_cast<std::int64_t>(sizeof(float)));
-    if (launch.dynamicSmemBytes > kMostShared) return;
-    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kMostShared);
-    bool fits = false;
-    if (error == cudaSuccess) error = cluster_of(kernel, launch, shape.rows, fits);
-    const std::int64_t rows_a_block = (shape.rows + launch.gridDim.x - 1) / launch.gridDim.x;
-    taken = error == cudaSuccess && fits &&
-            rows_a_block * shape.columns * slice * static_cast<std::int64_t>(sizeof(T)) <= kMostBytes;
-    if (taken) error = cudaLaunchKernelEx(&launch, kernel, from, to, arguments, slice);
-  });
-  return error != cudaSuccess ? error : last;
 }
 
 }  // namespace xdit::cuda

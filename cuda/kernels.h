@@ -1,6 +1,7 @@
 #pragma once
 #include <cuda_runtime_api.h>
 
+#include <cstddef>
 #include <cstdint>
 
 /// Launchers of the device code. Pointers are device memory, strides count elements, rows of a tensor follow
@@ -56,7 +57,8 @@ struct NormAndRotate {
 cudaError_t norm_and_rotate(Type type, const NormAndRotate& arguments, cudaStream_t stream);
 
 /// Makes kernels of a captured graph's small fills: between two kernels a memory node costs some 8 us, a
-/// kernel 1.5, and cuBLASLt and cuDNN ask for one before each of theirs that deals out its tiles.
-cudaError_t fill_by_kernels(cudaGraph_t graph);
+/// kernel 1.5, and cuBLASLt and cuDNN ask for one before each of theirs that deals out its tiles. Those of
+/// zeros into `counters`, bytes which each one kernel uses, become one fill at the graph's begin.
+cudaError_t fill_by_kernels(cudaGraph_t graph, void* counters, std::size_t bytes);
 
 }  // namespace xdit::cuda

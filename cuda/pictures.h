@@ -18,7 +18,7 @@ struct Shift {
 };
 /// moments [pictures, rows, groups, 2]: of each row's groups of neighbouring channels of x + shift the mean
 /// and the sum of squared differences from it. Their bits depend neither on the number of rows nor on a row's
-/// place. At most 2048 channels a group.
+/// place. At most 1024 channels a group.
 cudaError_t row_moments(Type type, const void* x, std::int64_t x_stride, const Shift& shift,
                         const Picture& shape, std::int64_t groups, float* moments, cudaStream_t stream);
 /// whole [pictures, groups, 2]: mean and variance of all rows, merged in one binary tree over the rows, which
@@ -36,16 +36,11 @@ struct Normalise {
   const void* bias;    ///< [channels]
   float eps;
   bool silu;
-  std::int64_t margin = 0;  ///< rows above and below y that group_norm makes zeros
+  std::int64_t margin = 0;  ///< rows above and below y that become zeros
 };
 /// y = (x + shift - mean) / sqrt(variance + eps) weight + bias, then SiLU if asked for. x and y do not
 /// overlap.
 cudaError_t normalise(Type type, const void* x, void* y, const Normalise& arguments, cudaStream_t stream);
-/// row_moments, merge_rows and normalise of whole pictures in one launch, with the same bits; `whole` is not
-/// read. Not `taken`: this GPU has no clusters of blocks, or the pictures do not suit them.
-cudaError_t group_norm(Type type, const void* x, void* y, const Normalise& arguments, bool& taken,
-                       cudaStream_t stream);
-
 /// y [pictures, rows, columns, channels] = row (r + first) / 2 and column c / 2 of x, whose pictures have
 /// x_columns and lie x_stride apart; y's are packed.
 cudaError_t doubled(Type type, const void* x, std::int64_t x_stride, std::int64_t x_columns, void* y,

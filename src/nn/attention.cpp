@@ -49,8 +49,10 @@ AttentionPart attend_on_gpu(const at::Tensor& query, const at::Tensor& key, cons
 void TokenAttention::operator()(const at::Tensor& out, const at::Tensor& q, const at::Tensor& k,
                                 const at::Tensor& v) {
   if (q.numel() == 0) return;
-  const auto batched = [](const at::Tensor& x) { return x.unsqueeze(0).transpose(1, 2); };  // [1, H, T, D]
-  const double scale = 1 / std::sqrt(static_cast<double>(q.size(2)));
+  const auto batched = [](const at::Tensor& x) {
+    return (x.dim() == 3 ? x.unsqueeze(0) : x).transpose(1, 2);  // [B, H, T, D]
+  };
+  const double scale = 1 / std::sqrt(static_cast<double>(q.size(-1)));
   const at::Tensor to = batched(out);
   if (q.is_cuda() && (*in_place_)(to, batched(q), batched(k), batched(v), scale)) return;
   to.copy_(scaled_dot_product(batched(q), batched(k), batched(v), scale));

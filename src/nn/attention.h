@@ -46,11 +46,12 @@ class Attention {
   virtual void finish(const at::Tensor& out) = 0;
 };
 
-/// softmax(q k^T / sqrt(D)) v of tokens q [T, H, D], k, v [S, H, D] into `out` [T, H, D]. A query row's bits
-/// depend on no other row or head. Keeps what it has built.
+/// softmax(q k^T / sqrt(D)) v of tokens q [T, H, D], k, v [S, H, D] into `out` [T, H, D], or of pictures
+/// [B, T, H, D]. A query row's bits depend on no other row or head. Keeps what it has built.
 class TokenAttention {
  public:
-  explicit TokenAttention(std::shared_ptr<cudnn::Attentions> in_place) : in_place_(std::move(in_place)) {}
+  explicit TokenAttention(std::shared_ptr<cudnn::Attentions> in_place = std::make_shared<cudnn::Attentions>())
+      : in_place_(std::move(in_place)) {}
   void operator()(const at::Tensor& out, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
 
  private:

@@ -12,6 +12,7 @@
 #include <unordered_map>
 
 #include "core/error.h"
+#include "nn/counters.h"
 
 namespace xdit::nn::cudnn {
 namespace {
@@ -77,8 +78,8 @@ bool Attentions::operator()(const at::Tensor& out, const at::Tensor& q, const at
   if (!found->second) return false;
   std::unordered_map<std::int64_t, void*> pointers;
   for (const auto& [id, x] : tensors) pointers[id] = x->data_ptr();
-  const at::Tensor workspace = at::empty({found->second->workspace_bytes}, q.options().dtype(at::kByte));
-  auto status = found->second->graph.execute(handle, pointers, workspace.data_ptr());
+  const at::Tensor memory = workspace(found->second->workspace_bytes, q.device());
+  auto status = found->second->graph.execute(handle, pointers, memory.data_ptr());
   if (status.is_bad()) throw Error(ExitCode::kInternal, status.get_message(), "cudnn");
   return true;
 }

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "nn/counters.h"
 
 namespace xdit::nn::cudnn {
 namespace {
@@ -205,12 +206,12 @@ void Plan::operator()(const Arguments& arguments) const {
     ids.push_back(kPicture);
     pointers.push_back(picture.data_ptr());
   }
-  const at::Tensor workspace = at::empty({workspace_bytes()}, x.options().dtype(at::kByte));
+  const at::Tensor memory = workspace(workspace_bytes(), x.device());
   const fe::VariantPack_v8 pack =
       fe::VariantPackBuilder_v8()
           .setDataPointers(static_cast<std::int64_t>(pointers.size()), pointers.data())
           .setUids(static_cast<std::int64_t>(ids.size()), ids.data())
-          .setWorkspacePointer(workspace.data_ptr())
+          .setWorkspacePointer(memory.data_ptr())
           .build();
   const cudnnStatus_t status =
       cudnnBackendExecute(at::native::getCudnnHandle(), plan.get_raw_desc(), pack.get_raw_desc());

@@ -101,8 +101,8 @@ void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::T
   C10_CUDA_CHECK(cuda::norm_and_rotate(type_of(qkv), arguments, stream_of(qkv)));
 }
 
-void fill_by_kernels(at::cuda::CUDAGraph& graph) {
-  C10_CUDA_CHECK(cuda::fill_by_kernels(graph.raw_cuda_graph()));
+void fill_by_kernels(at::cuda::CUDAGraph& graph, const at::Tensor& counters) {
+  C10_CUDA_CHECK(cuda::fill_by_kernels(graph.raw_cuda_graph(), counters.data_ptr(), counters.nbytes()));
 }
 
 namespace {
@@ -133,44 +133,25 @@ at::Tensor merge_rows(const at::Tensor& rows, std::int64_t row_elements) {
   return whole;
 }
 
-namespace {
-
-cuda::Normalise arguments_of(const at::Tensor& x, const GroupNorm& layer, bool silu, const at::Tensor& out) {
-  XDIT_ASSERT(out.sizes() == x.sizes() && out.scalar_type() == x.scalar_type());
+void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& layer, bool silu,
+               const at::Tensor& out, std::int64_t margin) {
+  XDIT_ASSERT(out.sizes() == x.sizes() && out.scalar_type() == x.scalar_type() && whole.is_contiguous());
   XDIT_ASSERT(layer.weight.is_contiguous() && layer.weight.scalar_type() == x.scalar_type() &&
               layer.bias.is_contiguous() && layer.bias.scalar_type() == x.scalar_type());
   static_cast<void>(shape_of(out));
-  return {.shape = shape_of(x),
-          .x_stride = x.stride(0),
-          .y_stride = out.stride(0),
-          .shift = shift_of(layer, x),
-          .whole = nullptr,
-          .groups = layer.groups,
-          .weight = layer.weight.const_data_ptr(),
-          .bias = layer.bias.const_data_ptr(),
-          .eps = static_cast<float>(layer.eps),
-          .silu = silu};
-}
-
-}  // namespace
-
-void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& layer, bool silu,
-               const at::Tensor& out) {
-  XDIT_ASSERT(whole.is_contiguous());
-  cuda::Normalise arguments = arguments_of(x, layer, silu, out);
-  arguments.whole = whole.const_data_ptr<float>();
+  const cuda::Normalise arguments{.shape = shape_of(x),
+                                  .x_stride = x.stride(0),
+                                  .y_stride = out.stride(0),
+                                  .shift = shift_of(layer, x),
+                                  .whole = whole.const_data_ptr<float>(),
+                                  .groups = layer.groups,
+                                  .weight = layer.weight.const_data_ptr(),
+                                  .bias = layer.bias.const_data_ptr(),
+                                  .eps = static_cast<float>(layer.eps),
+                                  .silu = silu,
+                                  .margin = margin};
   C10_CUDA_CHECK(
       cuda::normalise(type_of(x), x.const_data_ptr(), out.mutable_data_ptr(), arguments, stream_of(x)));
-}
-
-bool group_norm(const at::Tensor& x, const GroupNorm& layer, bool silu, const at::Tensor& out,
-                std::int64_t margin) {
-  cuda::Normalise arguments = arguments_of(x, layer, silu, out);
-  arguments.margin = margin;
-  bool taken = false;
-  C10_CUDA_CHECK(cuda::group_norm(type_of(x), x.const_data_ptr(), out.mutable_data_ptr(), arguments, taken,
-                                  stream_of(x)));
-  return taken;
 }
 
 at::Tensor doubled(const at::Tensor& x, std::int64_t first, std::int64_t rows, std::int64_t columns) {

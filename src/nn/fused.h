@@ -32,17 +32,16 @@ void linear_into(const at::Tensor& out, const Rows& x, const Rows& weight, const
 /// out += x W^T + b, rounded once where rows are aligned to 16 bytes.
 void linear_onto(const at::Tensor& out, const Rows& x, const Rows& weight, const at::Tensor& bias);
 
-/// Makes kernels of the small fills of a graph that is captured and not yet instantiated (cuda/kernels.h).
-void fill_by_kernels(at::cuda::CUDAGraph& graph);
+/// Makes kernels of the small fills of a graph that is captured and not yet instantiated, one for all of the
+/// words that its launches took from a Counters (cuda/kernels.h).
+void fill_by_kernels(at::cuda::CUDAGraph& graph, const at::Tensor& counters);
 
 /// Of channels-last pictures.
 [[nodiscard]] at::Tensor row_moments(const at::Tensor& x, const GroupNorm& layer);
 [[nodiscard]] at::Tensor merge_rows(const at::Tensor& rows, std::int64_t row_elements);
+/// `margin` rows above and below `out` become zeros.
 void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& layer, bool silu,
-               const at::Tensor& out);
-/// All of it in one launch, and `margin` rows of zeros above and below `out`; false where none suits.
-[[nodiscard]] bool group_norm(const at::Tensor& x, const GroupNorm& layer, bool silu, const at::Tensor& out,
-                              std::int64_t margin);
+               const at::Tensor& out, std::int64_t margin = 0);
 /// [B, C, rows, columns]: row r is row (r + first) / 2 of x, column c column c / 2.
 [[nodiscard]] at::Tensor doubled(const at::Tensor& x, std::int64_t first, std::int64_t rows,
                                  std::int64_t columns);

@@ -25,7 +25,7 @@ void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::T
   reference::norm_and_rotate(qkv, norms, rotary, q, k, eps);
 }
 
-void fill_by_kernels(at::cuda::CUDAGraph& /*graph*/) {}
+void fill_by_kernels(at::cuda::CUDAGraph& /*graph*/, const at::Tensor& /*counters*/) {}
 
 at::Tensor row_moments(const at::Tensor& x, const GroupNorm& layer) {
   return reference::row_moments(x, layer);
@@ -36,13 +36,8 @@ at::Tensor merge_rows(const at::Tensor& rows, std::int64_t row_elements) {
 }
 
 void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& layer, bool silu,
-               const at::Tensor& out) {
+               const at::Tensor& out, std::int64_t /*margin*/) {
   reference::normalise(x, whole, layer, silu, out);
-}
-
-bool group_norm(const at::Tensor& /*x*/, const GroupNorm& /*layer*/, bool /*silu*/, const at::Tensor& /*out*/,
-                std::int64_t /*margin*/) {
-  return false;
 }
 
 at::Tensor doubled(const at::Tensor& x, std::int64_t first, std::int64_t rows, std::int64_t columns) {

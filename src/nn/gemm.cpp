@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "nn/counters.h"
 #include "nn/fused.h"
 
 namespace xdit::nn::fused {
@@ -115,10 +116,12 @@ class Product {
     Layouts layouts = layouts_of(x_.size(0), leading(x_));
     const float one = 1;
     void* result = y_.mutable_data_ptr();
-    TORCH_CUDABLAS_CHECK(cublasLtMatmul(handle_, &operation_, &one, weight_.const_data_ptr(), &layouts.weight,
-                                        x_.const_data_ptr(), &layouts.x, &beta_, result, &layouts.y, result,
-                                        &layouts.y, &algorithm, at::cuda::getCUDABlasLtWorkspace(),
-                                        workspace_bytes_, at::cuda::getCurrentCUDAStream()));
+    const at::Tensor counters = wants_ > 0 ? Counters::take(wants_) : at::Tensor();
+    void* memory = counters.defined() ? counters.data_ptr() : at::cuda::getCUDABlasLtWorkspace();
+    TORCH_CUDABLAS_CHECK(cublasLtMatmul(
+        handle_, &operation_, &one, weight_.const_data_ptr(), &layouts.weight, x_.const_data_ptr(),
+        &layouts.x, &beta_, result, &layouts.y, result, &layouts.y, &algorithm, memory,
+        counters.defined() ? wants_ : workspace_bytes_, at::cuda::getCurrentCUDAStream()));
   }
 
   struct Layouts {
@@ -182,7 +185,7 @@ class Product {
     cublasLtMatmulHeuristicResult_t result{};
     return cublasLtMatmulAlgoCheck(handle_, &operation_, &layouts.weight, &layouts.x, &layouts.y, &layouts.y,
                                    &algorithm, &result) == CUBLAS_STATUS_SUCCESS &&
-           result.workspaceSize <= workspace_bytes_;
+           (wants_ = result.workspaceSize) <= workspace_bytes_;
   }
 
   [[nodiscard]] cublasLtMatmulAlgo_t choose() {
@@ -209,6 +212,7 @@ class Product {
   cublasLtMatmulDescOpaque_t without_gelu_{};  // for which cuBLASLt's guesses are better
   cublasLtHandle_t handle_ = at::cuda::getCurrentCUDABlasLtHandle();
   std::size_t workspace_bytes_ = at::cuda::getCUDABlasLtWorkspaceSize();
+  std::size_t wants_ = 0;  // of it, for the algorithm that was asked about last
 };
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "nn/counters.h"
 #include "nn/fused.h"
 
 namespace xdit::parallel {
@@ -80,6 +81,7 @@ struct Replays::Slot {
   std::shared_ptr<const char> held;  // identity of the branch whose values these are
   std::int64_t step = -1;            // that is selected
   bool ran = false;
+  at::Tensor counters;  // of the graph's kernels
   std::unique_ptr<at::cuda::CUDAGraph> graph{};
   std::uint64_t bytes_sent = 0;
 };
@@ -151,6 +153,7 @@ void ReplayedDenoiser::capture(Replays::Slot& slot, const models::ForwardPart& p
     memory.pool = at::cuda::graph_pool_handle();  // the allocator takes none again whose graphs are gone
   if (!memory.stream) memory.stream = c10::cuda::getStreamFromPool(false, device);
   const c10::cuda::CUDAStreamGuard guard(*memory.stream);
+  const nn::Counters counters(slot.input.device());
   auto graph = std::make_unique<at::cuda::CUDAGraph>(/*keep_graph=*/true);
   graph->capture_begin(memory.pool, cudaStreamCaptureModeThreadLocal);
   try {
@@ -160,7 +163,8 @@ void ReplayedDenoiser::capture(Replays::Slot& slot, const models::ForwardPart& p
     throw;
   }
   graph->capture_end();
-  nn::fused::fill_by_kernels(*graph);
+  slot.counters = counters.used();
+  nn::fused::fill_by_kernels(*graph, slot.counters);
   graph->instantiate();
   slot.graph = std::move(graph);
 }

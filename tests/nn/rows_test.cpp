@@ -5,6 +5,7 @@
 #include <c10/core/InferenceMode.h>
 #include <c10/cuda/CUDAGuard.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <memory>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "nn/attention.h"
+#include "nn/counters.h"
 #include "nn/fused.h"
 #include "nn/linear.h"
 #include "tests/catch.h"
@@ -207,44 +209,68 @@ TEST_CASE("attention by query rows and by heads on a GPU") {
   }
 }
 
-TEST_CASE("products and attention in a captured graph") {
-  if (!device().is_cuda()) return;
-  const c10::InferenceMode inference;
-  at::manual_seed(3);
-  const at::Tensor weight = randn({384, 128}, at::kBFloat16), bias = randn({384}, at::kBFloat16);
-  const at::Tensor x = randn({77, 128}, at::kBFloat16);
-  const auto step = [&] {
-    const at::Tensor qkv =
-        nn::linear(x, weight, bias).view({77, 3, 4, 32}).permute({1, 2, 0, 3}).unsqueeze(1);
-    return scaled_dot_product(qkv[0], qkv[1], qkv[2], 0.2);  // [1, 4, 77, 32]
-  };
-  const c10::cuda::CUDAStreamGuard guard(c10::cuda::getStreamFromPool());
-  static_cast<void>(step());
-  const at::Tensor bytes = at::empty({1000}, x.options().dtype(at::kByte));  // no memory of the graph's own
-  at::cuda::CUDAGraph graph(/*keep_graph=*/true);
-  graph.capture_begin();
-  const at::Tensor captured = step();
-  C10_CUDA_CHECK(cudaMemsetAsync(bytes.data_ptr(), 7, 999, c10::cuda::getCurrentCUDAStream()));
-  const at::Tensor doubled = bytes + bytes;  // comes after the fill
-  graph.capture_end();
-  fused::fill_by_kernels(graph);
+std::vector<cudaGraphNodeType> node_types(at::cuda::CUDAGraph& graph) {
   std::size_t count = 0;
   C10_CUDA_CHECK(cudaGraphGetNodes(graph.raw_cuda_graph(), nullptr, &count));
   std::vector<cudaGraphNode_t> nodes(count);
   C10_CUDA_CHECK(cudaGraphGetNodes(graph.raw_cuda_graph(), nodes.data(), &count));
-  for (const cudaGraphNode_t node : nodes) {
-    cudaGraphNodeType type{};
-    C10_CUDA_CHECK(cudaGraphNodeGetType(node, &type));
-    CHECK(type != cudaGraphNodeTypeMemset);
+  std::vector<cudaGraphNodeType> types(count);
+  for (std::size_t i = 0; i < count; ++i) C10_CUDA_CHECK(cudaGraphNodeGetType(nodes[i], &types[i]));
+  return types;
+}
+
+TEST_CASE("products and attention in a captured graph, whose small fills are kernels or one") {
+  if (!device().is_cuda()) return;
+  const c10::InferenceMode inference;
+  at::manual_seed(3);
+  const at::Tensor weight = randn({5120, 640}, at::kHalf), bias = randn({5120}, at::kHalf);
+  const at::Tensor x = randn({8192, 640}, at::kHalf);  // whose product counts its tiles
+  TokenAttention attention;
+  const auto step = [&] {
+    const at::Tensor y = nn::linear(x, weight, bias).narrow(1, 0, 1920).unflatten(1, {3, 10, 64});
+    const at::Tensor out = at::empty({8192, 10, 64}, x.options());
+    attention(out, y.select(1, 0), y.select(1, 1).slice(0, 0, 8192, 64),
+              y.select(1, 2).slice(0, 0, 8192, 64));
+    return nn::linear(out.flatten(1), weight);
+  };
+  const c10::cuda::CUDAStreamGuard guard(c10::cuda::getStreamFromPool());
+  static_cast<void>(step());
+  const auto stream = c10::cuda::getCurrentCUDAStream();
+  const at::Tensor bytes = at::empty({1000}, x.options().dtype(at::kByte));  // no memory of the graph's own
+  const at::Tensor many = at::empty({200'000}, bytes.options());
+  at::Tensor counters;
+  at::cuda::CUDAGraph graph(/*keep_graph=*/true);
+  at::Tensor captured, doubled;
+  {
+    const Counters of_graph(device());
+    graph.capture_begin();
+    captured = step();
+    C10_CUDA_CHECK(cudaMemsetAsync(bytes.data_ptr(), 7, 999, stream));
+    doubled = bytes + bytes;  // comes after the fill
+    C10_CUDA_CHECK(cudaMemsetAsync(many.data_ptr(), 5, 200'000, stream));
+    C10_CUDA_CHECK(cudaMemset2DAsync(bytes.data_ptr(), 100, 3, 10, 5, stream));
+    graph.capture_end();
+    counters = of_graph.used();
   }
+  const auto memsets = [&] { return std::ranges::count(node_types(graph), cudaGraphNodeTypeMemset); };
+  const auto fills_before = memsets(), nodes_before = std::ssize(node_types(graph));
+  fused::fill_by_kernels(graph, counters);
+  CHECK(memsets() == 2);  // the large one and the one of several rows stay
+  CHECK(fills_before > 4);
+  CHECK(std::ssize(node_types(graph)) == nodes_before - (fills_before - 3) + 1);
   graph.instantiate();
-  bytes.zero_();
-  x.copy_(randn({77, 128}, at::kBFloat16));
-  graph.replay();
-  CHECK(at::equal(captured, step()));
-  CHECK(captured.abs().max().item<float>() > 0);
-  CHECK(at::equal(doubled.narrow(0, 0, 999), at::full({999}, 14, doubled.options())));
-  CHECK(bytes[999].item<int>() == 0);
+  for (int i = 0; i < 3; ++i) {
+    bytes.zero_();
+    counters.fill_(i + 1);
+    x.copy_(randn({8192, 640}, at::kHalf));
+    graph.replay();
+    CHECK(at::equal(captured, step()));
+    CHECK(captured.abs().max().item<float>() > 0);
+    CHECK(at::equal(doubled.narrow(0, 0, 999), at::full({999}, 14, doubled.options())));
+    CHECK(bytes[999].item<int>() == 0);
+    CHECK(bytes[205].item<int>() == 3);
+    CHECK(many.eq(5).all().item<bool>());
+  }
 }
 
 }  // namespace

@@ -3,8 +3,6 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
-#include <cmath>
-
 #include "nn/attention.h"
 #include "nn/ops.h"
 
@@ -33,16 +31,13 @@ UnetTransformerBlock::UnetTransformerBlock(const UnetLayer& layer, const nn::Wei
   norm3_ = norm(".norm3");
 }
 
-// softmax(q k^T / sqrt(D)) v by head: [B T, C] of query [B, T, C], keys and values [B, S, C].
-at::Tensor UnetTransformerBlock::attend(const at::Tensor& query, const at::Tensor& keys,
-                                        const at::Tensor& values) const {
-  const auto by_head = [&](const at::Tensor& x) {
-    return x.unflatten(2, {heads_, -1}).transpose(1, 2);  // [B, H, T, D]
-  };
-  const std::int64_t width = query.size(2) / heads_;
-  const double scale = 1 / std::sqrt(static_cast<double>(width));
-  const at::Tensor y = nn::scaled_dot_product(by_head(query), by_head(keys), by_head(values), scale);
-  return y.transpose(1, 2).flatten(2).flatten(0, 1);
+// [B T, C] of query [B, T, C], keys and values [B, S, C].
+at::Tensor UnetTransformerBlock::attend(nn::TokenAttention& attention, const at::Tensor& query,
+                                        const at::Tensor& keys, const at::Tensor& values) const {
+  const auto by_head = [&](const at::Tensor& x) { return x.unflatten(2, {heads_, -1}); };  // [B, T, H, D]
+  const at::Tensor y = at::empty(query.sizes(), query.options());
+  attention(by_head(y), by_head(query), by_head(keys), by_head(values));
+  return y.flatten(0, 1);
 }
 
 void UnetTransformerBlock::forward(const at::Tensor& x, std::int64_t pictures, std::int64_t columns,
@@ -54,9 +49,10 @@ void UnetTransformerBlock::forward(const at::Tensor& x, std::int64_t pictures, s
   const auto by_picture = [&](const at::Tensor& rows) { return rows.unflatten(0, {pictures, -1}); };
   const at::Tensor qkv = by_picture((*qkv_)(normed(norm1_)));  // [B, h W, 3 C]
   const at::Tensor kv = spatial.gather_tokens(qkv.narrow(2, width, 2 * width).unflatten(1, {-1, columns}));
-  out1_->onto(x, attend(qkv.narrow(2, 0, width), kv.narrow(2, 0, width), kv.narrow(2, width, width)));
+  out1_->onto(x, attend(step.attention(), qkv.narrow(2, 0, width), kv.narrow(2, 0, width),
+                        kv.narrow(2, width, width)));
   const UnetStep::KeysValues prompt = step.next_keys_values();
-  out2_->onto(x, attend(by_picture((*query_)(normed(norm2_))), prompt.keys, prompt.values));
+  out2_->onto(x, attend(step.attention(), by_picture((*query_)(normed(norm2_))), prompt.keys, prompt.values));
   mlp_out_->onto(x, nn::gated_gelu((*mlp_in_)(normed(norm3_))));
 }
 

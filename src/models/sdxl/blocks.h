@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "models/sdxl/tables.h"
+#include "nn/attention.h"
 #include "nn/convolution.h"
 #include "nn/group_norm.h"
 #include "nn/linear.h"
@@ -31,10 +32,11 @@ struct UnetConditioning {
 /// Two conditionings of the same steps as one of all their pictures.
 [[nodiscard]] UnetConditioning joined(const UnetConditioning& a, const UnetConditioning& b);
 
-/// The selected step's share of it, handed out in that order.
+/// The selected step's share of it, handed out in that order, and what its layers attend with.
 class UnetStep {
  public:
-  explicit UnetStep(const UnetConditioning& of) : of_(of) {}
+  UnetStep(const UnetConditioning& of, nn::TokenAttention& attention) : of_(of), attention_(attention) {}
+  [[nodiscard]] nn::TokenAttention& attention() const { return attention_; }
   [[nodiscard]] at::Tensor next_bias(std::int64_t width) {
     return of_.now.narrow(1, std::exchange(bias_, bias_ + width), width);
   }
@@ -48,6 +50,7 @@ class UnetStep {
 
  private:
   const UnetConditioning& of_;
+  nn::TokenAttention& attention_;
   std::int64_t bias_ = 0;
   std::size_t block_ = 0;
 };
@@ -65,8 +68,8 @@ class UnetTransformerBlock {
   struct Norm {
     at::Tensor weight, bias;
   };
-  [[nodiscard]] at::Tensor attend(const at::Tensor& query, const at::Tensor& keys,
-                                  const at::Tensor& values) const;
+  [[nodiscard]] at::Tensor attend(nn::TokenAttention& attention, const at::Tensor& query,
+                                  const at::Tensor& keys, const at::Tensor& values) const;
 
   std::int64_t heads_;
   Norm norm1_, norm2_, norm3_;

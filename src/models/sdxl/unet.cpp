@@ -98,7 +98,7 @@ void Unet::release_conditioning() {
 
 at::Tensor Unet::forward(const at::Tensor& latents, const UnetConditioning& conditioning,
                          const nn::Spatial& spatial) const {
-  UnetStep now(conditioning);
+  UnetStep now(conditioning, *attention_);
   std::vector<const nn::Spatial*> levels{&spatial};
   at::Tensor x = latents.unsqueeze(0)
                      .expand({conditioning.pictures(), -1, -1, -1})

@@ -55,6 +55,7 @@ class Unet {
   std::vector<UnetBlock> down_, middle_, up_;
   nn::GroupNorm norm_out_;
   nn::Convolution conv_out_;
+  std::unique_ptr<nn::TokenAttention> attention_ = std::make_unique<nn::TokenAttention>();
 };
 
 }  // namespace xdit::models

@@ -1,0 +1,39 @@
+#include "nn/counters.h"
+
+#include <ATen/ATen.h>
+
+namespace xdit::nn {
+namespace {
+
+constexpr std::int64_t kBlock = 1 << 20, kMost = 512, kAligned = 256;  // bytes
+
+thread_local Counters* youngest = nullptr;
+
+}  // namespace
+
+Counters::Counters(c10::Device device)
+    : outer_(youngest), block_(at::empty({kBlock}, at::TensorOptions(device).dtype(at::kByte))) {
+  youngest = this;
+}
+
+Counters::~Counters() {
+  youngest = outer_;
+}
+
+at::Tensor Counters::used() const {
+  return block_.narrow(0, 0, taken_);
+}
+
+at::Tensor Counters::take(std::int64_t bytes) {
+  if (youngest == nullptr || bytes > kMost || youngest->taken_ + kAligned + bytes > kBlock) return {};
+  const at::Tensor words = youngest->block_.narrow(0, youngest->taken_, bytes);
+  youngest->taken_ += (bytes + kAligned - 1) / kAligned * kAligned;
+  return words;
+}
+
+at::Tensor workspace(std::int64_t bytes, c10::Device device) {
+  if (at::Tensor words = bytes > 0 ? Counters::take(bytes) : at::Tensor(); words.defined()) return words;
+  return at::empty({bytes}, at::TensorOptions(device).dtype(at::kByte));
+}
+
+}  // namespace xdit::nn
