@@ -39,6 +39,8 @@ void CUPTIAPI take_buffer(CUcontext /*context*/, std::uint32_t /*stream*/, std::
       write(kernel, kernel.name);
     } else if (record->kind == CUPTI_ACTIVITY_KIND_MEMCPY) {
       write(*reinterpret_cast<CUpti_ActivityMemcpy6*>(record), "copy");
+    } else if (record->kind == CUPTI_ACTIVITY_KIND_MEMCPY2) {  // between GPUs: never of the kind before
+      write(*reinterpret_cast<CUpti_ActivityMemcpyPtoP4*>(record), "copy to peer");
     } else if (record->kind == CUPTI_ACTIVITY_KIND_MEMSET) {
       write(*reinterpret_cast<CUpti_ActivityMemset4*>(record), "fill");
     }
@@ -55,8 +57,8 @@ extern "C" int InitializeInjection() {
   lines = std::fopen((std::string(path) + "." + std::to_string(getpid())).c_str(), "w");
   if (lines == nullptr) return 0;
   cuptiActivityRegisterCallbacks(give_buffer, take_buffer);
-  for (const CUpti_ActivityKind kind :
-       {CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL, CUPTI_ACTIVITY_KIND_MEMCPY, CUPTI_ACTIVITY_KIND_MEMSET})
+  for (const CUpti_ActivityKind kind : {CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL, CUPTI_ACTIVITY_KIND_MEMCPY,
+                                        CUPTI_ACTIVITY_KIND_MEMCPY2, CUPTI_ACTIVITY_KIND_MEMSET})
     if (cuptiActivityEnable(kind) != CUPTI_SUCCESS) return 0;
   return 1;
 }
