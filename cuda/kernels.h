@@ -9,19 +9,30 @@ namespace xdit::cuda {
 
 enum class Type : std::uint8_t { kF32, kF16, kBF16 };
 
+/// gate y, which is added to rows [rows, width].
+struct GatedUpdate {
+  const void* gate;  ///< [width]
+  const void* y;     ///< [rows, width] at y_stride; null: nothing is added
+  std::int64_t y_stride;
+};
+/// x += gate y, saturating in float16: x [rows, width] at x_stride.
+cudaError_t add_gated(Type type, void* x, std::int64_t x_stride, const GatedUpdate& update, std::int64_t rows,
+                      std::int64_t width, cudaStream_t stream);
+
 struct LayerNorm {
-  const void* x;  ///< [rows, width] at x_stride
+  void* x;  ///< [rows, width] at x_stride; written where there is an update
   std::int64_t x_stride;
+  GatedUpdate update;
   const void* shift;  ///< [width]
   const void* scale;  ///< [width]
   float base;
   void* y;        ///< [rows, width] packed
   float* scales;  ///< [rows]: y is quantised as by quantise_rows; null: it is of x's type
-  std::int64_t rows;
-  std::int64_t width;
+  std::int64_t rows, width;
   float eps;
 };
-/// y = layer_norm(x) (base + scale) + shift.
+/// y = layer_norm(x) (base + scale) + shift. With an update, that after add_gated, bit for bit: in one pass
+/// if the update is aligned as the rest is.
 cudaError_t layer_norm(Type type, const LayerNorm& arguments, cudaStream_t stream);
 
 /// y = value gelu(gate), the exact one: x [rows, 2 width] at x_stride holds values, then gates; y
@@ -34,11 +45,6 @@ cudaError_t gated_gelu(Type type, const void* x, std::int64_t x_stride, void* y,
 cudaError_t quantise_rows(Type type, const void* x, std::int64_t x_stride, void* values, float* scales,
                           std::int64_t rows, std::int64_t width, cudaStream_t stream);
 
-/// x += gate y, saturating in float16: x [rows, width] at x_stride, y [rows, width] at y_stride, gate
-/// [width].
-cudaError_t add_gated(Type type, void* x, std::int64_t x_stride, const void* gate, const void* y,
-                      std::int64_t y_stride, std::int64_t rows, std::int64_t width, cudaStream_t stream);
-
 struct NormAndRotate {
   const void* qkv;  ///< [tokens, 3, heads, head_dim] at token_stride
   std::int64_t token_stride;
@@ -47,9 +53,7 @@ struct NormAndRotate {
   const float* rotary;     ///< [tokens, head_dim / 2, 2]: cosine, sine
   void* q;                 ///< [tokens, heads, head_dim], packed; k as well
   void* k;
-  std::int64_t tokens;
-  std::int64_t heads;
-  std::int64_t head_dim;  ///< even
+  std::int64_t tokens, heads, head_dim;  ///< head_dim is even
   float eps;
 };
 /// RMS norm of q and k over head_dim and rotation by `rotary`.
@@ -57,10 +61,7 @@ cudaError_t norm_and_rotate(Type type, const NormAndRotate& arguments, cudaStrea
 
 /// Pictures [pictures, rows, columns, channels], each packed, at a stride of their own.
 struct Picture {
-  std::int64_t pictures;
-  std::int64_t rows;
-  std::int64_t columns;
-  std::int64_t channels;
+  std::int64_t pictures, rows, columns, channels;
 };
 /// What is added to pictures first, unrounded: [pictures, channels] at picture_stride, or null for nothing.
 struct Shift {
@@ -78,8 +79,7 @@ cudaError_t merge_rows(float* moments, std::int64_t pictures, std::int64_t rows,
                        std::int64_t row_elements, float* whole, cudaStream_t stream);
 struct Normalise {
   Picture shape;
-  std::int64_t x_stride;
-  std::int64_t y_stride;
+  std::int64_t x_stride, y_stride;
   Shift shift;
   const float* whole;  ///< [pictures, groups, 2]: mean and variance
   std::int64_t groups;
