@@ -1,19 +1,9 @@
-#include <type_traits>
-
+#include "cuda/add_gated.cuh"
 #include "cuda/kernels.h"
 #include "cuda/vector.cuh"
 
 namespace xdit::cuda {
 namespace {
-
-// float16 saturates; the others cannot overflow here.
-template <class T>
-__device__ float clipped(float x) {
-  constexpr float kLargestHalf = 65504;
-  if constexpr (std::is_same_v<T, __half>)
-    return x > kLargestHalf ? kLargestHalf : x < -kLargestHalf ? -kLargestHalf : x;
-  return x;  // NaN passes
-}
 
 // Rows in blockIdx.y, columns in blockIdx.x: no division.
 template <class T, int N>
@@ -29,15 +19,15 @@ __global__ void add_gated_kernel(T* x, std::int64_t x_stride, const T* gate, con
     load<N>(x + row * x_stride + column, a);
     load<N>(y + row * y_stride + column, b);
 #pragma unroll
-    for (int j = 0; j < N; ++j) a[j] = clipped<T>(a[j] + g[j] * b[j]);
+    for (int j = 0; j < N; ++j) a[j] = gated_sum<T>(a[j], g[j], b[j]);
     store<N>(x + row * x_stride + column, a);
   }
 }
 
 }  // namespace
 
-cudaError_t add_gated(Type type, void* x, std::int64_t x_stride, const void* gate, const void* y,
-                      std::int64_t y_stride, std::int64_t rows, std::int64_t width, cudaStream_t stream) {
+cudaError_t add_gated(Type type, void* x, std::int64_t x_stride, const GatedUpdate& update, std::int64_t rows,
+                      std::int64_t width, cudaStream_t stream) {
   if (rows == 0) return cudaSuccess;
   return dispatch(type, [&]<class T>(T) {
     constexpr int kThreads = 128;
@@ -45,13 +35,12 @@ cudaError_t add_gated(Type type, void* x, std::int64_t x_stride, const void* gat
     const auto launch = [&](auto kernel, int n) {
       const auto columns = static_cast<unsigned>((width + n * kThreads - 1) / (n * kThreads));
       const dim3 grid(columns, static_cast<unsigned>(rows < kMostRows ? rows : kMostRows));
-      kernel<<<grid, kThreads, 0, stream>>>(static_cast<T*>(x), x_stride, static_cast<const T*>(gate),
-                                            static_cast<const T*>(y), y_stride, rows,
+      kernel<<<grid, kThreads, 0, stream>>>(static_cast<T*>(x), x_stride, static_cast<const T*>(update.gate),
+                                            static_cast<const T*>(update.y), update.y_stride, rows,
                                             static_cast<int>(width));
     };
     constexpr int kVector = 16 / sizeof(T);
-    const bool vectors = aligned<kVector, T>(x, x_stride, width) && aligned<kVector, T>(gate, 0, width) &&
-                         aligned<kVector, T>(y, y_stride, width);
+    const bool vectors = aligned<kVector, T>(x, x_stride, width) && aligned<kVector, T>(update, width);
     vectors ? launch(add_gated_kernel<T, kVector>, kVector) : launch(add_gated_kernel<T, 1>, 1);
   });
 }

@@ -10,19 +10,30 @@ namespace xdit::cuda {
 
 enum class Type : std::uint8_t { kF32, kF16, kBF16 };
 
+/// gate y, which is added to rows [rows, width].
+struct GatedUpdate {
+  const void* gate;  ///< [width]
+  const void* y;     ///< [rows, width] at y_stride; null: nothing is added
+  std::int64_t y_stride;
+};
+/// x += gate y, saturating in float16: x [rows, width] at x_stride.
+cudaError_t add_gated(Type type, void* x, std::int64_t x_stride, const GatedUpdate& update, std::int64_t rows,
+                      std::int64_t width, cudaStream_t stream);
+
 struct LayerNorm {
-  const void* x;  ///< [rows, width] at x_stride
+  void* x;  ///< [rows, width] at x_stride; written where there is an update
   std::int64_t x_stride;
+  GatedUpdate update;
   const void* shift;  ///< [width]
   const void* scale;  ///< [width]
   float base;
   void* y;        ///< [rows, width] packed
   float* scales;  ///< [rows]: y is quantised as by quantise_rows; null: it is of x's type
-  std::int64_t rows;
-  std::int64_t width;
+  std::int64_t rows, width;
   float eps;
 };
-/// y = layer_norm(x) (base + scale) + shift.
+/// y = layer_norm(x) (base + scale) + shift. With an update, that after add_gated, bit for bit: in one pass
+/// if the update is aligned as the rest is.
 cudaError_t layer_norm(Type type, const LayerNorm& arguments, cudaStream_t stream);
 
 /// y = value gelu(gate), the exact one: x [rows, 2 width] at x_stride holds values, then gates; y
@@ -35,11 +46,6 @@ cudaError_t gated_gelu(Type type, const void* x, std::int64_t x_stride, void* y,
 cudaError_t quantise_rows(Type type, const void* x, std::int64_t x_stride, void* values, float* scales,
                           std::int64_t rows, std::int64_t width, cudaStream_t stream);
 
-/// x += gate y, saturating in float16: x [rows, width] at x_stride, y [rows, width] at y_stride, gate
-/// [width].
-cudaError_t add_gated(Type type, void* x, std::int64_t x_stride, const void* gate, const void* y,
-                      std::int64_t y_stride, std::int64_t rows, std::int64_t width, cudaStream_t stream);
-
 struct NormAndRotate {
   const void* qkv;  ///< [tokens, 3, heads, head_dim] at token_stride
   std::int64_t token_stride;
@@ -48,9 +54,7 @@ struct NormAndRotate {
   const float* rotary;     ///< [tokens, head_dim / 2, 2]: cosine, sine
   void* q;                 ///< [tokens, heads, head_dim], packed; k as well
   void* k;
-  std::int64_t tokens;
-  std::int64_t heads;
-  std::int64_t head_dim;  ///< even
+  std::int64_t tokens, heads, head_dim;  ///< head_dim is even
   float eps;
 };
 /// RMS norm of q and k over head_dim and rotation by `rotary`.

@@ -19,6 +19,33 @@ class Row {
         held_[i] = *reinterpret_cast<const Vector<T, N>*>(from + column);
   }
 
+  /// f(column, values, others) for each of the thread's vectors of this row and `other`. What f makes of
+  /// values, as T rounds it, is the row from then on, also at `to`, which may be where the row came from.
+  template <class F>
+  __device__ void update(T* to, const Row& other, F&& f) {
+    float values[N], others[N];
+    if constexpr (kHeld == 0) {
+      for (int column = column_of(0); column < width_; column += static_cast<int>(blockDim.x) * N) {
+        load<N>(from_ + column, values);
+        load<N>(other.from_ + column, others);
+        f(column, values, others);
+        store<N>(to + column, values);
+      }
+      from_ = to;
+    } else {
+#pragma unroll
+      for (int i = 0; i < kHeld; ++i) {
+        const int column = column_of(i);
+        if (column >= width_) break;
+        to_floats(held_[i], values);
+        to_floats(other.held_[i], others);
+        f(column, values, others);
+        held_[i] = rounded<T>(values);
+        *reinterpret_cast<Vector<T, N>*>(to + column) = held_[i];
+      }
+    }
+  }
+
   /// f(column, values) for each of the thread's vectors: float (&values)[N], which f may change.
   template <class F>
   __device__ void each(F&& f) const {
@@ -33,8 +60,7 @@ class Row {
       for (int i = 0; i < kHeld; ++i) {
         const int column = column_of(i);
         if (column >= width_) break;
-#pragma unroll
-        for (int j = 0; j < N; ++j) values[j] = to_float(held_[i].values[j]);
+        to_floats(held_[i], values);
         f(column, values);
       }
     }

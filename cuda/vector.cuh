@@ -39,19 +39,28 @@ __device__ inline __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
   return __float2bfloat16_rn(x);
 }
 
+template <int N, bool kPacked, class T>
+__device__ inline void to_floats(const Vector<T, N, kPacked>& from, float (&to)[N]) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) to[i] = to_float(from.values[i]);
+}
+template <class T, bool kPacked = false, int N>
+__device__ inline Vector<T, N, kPacked> rounded(const float (&from)[N]) {
+  Vector<T, N, kPacked> to;
+#pragma unroll
+  for (int i = 0; i < N; ++i) to.values[i] = from_float<T>(from[i]);
+  return to;
+}
+
 template <int N, bool kPacked = false, class T>
 __device__ inline void load(const T* from, float (&to)[N]) {
   const auto vector = *reinterpret_cast<const Vector<T, N, kPacked>*>(from);
-#pragma unroll
-  for (int i = 0; i < N; ++i) to[i] = to_float(vector.values[i]);
+  to_floats(vector, to);
 }
 
 template <int N, bool kPacked = false, class T>
 __device__ inline void store(T* to, const float (&from)[N]) {
-  Vector<T, N, kPacked> vector;
-#pragma unroll
-  for (int i = 0; i < N; ++i) vector.values[i] = from_float<T>(from[i]);
-  *reinterpret_cast<Vector<T, N, kPacked>*>(to) = vector;
+  *reinterpret_cast<Vector<T, N, kPacked>*>(to) = rounded<T, kPacked>(from);
 }
 
 /// Calls f with a T of the type: f(float{}), f(__half{}), f(__nv_bfloat16{}).

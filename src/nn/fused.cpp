@@ -30,6 +30,15 @@ cudaStream_t stream_of(const at::Tensor& x) {
   return at::cuda::getCurrentCUDAStream(x.get_device());
 }
 
+// What is added to rows x.
+cuda::GatedUpdate gated_update(const at::Tensor& x, const GatedUpdate& update) {
+  const auto& [gate, y] = update;
+  if (!y.defined()) return {};
+  XDIT_ASSERT(y.sizes() == x.sizes() && y.stride(1) == 1 && y.scalar_type() == x.scalar_type());
+  XDIT_ASSERT(gate.is_contiguous() && gate.scalar_type() == x.scalar_type());
+  return {.gate = gate.const_data_ptr(), .y = y.const_data_ptr(), .y_stride = y.stride(0)};
+}
+
 // Of pictures [B, C, H, W] whose memory is [H, W, C] each.
 cuda::Picture shape_of(const at::Tensor& x) {
   XDIT_ASSERT(x.dim() == 4 && x[0].permute({1, 2, 0}).is_contiguous());
@@ -39,12 +48,13 @@ cuda::Picture shape_of(const at::Tensor& x) {
 }  // namespace
 
 Rows layer_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale, double base,
-                double eps, bool quantised) {
+                double eps, bool quantised, const GatedUpdate& update) {
   XDIT_ASSERT(x.dim() == 2 && x.stride(1) == 1 && shift.is_contiguous() && scale.is_contiguous());
   XDIT_ASSERT(shift.scalar_type() == x.scalar_type() && scale.scalar_type() == x.scalar_type());
   Rows y = quantised ? empty_rows(x) : Rows{at::empty(x.sizes(), x.options())};
-  const cuda::LayerNorm arguments{.x = x.const_data_ptr(),
+  const cuda::LayerNorm arguments{.x = x.mutable_data_ptr(),
                                   .x_stride = x.stride(0),
+                                  .update = gated_update(x, update),
                                   .shift = shift.const_data_ptr(),
                                   .scale = scale.const_data_ptr(),
                                   .base = static_cast<float>(base),
@@ -73,12 +83,10 @@ void quantise_rows(const at::Tensor& x, const Rows& rows) {
                                      x.size(0), x.size(1), stream_of(x)));
 }
 
-void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y) {
-  XDIT_ASSERT(x.dim() == 2 && x.stride(1) == 1 && y.sizes() == x.sizes() && y.stride(1) == 1);
-  XDIT_ASSERT(gate.is_contiguous() && gate.scalar_type() == x.scalar_type() &&
-              y.scalar_type() == x.scalar_type());
-  C10_CUDA_CHECK(cuda::add_gated(type_of(x), x.mutable_data_ptr(), x.stride(0), gate.const_data_ptr(),
-                                 y.const_data_ptr(), y.stride(0), x.size(0), x.size(1), stream_of(x)));
+void add_gated(const at::Tensor& x, const GatedUpdate& update) {
+  XDIT_ASSERT(x.dim() == 2 && x.stride(1) == 1);
+  C10_CUDA_CHECK(cuda::add_gated(type_of(x), x.mutable_data_ptr(), x.stride(0), gated_update(x, update),
+                                 x.size(0), x.size(1), stream_of(x)));
 }
 
 void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,

@@ -3,6 +3,7 @@
 
 #include "nn/attention.h"
 #include "nn/group_norm.h"
+#include "nn/ops.h"
 #include "nn/quantise.h"
 
 namespace at::cuda {
@@ -13,11 +14,13 @@ struct CUDAGraph;
 /// fused_without_cuda.cpp in place of fused.cpp and gemm.cpp.
 namespace xdit::nn::fused {
 
-/// layer_norm(x) (base + scale) + shift, its rows quantised if asked for.
+/// layer_norm(x) (base + scale) + shift, its rows quantised if asked for; after add_gated, if there is an
+/// update.
 [[nodiscard]] Rows layer_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale,
-                              double base, double eps, bool quantised = false);
+                              double base, double eps, bool quantised = false,
+                              const GatedUpdate& update = {});
 [[nodiscard]] at::Tensor gated_gelu(const at::Tensor& x);
-void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y);
+void add_gated(const at::Tensor& x, const GatedUpdate& update);
 void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,
                      const at::Tensor& q, const at::Tensor& k, double eps);
 void quantise_rows(const at::Tensor& x, const Rows& rows);

@@ -7,7 +7,8 @@
 namespace xdit::nn::fused {
 
 Rows layer_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale, double base,
-                double eps, bool /*quantised*/) {
+                double eps, bool /*quantised*/, const GatedUpdate& update) {
+  if (update.y.defined()) reference::add_gated(x, update);
   return base == 0 ? reference::layer_norm(x, scale, shift, eps)
                    : reference::modulated_layer_norm(x, shift, scale, eps);
 }
@@ -16,8 +17,8 @@ at::Tensor gated_gelu(const at::Tensor& x) {
   return reference::gated_gelu(x);
 }
 
-void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y) {
-  reference::add_gated(x, gate, y);
+void add_gated(const at::Tensor& x, const GatedUpdate& update) {
+  reference::add_gated(x, update);
 }
 
 void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,

@@ -51,8 +51,8 @@ at::Tensor gated_gelu(const at::Tensor& x) {
   return gate.mul_(halves[0]).to(x.scalar_type());
 }
 
-void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y) {
-  const at::Tensor sum = x.to(at::kFloat) + gate.to(at::kFloat) * y.to(at::kFloat);
+void add_gated(const at::Tensor& x, const GatedUpdate& update) {
+  const at::Tensor sum = x.to(at::kFloat) + update.gate.to(at::kFloat) * update.y.to(at::kFloat);
   x.copy_(x.scalar_type() == at::kHalf ? sum.clamp(-kLargestHalf, kLargestHalf) : sum);
 }
 
@@ -64,14 +64,10 @@ void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::T
 
 }  // namespace reference
 
-at::Tensor modulated_layer_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale,
-                                double eps) {
-  return modulated_rows(x, shift, scale, /*quantised=*/false, eps).values;
-}
-
 Rows modulated_rows(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale, bool quantised,
-                    double eps) {
-  if (x.is_cuda()) return fused::layer_norm(x, shift, scale, /*base=*/1, eps, quantised);
+                    const GatedUpdate& update, double eps) {
+  if (x.is_cuda()) return fused::layer_norm(x, shift, scale, /*base=*/1, eps, quantised, update);
+  if (update.y.defined()) reference::add_gated(x, update);
   const at::Tensor y = reference::modulated_layer_norm(x, shift, scale, eps);
   return quantised ? quantise_rows(y) : y;
 }
@@ -85,8 +81,8 @@ at::Tensor gated_gelu(const at::Tensor& x) {
   return x.is_cuda() ? fused::gated_gelu(x) : reference::gated_gelu(x);
 }
 
-void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y) {
-  x.is_cuda() ? fused::add_gated(x, gate, y) : reference::add_gated(x, gate, y);
+void add_gated(const at::Tensor& x, const GatedUpdate& update) {
+  x.is_cuda() ? fused::add_gated(x, update) : reference::add_gated(x, update);
 }
 
 void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,

@@ -9,12 +9,17 @@
 /// and round once, to the dtype of their input.
 namespace xdit::nn {
 
-/// layer_norm(x) (1 + scale) + shift over the last dimension: x [T, C], shift and scale [C].
-[[nodiscard]] at::Tensor modulated_layer_norm(const at::Tensor& x, const at::Tensor& shift,
-                                              const at::Tensor& scale, double eps = 1e-6);
-/// The same, quantised where a linear will ask for that.
+/// gate y, which is added to rows: gate [C], y [T, C]. Undefined: nothing is.
+struct GatedUpdate {
+  at::Tensor gate, y;
+};
+/// x += gate y in place: x [T, C]. Saturates in float16, as diffusers clips the residual stream.
+void add_gated(const at::Tensor& x, const GatedUpdate& update);
+
+/// layer_norm(x) (1 + scale) + shift over the last dimension: x [T, C], shift and scale [C]; quantised where
+/// a linear will ask for that. With an update, that of x after add_gated.
 [[nodiscard]] Rows modulated_rows(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale,
-                                  bool quantised, double eps = 1e-6);
+                                  bool quantised, const GatedUpdate& update = {}, double eps = 1e-6);
 
 /// layer_norm(x) weight + bias (Ba et al. 2016): x [T, C], weight and bias [C].
 [[nodiscard]] at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
@@ -22,9 +27,6 @@ namespace xdit::nn {
 
 /// value gelu(gate) (GEGLU, Shazeer 2020), with the exact gelu: x [T, 2 C] holds values, then gates.
 [[nodiscard]] at::Tensor gated_gelu(const at::Tensor& x);
-
-/// x += gate y in place: x, y [T, C], gate [C]. Saturates in float16, as diffusers clips the residual stream.
-void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y);
 
 /// RMS norm over D and rotation of the first two of qkv [T, 3, H, D] by `rotary` [T, D / 2, 2] into q and k
 /// [T, H, D].
@@ -53,7 +55,7 @@ namespace reference {
 [[nodiscard]] at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                                     double eps);
 [[nodiscard]] at::Tensor gated_gelu(const at::Tensor& x);
-void add_gated(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y);
+void add_gated(const at::Tensor& x, const GatedUpdate& update);
 void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,
                      const at::Tensor& q, const at::Tensor& k, double eps);
 }  // namespace reference

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/error.h"
 #include "parallel/device_stream.h"
 #include "parallel/plan_parameters.h"
 
@@ -47,7 +48,9 @@ TensorLinears::TensorLinears(comm::Group& group, const models::Network& network,
   const std::int64_t ranks = group.size();
   const std::int64_t share = part_of(rows, ranks, 0).count;
   staging_ = group.allocate(ranks * share * width_ * static_cast<std::int64_t>(sizeof(float)));
-  result_ = group.allocate(rows * width_ * static_cast<std::int64_t>(options.dtype().itemsize()));
+  for (auto& result : results_)
+    result = std::make_shared<comm::PeerBuffer>(
+        group.allocate(rows * width_ * static_cast<std::int64_t>(options.dtype().itemsize())));
 }
 
 std::unique_ptr<nn::Linear> TensorLinears::make(const nn::Weights& weights, const std::string& name,
@@ -73,8 +76,11 @@ at::Tensor TensorLinears::sum(const at::Tensor& product, const at::Tensor& bias)
   group_.sum(product.const_data_ptr<float>(), elements, *staging_, mine.mutable_data_ptr<float>(), stream);
   if (bias.defined()) mine += bias.to(at::kFloat);
   mine = mine.to(options_.dtype());
-  group_.all_gather_v(mine.const_data_ptr(), bytes, *result_, stream);
-  return at::from_blob(result_->data(), {rows, width}, options_);
+  const auto free = std::find_if(results_.begin(), results_.end(),
+                                 [](const auto& result) { return result.use_count() == 1; });
+  XDIT_ASSERT(free != results_.end());
+  group_.all_gather_v(mine.const_data_ptr(), bytes, **free, stream);
+  return at::from_blob((*free)->data(), {rows, width}, [held = *free](void*) {}, options_);
 }
 
 }  // namespace xdit::parallel

@@ -1,4 +1,5 @@
 #pragma once
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -22,8 +23,8 @@ class TensorLinears final : public nn::Linears {
   [[nodiscard]] std::unique_ptr<nn::Linear> make(const nn::Weights& weights, const std::string& name,
                                                  bool bias) const override;
 
-  /// Sum over ranks of `product` [T, C] in float32, plus `bias`, on all of them in the run's dtype. Valid
-  /// until the next call.
+  /// Sum over ranks of `product` [T, C] in float32, plus `bias`, on all of them in the run's dtype. In one
+  /// of two buffers, while the tensor lives.
   [[nodiscard]] at::Tensor sum(const at::Tensor& product, const at::Tensor& bias) const;
 
  private:
@@ -32,7 +33,7 @@ class TensorLinears final : public nn::Linears {
   std::set<std::string> cut_inputs_;  ///< names of linears
   std::int64_t width_ = 0;            ///< of the widest of their outputs
   mutable std::optional<comm::PeerBuffer> staging_;
-  mutable std::optional<comm::PeerBuffer> result_;
+  std::array<std::shared_ptr<comm::PeerBuffer>, 2> results_;  ///< that a forward needs at once
 };
 
 }  // namespace xdit::parallel

@@ -1,5 +1,5 @@
 // XDIT_TEST_CUDA=1 build/test_nn "[bench]" prints the microseconds of FLUX's products beside at::linear's, on
-// the GPU and on the host.
+// the GPU and on the host, and of its updates and norms in one pass beside one by one.
 #include <ATen/ATen.h>
 #include <ATen/cuda/CUDAEvent.h>
 #include <c10/core/InferenceMode.h>
@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "nn/linear.h"
+#include "nn/ops.h"
 #include "tests/catch.h"
 #include "tests/nn/device.h"
 
@@ -101,6 +102,28 @@ TEST_CASE("the time of products", "[.bench]") {
               [&] { return at::linear(x, weight); });
       }
     }
+}
+
+TEST_CASE("the time of a gated update and the norm behind it", "[.bench]") {
+  REQUIRE(test::device().is_cuda());
+  const c10::InferenceMode inference;
+  fmt::print("{:<8} {:>5} {:>5} {:>11} {:>13} {:>6}\n", "", "rows", "", "one pass us", "one by one us",
+             "ratio");
+  for (const at::ScalarType type : {at::kBFloat16, at::kHalf, at::kFloat})
+    for (const std::int64_t rows : {4608, 4096, 2304, 512})
+      for (const bool quantised : {false, true}) {
+        const at::Tensor x = test::randn({rows, 3072}, type), shift = test::randn({3072}, type);
+        const GatedUpdate update{test::randn({3072}, type) / 100, test::randn({rows, 3072}, type)};
+        const std::array<std::function<Rows()>, 2> functions{
+            [&] { return modulated_rows(x, shift, shift, quantised, update); },
+            [&] {
+              add_gated(x, update);
+              return modulated_rows(x, shift, shift, quantised);
+            }};
+        const auto [a, b] = fastest(functions);
+        fmt::print("{:<8} {:>5} {:>5} {:>11.1f} {:>13.1f} {:>6.3f}\n", at::toString(type), rows,
+                   quantised ? "e4m3" : "", a.gpu, b.gpu, a.gpu / b.gpu);
+      }
 }
 
 }  // namespace

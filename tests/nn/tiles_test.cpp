@@ -147,13 +147,15 @@ TEST_CASE("norms by rows") {
       CAPTURE(at::toString(type), width);
       const at::Tensor x = at::randn({141, width}).to(type), shift = at::randn({width}).to(type),
                        scale = at::randn({width}).to(type);
-      check_rows(x, 0, [&](const at::Tensor& rows) { return modulated_layer_norm(rows, shift, scale); });
+      check_rows(x, 0, [&](const at::Tensor& rows) {
+        return modulated_rows(rows, shift, scale, /*quantised=*/false).values;
+      });
       check_rows(x, 0, [&](const at::Tensor& rows) { return layer_norm(rows, scale, shift, 1e-5); });
       check_rows(x, 0, [&](const at::Tensor& rows) { return gated_gelu(at::cat({rows, rows}, 1)); });
       check_rows(x, 0, [&](const at::Tensor& rows) { return rms_norm(rows, scale, 1e-6); });
       check_rows(x, 0, [&](const at::Tensor& rows) {
         const at::Tensor sum = rows.clone();
-        add_gated(sum, scale, rows);
+        add_gated(sum, {scale, rows});
         return sum;
       });
     }

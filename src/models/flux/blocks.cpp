@@ -3,8 +3,6 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
-#include "nn/ops.h"
-
 namespace xdit::models {
 
 FluxDoubleBlock::FluxDoubleBlock(const FluxConfig& config, const nn::Weights& weights,
@@ -26,29 +24,30 @@ FluxDoubleBlock::FluxDoubleBlock(const FluxConfig& config, const nn::Weights& we
            weights.get(at + "attn.norm_added_k.weight")};
 }
 
-void FluxDoubleBlock::forward(const at::Tensor& text, const at::Tensor& image, FluxModulations& modulations,
-                              const at::Tensor& rotary, nn::Attention& attention) const {
+void FluxDoubleBlock::forward(nn::ResidualStream& text, nn::ResidualStream& image,
+                              FluxModulations& modulations, const at::Tensor& rotary,
+                              nn::Attention& attention) const {
   const FluxModulation image1(modulations), image2(modulations), text1(modulations), text2(modulations);
 
-  const std::int64_t tokens = text.size(0) + image.size(0), width = image_.qkv->outputs();
-  const auto text_rows = [&](const at::Tensor& x) { return x.narrow(0, 0, text.size(0)); };
-  const auto image_rows = [&](const at::Tensor& x) { return x.narrow(0, text.size(0), image.size(0)); };
+  const std::int64_t tokens = text.tokens() + image.tokens(), width = image_.qkv->outputs();
+  const auto text_rows = [&](const at::Tensor& x) { return x.narrow(0, 0, text.tokens()); };
+  const auto image_rows = [&](const at::Tensor& x) { return x.narrow(0, text.tokens(), image.tokens()); };
   const at::Tensor qkv = at::empty({tokens, width}, text.options());
   const bool quantised = image_.qkv->quantised();
   attention.begin(index_, qkv.unflatten(1, {3, -1, head_dim_}), rotary);
   // The many first: they travel while the few are computed.
-  image_.qkv->into(image_rows(qkv), nn::modulated_rows(image, image1.shift, image1.scale, quantised));
-  attention.add(text.size(0), {image.size(0), image_.query_norm, image_.key_norm});
-  text_.qkv->into(text_rows(qkv), nn::modulated_rows(text, text1.shift, text1.scale, quantised));
-  attention.add(0, {text.size(0), text_.query_norm, text_.key_norm});
+  image_.qkv->into(image_rows(qkv), image.normed(image1.shift, image1.scale, quantised));
+  attention.add(text.tokens(), {image.tokens(), image_.query_norm, image_.key_norm});
+  text_.qkv->into(text_rows(qkv), text.normed(text1.shift, text1.scale, quantised));
+  attention.add(0, {text.tokens(), text_.query_norm, text_.key_norm});
   const at::Tensor attended = at::empty({tokens, width / 3}, text.options());
   attention.finish(attended);
 
-  const auto add = [quantised](const Half& half, const at::Tensor& x, const at::Tensor& y,
+  const auto add = [quantised](const Half& half, nn::ResidualStream& x, const at::Tensor& y,
                                const FluxModulation& first, const FluxModulation& second) {
-    nn::add_gated(x, first.gate, (*half.proj)(y));
-    const nn::Rows h = nn::modulated_rows(x, second.shift, second.scale, quantised);
-    nn::add_gated(x, second.gate, (*half.mlp_out)((*half.mlp_in)(h, nn::Activation::kGeluTanh)));
+    x.add(first.gate, (*half.proj)(y));
+    const nn::Rows h = x.normed(second.shift, second.scale, quantised);
+    x.add(second.gate, (*half.mlp_out)((*half.mlp_in)(h, nn::Activation::kGeluTanh)));
   };
   add(image_, image, image_rows(attended), image1, image2);
   add(text_, text, text_rows(attended), text1, text2);
@@ -65,18 +64,18 @@ FluxSingleBlock::FluxSingleBlock(const FluxConfig& config, const nn::Weights& we
   key_norm_ = weights.get(at + "attn.norm_k.weight");
 }
 
-void FluxSingleBlock::forward(const at::Tensor& x, FluxModulations& modulations, const at::Tensor& rotary,
+void FluxSingleBlock::forward(nn::ResidualStream& x, FluxModulations& modulations, const at::Tensor& rotary,
                               nn::Attention& attention) const {
   const FluxModulation modulation(modulations);
 
-  const nn::Rows h = nn::modulated_rows(x, modulation.shift, modulation.scale, qkv_->quantised());
+  const nn::Rows h = x.normed(modulation.shift, modulation.scale, qkv_->quantised());
   const std::int64_t heads_width = qkv_->outputs() / 3, mlp_width = mlp_in_->outputs();
-  const at::Tensor both = at::empty({x.size(0), heads_width + mlp_width}, x.options());
+  const at::Tensor both = at::empty({x.tokens(), heads_width + mlp_width}, x.options());
   attention.begin(index_, (*qkv_)(h).unflatten(1, {3, -1, head_dim_}), rotary);
-  attention.add(0, {x.size(0), query_norm_, key_norm_});
+  attention.add(0, {x.tokens(), query_norm_, key_norm_});
   mlp_in_->into(both.narrow(1, heads_width, mlp_width), h, nn::Activation::kGeluTanh);
   attention.finish(both.narrow(1, 0, heads_width));
-  nn::add_gated(x, modulation.gate, (*out_)(both));
+  x.add(modulation.gate, (*out_)(both));
 }
 
 }  // namespace xdit::models

@@ -7,6 +7,7 @@
 #include "models/flux/tables.h"
 #include "nn/attention.h"
 #include "nn/linear.h"
+#include "nn/residual_stream.h"
 #include "nn/weights.h"
 
 /// The layers of black-forest-labs/flux modules/layers.py, for the tokens of one picture. The linears may
@@ -38,8 +39,8 @@ class FluxDoubleBlock {
  public:
   FluxDoubleBlock(const FluxConfig& config, const nn::Weights& weights, const nn::Linears& linears,
                   std::int64_t index);
-  /// Updates text [S, C] and image [T, C] in place.
-  void forward(const at::Tensor& text, const at::Tensor& image, FluxModulations& modulations,
+  /// Updates text [S, C] and image [T, C].
+  void forward(nn::ResidualStream& text, nn::ResidualStream& image, FluxModulations& modulations,
                const at::Tensor& rotary, nn::Attention& attention) const;
 
  private:
@@ -58,8 +59,8 @@ class FluxSingleBlock {
  public:
   FluxSingleBlock(const FluxConfig& config, const nn::Weights& weights, const nn::Linears& linears,
                   std::int64_t index);
-  /// Updates x [S + T, C] in place.
-  void forward(const at::Tensor& x, FluxModulations& modulations, const at::Tensor& rotary,
+  /// Updates x [S + T, C].
+  void forward(nn::ResidualStream& x, FluxModulations& modulations, const at::Tensor& rotary,
                nn::Attention& attention) const;
 
  private:

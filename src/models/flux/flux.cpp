@@ -84,29 +84,34 @@ at::Tensor Flux::forward(const at::Tensor& input, const FluxConditioning& condit
   FluxModulations modulations(conditioning.now, config_.width());
   const std::int64_t all_text = conditioning.text.size(0);
   const std::int64_t text_tokens = part.text ? all_text : 0;
-  at::Tensor x =
+  const at::Tensor state =
       blocks_.first == 0 ? embed(input, conditioning.text.narrow(0, 0, text_tokens)) : input;  // [S + T, C]
-  const at::Tensor text = x.narrow(0, 0, text_tokens);
-  const at::Tensor picture = x.narrow(0, text_tokens, x.size(0) - text_tokens);
+  const std::int64_t image_tokens = state.size(0) - text_tokens;
   const std::int64_t first_row = part.text ? 0 : all_text + part.image_first;
-  const at::Tensor rotary = conditioning.rotary.narrow(0, first_row, x.size(0));
+  const at::Tensor rotary = conditioning.rotary.narrow(0, first_row, state.size(0));
 
+  nn::ResidualStream text(state.narrow(0, 0, text_tokens));
+  nn::ResidualStream image(state.narrow(0, text_tokens, image_tokens));
   std::int64_t index = blocks_.first;
   for (const FluxDoubleBlock& block : double_blocks_) {
     weights_.enter(index);
-    block.forward(text, picture, modulations, rotary, attention);
+    block.forward(text, image, modulations, rotary, attention);
     weights_.leave(index++);
   }
+  text.settle();
+  image.settle();
+  nn::ResidualStream x(state);  // of both
   for (const FluxSingleBlock& block : single_blocks_) {
     weights_.enter(index);
     block.forward(x, modulations, rotary, attention);
     weights_.leave(index++);
   }
-  if (blocks_.end() < config_.blocks()) return x;
+  if (blocks_.end() < config_.blocks()) return x.settle();
 
   const at::Tensor scale = modulations.next();
   const at::Tensor shift = modulations.next();
-  return (*image_out_)(nn::modulated_layer_norm(picture, shift, scale));
+  x.keep(text_tokens, image_tokens);
+  return (*image_out_)(x.normed(shift, scale));
 }
 
 }  // namespace xdit::models
