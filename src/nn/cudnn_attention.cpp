@@ -23,7 +23,7 @@ enum Operand : std::int64_t { kQuery = 1, kKey, kValue, kOut };
 
 bool takes(const at::Tensor& x) {
   constexpr std::int64_t kStep = 8;      // elements of 16 bytes
-  constexpr std::int64_t kWidest = 128;  // head
+  constexpr std::int64_t kWidest = 256;  // head
   bool fits = x.element_size() == 2 && x.size(3) <= kWidest && x.size(3) % kStep == 0 && x.stride(3) == 1 &&
               reinterpret_cast<std::uintptr_t>(x.const_data_ptr()) % 16 == 0;
   for (int i = 0; i < 3; ++i) fits = fits && (x.size(i) == 1 || x.stride(i) % kStep == 0);

@@ -17,7 +17,7 @@ class Attentions {
   Attentions& operator=(const Attentions&) = delete;
   ~Attentions();
   /// `out` becomes softmax(q k^T scale) v, all [B, H, T, D]. False, with nothing done, where there is no
-  /// kernel: it wants float16 or bfloat16, D a multiple of 8 up to 128 and next to each other, rows at
+  /// kernel: it wants float16 or bfloat16, D a multiple of 8 up to 256 and next to each other, rows at
   /// multiples of 16 bytes.
   [[nodiscard]] bool operator()(const at::Tensor& out, const at::Tensor& q, const at::Tensor& k,
                                 const at::Tensor& v, double scale);

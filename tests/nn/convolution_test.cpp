@@ -36,15 +36,20 @@ Input input_of(const test::ConvolutionShape& s, at::ScalarType type, std::int64_
 }
 
 // Every cut's rows have the bits of the whole.
-void check_cuts(Convolutions& convolutions, const Input& in, const at::Tensor& whole) {
+template <class F>
+void check_cuts(F&& convolution, const Input& in, const at::Tensor& whole) {
   const std::int64_t rows = whole.size(2), kernel = in.layer.weight.size(2), stride = in.layer.stride;
   for (const std::int64_t count : test::cut_heights(rows))
     for (const std::int64_t first : {std::int64_t{0}, (rows - count) / 3, rows - count}) {
       CAPTURE(count, first);
       const at::Tensor part = in.x.narrow(2, stride * first, stride * (count - 1) + kernel)
                                   .contiguous(at::MemoryFormat::ChannelsLast);
-      CHECK(at::equal(convolutions(part, in.layer), whole.narrow(2, first, count)));
+      CHECK(at::equal(convolution(part, in.layer), whole.narrow(2, first, count)));
     }
+}
+
+at::Tensor by_windows(const at::Tensor& x, const Convolution& layer) {
+  return convolution_by_windows(x, layer);
 }
 
 TEST_CASE("convolutions are Torch's, and rows keep their bits in every cut") {
@@ -69,8 +74,10 @@ TEST_CASE("convolutions are Torch's, and rows keep their bits in every cut") {
                        in.layer.bias.to(at::kCPU, at::kDouble), s.stride, at::IntArrayRef({0, s.kernel / 2}));
         const double rounding = type == at::kFloat ? 1e-6 : type == at::kHalf ? 5e-4 : 4e-3;
         CHECK(test::relative_error(whole, expected) < rounding);
-        CHECK(test::relative_error(convolution_by_windows(in.x, in.layer), expected) < rounding);
         check_cuts(convolutions, in, whole);
+        const at::Tensor windows = by_windows(in.x, in.layer);
+        CHECK(test::relative_error(windows, expected) < rounding);
+        check_cuts(by_windows, in, windows);
         const at::Tensor off =
             at::cat({in.layer.bias.narrow(0, 0, 1), in.layer.bias}).narrow(0, 1, s.outputs);
         CHECK(at::equal(convolutions(in.x, {in.layer.weight, off, s.stride}), whole));
@@ -98,6 +105,8 @@ void check_on_gpu(std::span<const test::ConvolutionShape> shapes, std::int64_t b
       CHECK(test::relative_error(whole, torch()) <
             2 * test::tolerance(type == at::kFloat ? at::kHalf : type));
       check_cuts(convolutions, in, whole);
+      if (type != at::kFloat)
+        check_cuts(by_windows, in, by_windows(in.x, in.layer));  // float32's are by windows as it is
       for (std::int64_t i = 0; i < batch; ++i)
         CHECK(at::equal(convolutions(in.x.narrow(0, i, 1), in.layer), whole.narrow(0, i, 1)));
       const Input bare{in.x, {in.layer.weight, /*bias=*/{}, s.stride}};

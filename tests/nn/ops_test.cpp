@@ -31,6 +31,9 @@ TEST_CASE("modulated layer norm") {
                                               {7, 129, 131},
                                               {3, 40, 48},
                                               {2, 12288, 12288},
+                                              {2, 24576, 24576},
+                                              {3, 1025, 1025},
+                                              {3, 3073, 3074},
                                               {4, 1, 3}}) {
       CAPTURE(at::toString(type), rows, width, stride);
       const at::Tensor x = (3 * randn({rows, stride}, type) + 1).narrow(1, 0, width);
@@ -89,13 +92,18 @@ TEST_CASE("embeddings of times as diffusers orders and shifts them") {
 TEST_CASE("gated add") {
   at::manual_seed(2);
   for (const at::ScalarType type : kTypes)
-    for (const auto& [rows, width, stride] :
-         {std::array<std::int64_t, 3>{5, 3072, 3072}, {1, 30, 30}, {5000, 9, 11}, {3, 40, 48}}) {
-      CAPTURE(at::toString(type), rows, width, stride);
+    for (const auto& [rows, width, stride, y_stride] : {std::array<std::int64_t, 4>{5, 3072, 3072, 3072},
+                                                        {1, 30, 30, 30},
+                                                        {5000, 9, 11, 9},
+                                                        {3, 40, 48, 40},
+                                                        {5, 3072, 3072, 12288},
+                                                        {7, 40, 48, 56},
+                                                        {7, 40, 40, 43}}) {
+      CAPTURE(at::toString(type), rows, width, stride, y_stride);
       const at::Tensor buffer = randn({rows, stride}, type);
       const at::Tensor outside = buffer.narrow(1, width, stride - width).clone();
       const at::Tensor x = buffer.narrow(1, 0, width);
-      const at::Tensor gate = randn({width}, type), y = randn({rows, width}, type);
+      const at::Tensor gate = randn({width}, type), y = randn({rows, y_stride}, type).narrow(1, 0, width);
       const at::Tensor expected = x.to(at::kDouble) + gate.to(at::kDouble) * y.to(at::kDouble);
       add_gated(x, {gate, y});
       CHECK(relative_error(x, expected) < tolerance(type));
@@ -114,6 +122,8 @@ TEST_CASE("norm and rotation") {
   for (const at::ScalarType type : kTypes)
     for (const auto& [tokens, heads, dim, extra] : {std::array<std::int64_t, 4>{9, 24, 128, 0},
                                                     {5, 3, 10, 0},
+                                                    {7, 10, 64, 0},
+                                                    {3, 5, 64, 8},
                                                     {3, 4, 32, 64},
                                                     {2, 1, 256, 8},
                                                     {4, 5, 6, 1}}) {

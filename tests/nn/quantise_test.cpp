@@ -84,15 +84,17 @@ TEST_CASE("rows of nothing but zeros stay so, and what is no number stays none")
 
 TEST_CASE("normed rows are quantised as those of the norm's result are") {
   at::manual_seed(3);
-  for (const auto& [rows, width] : {std::array<std::int64_t, 2>{5, 3072}, {7, 129}, {2, 24576}, {0, 64}}) {
-    CAPTURE(rows, width);
-    const at::Tensor x = randn({rows, width}, at::kBFloat16);
-    const at::Tensor shift = randn({width}, at::kBFloat16), scale = randn({width}, at::kBFloat16);
-    const Rows fused = modulated_rows(x, shift, scale, /*quantised=*/true);
-    const Rows apart = quantise_rows(modulated_rows(x, shift, scale, /*quantised=*/false).values);
-    CHECK(at::equal(bytes(fused.values), bytes(apart.values)));
-    CHECK(at::equal(fused.scales, apart.scales));
-  }
+  for (const at::ScalarType type : {at::kFloat, at::kHalf, at::kBFloat16})
+    for (const auto& [rows, width] :
+         {std::array<std::int64_t, 2>{5, 3072}, {7, 129}, {3, 3073}, {2, 24576}, {0, 64}}) {
+      CAPTURE(at::toString(type), rows, width);
+      const at::Tensor x = randn({rows, width}, type);
+      const at::Tensor shift = randn({width}, type), scale = randn({width}, type);
+      const Rows fused = modulated_rows(x, shift, scale, /*quantised=*/true);
+      const Rows apart = quantise_rows(modulated_rows(x, shift, scale, /*quantised=*/false).values);
+      CHECK(at::equal(bytes(fused.values), bytes(apart.values)));
+      CHECK(at::equal(fused.scales, apart.scales));
+    }
 }
 
 TEST_CASE("a linear of quantised rows is the product of what they stand for") {

@@ -157,6 +157,8 @@ TEST_CASE("attention by query rows and by heads on a GPU") {
                           {at::kFloat, 1, 4096, 512, many},
                           {at::kBFloat16, 6, 1023, 64, some},
                           {at::kBFloat16, 1, 1023, 8, some},
+                          {at::kHalf, 8, 256, 160, some},
+                          {at::kBFloat16, 16, 1024, 160, some},
                           {at::kFloat, 1, 1023, 8, many},
                           {at::kBFloat16, 4, 333, 32, some},
                           {at::kFloat, 4, 333, 32, many},
