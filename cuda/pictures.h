@@ -41,9 +41,15 @@ struct Normalise {
 /// y = (x + shift - mean) / sqrt(variance + eps) weight + bias, then SiLU if asked for. x and y do not
 /// overlap.
 cudaError_t normalise(Type type, const void* x, void* y, const Normalise& arguments, cudaStream_t stream);
-/// y [pictures, rows, columns, channels] = row (r + first) / 2 and column c / 2 of x, whose pictures have
-/// x_columns and lie x_stride apart; y's are packed.
-cudaError_t doubled(Type type, const void* x, std::int64_t x_stride, std::int64_t x_columns, void* y,
-                    const Picture& shape, std::int64_t first, cudaStream_t stream);
+struct Window {
+  Picture shape;  ///< y's, packed
+  std::int64_t x_stride;
+  std::int64_t x_columns;
+  std::int64_t scale;  ///< x is made so many times as large, by repeating pixels
+  std::int64_t first;  ///< row of that
+  std::int64_t end;    ///< rows before 0 and from here on are zeros
+};
+/// y = rows from `first` on of the larger x.
+cudaError_t window(Type type, const void* x, void* y, const Window& arguments, cudaStream_t stream);
 
 }  // namespace xdit::cuda

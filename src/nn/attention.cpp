@@ -20,7 +20,6 @@ namespace {
 AttentionPart attend_on_gpu(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
                             double scale, bool causal, bool sums) {
   constexpr std::int64_t kChannels = 8;  // what the kernels want a head to be a multiple of
-  constexpr std::int64_t kWidest = 128;  // head of cuDNN's kernel
   const std::int64_t tokens = query.size(2), dim = query.size(3);
   const std::int64_t channels = (kChannels - dim % kChannels) % kChannels;
   const auto widened = [&](const at::Tensor& x, std::int64_t rows) {
@@ -30,7 +29,7 @@ AttentionPart attend_on_gpu(const at::Tensor& query, const at::Tensor& key, cons
   const at::Tensor q = widened(query, tokens == 1 ? 1 : 0), k = widened(key, 0), v = widened(value, 0);
   // cuDNN's kernel is the fastest on data-centre GPUs: 1.9x FlashAttention-2 on an H100.
   const bool cudnn =
-      q.element_size() == 2 && q.size(3) <= kWidest && at::globalContext().userEnabledCuDNNSDP();
+      q.element_size() == 2 && q.size(3) <= cudnn::widest_head() && at::globalContext().userEnabledCuDNNSDP();
   at::Tensor out, log_sum_exp;
   if (cudnn)
     std::tie(out, log_sum_exp, std::ignore, std::ignore, std::ignore, std::ignore, std::ignore, std::ignore,

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
+#include <ATen/cuda/CUDAContext.h>
 #include <ATen/cudnn/Handle.h>
 #define CUDNN_FRONTEND_SKIP_JSON_LIB
 #include <cudnn_frontend.h>
@@ -22,15 +23,19 @@ namespace graphs = cudnn_frontend::graph;
 enum Operand : std::int64_t { kQuery = 1, kKey, kValue, kOut };
 
 bool takes(const at::Tensor& x) {
-  constexpr std::int64_t kStep = 8;      // elements of 16 bytes
-  constexpr std::int64_t kWidest = 256;  // head
-  bool fits = x.element_size() == 2 && x.size(3) <= kWidest && x.size(3) % kStep == 0 && x.stride(3) == 1 &&
-              reinterpret_cast<std::uintptr_t>(x.const_data_ptr()) % 16 == 0;
+  constexpr std::int64_t kStep = 8;  // elements of 16 bytes
+  bool fits = x.element_size() == 2 && x.size(3) <= widest_head() && x.size(3) % kStep == 0 &&
+              x.stride(3) == 1 && reinterpret_cast<std::uintptr_t>(x.const_data_ptr()) % 16 == 0;
   for (int i = 0; i < 3; ++i) fits = fits && (x.size(i) == 1 || x.stride(i) % kStep == 0);
   return fits;
 }
 
 }  // namespace
+
+std::int64_t widest_head() {
+  constexpr int kHopper = 9;
+  return at::cuda::getCurrentDeviceProperties()->major >= kHopper ? 256 : 128;
+}
 
 struct Attentions::Built {
   graphs::Graph graph;

@@ -2,11 +2,15 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <vector>
 
 namespace xdit::nn::cudnn {
+
+/// Channels of a head that cuDNN's kernels take on the current GPU.
+[[nodiscard]] std::int64_t widest_head();
 
 /// cuDNN's attention on the current GPU, the kernel that LibTorch takes, into memory that the caller has.
 /// Keeps what it has built. A build without CUDA has none.
@@ -17,8 +21,8 @@ class Attentions {
   Attentions& operator=(const Attentions&) = delete;
   ~Attentions();
   /// `out` becomes softmax(q k^T scale) v, all [B, H, T, D]. False, with nothing done, where there is no
-  /// kernel: it wants float16 or bfloat16, D a multiple of 8 up to 256 and next to each other, rows at
-  /// multiples of 16 bytes.
+  /// kernel: it wants float16 or bfloat16, D a multiple of 8 up to widest_head() and next to each other, rows
+  /// at multiples of 16 bytes.
   [[nodiscard]] bool operator()(const at::Tensor& out, const at::Tensor& q, const at::Tensor& k,
                                 const at::Tensor& v, double scale);
   [[nodiscard]] std::size_t count() const { return built_.size(); }

@@ -2,6 +2,10 @@
 
 namespace xdit::nn::cudnn {
 
+std::int64_t widest_head() {
+  return 128;
+}
+
 struct Attentions::Built {};
 Attentions::Attentions() = default;
 Attentions::~Attentions() = default;

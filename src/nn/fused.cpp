@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "cuda/kernels.h"
 #include "cuda/pictures.h"
+#include "nn/spatial.h"
 
 namespace xdit::nn::fused {
 namespace {
@@ -162,13 +163,18 @@ void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& la
       cuda::normalise(type_of(x), x.const_data_ptr(), out.mutable_data_ptr(), arguments, stream_of(x)));
 }
 
-at::Tensor doubled(const at::Tensor& x, std::int64_t first, std::int64_t rows, std::int64_t columns) {
+at::Tensor window(const at::Tensor& x, const Window& of) {
   static_cast<void>(shape_of(x));
-  XDIT_ASSERT((first + rows - 1) / 2 < x.size(2) && (columns - 1) / 2 < x.size(3));
-  at::Tensor y = at::empty({x.size(0), x.size(1), rows, columns},
+  XDIT_ASSERT(of.end <= of.scale * x.size(2) && of.columns <= of.scale * x.size(3));
+  at::Tensor y = at::empty({x.size(0), x.size(1), of.rows, of.columns},
                            x.options().memory_format(at::MemoryFormat::ChannelsLast));
-  C10_CUDA_CHECK(cuda::doubled(type_of(x), x.const_data_ptr(), x.stride(0), x.size(3), y.mutable_data_ptr(),
-                               shape_of(y), first, stream_of(x)));
+  const cuda::Window arguments{.shape = shape_of(y),
+                               .x_stride = x.stride(0),
+                               .x_columns = x.size(3),
+                               .scale = of.scale,
+                               .first = of.first,
+                               .end = of.end};
+  C10_CUDA_CHECK(cuda::window(type_of(x), x.const_data_ptr(), y.mutable_data_ptr(), arguments, stream_of(x)));
   return y;
 }
 

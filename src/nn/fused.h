@@ -10,8 +10,12 @@ namespace at::cuda {
 struct CUDAGraph;
 }
 
-/// The CUDA kernels of nn/ops.h and nn/group_norm.h and the products of nn/linear.h. A build without CUDA has
-/// fused_without_cuda.cpp in place of fused.cpp and gemm.cpp.
+namespace xdit::nn {
+struct Window;
+}
+
+/// The CUDA kernels of nn/ops.h, nn/group_norm.h and nn/spatial.h and the products of nn/linear.h. A build
+/// without CUDA has fused_without_cuda.cpp in place of fused.cpp and gemm.cpp.
 namespace xdit::nn::fused {
 
 /// layer_norm(x) (base + scale) + shift, its rows quantised if asked for; after add_gated, if there is an
@@ -45,8 +49,7 @@ void fill_by_kernels(at::cuda::CUDAGraph& graph, const at::Tensor& counters);
 /// `margin` rows above and below `out` become zeros.
 void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& layer, bool silu,
                const at::Tensor& out, std::int64_t margin = 0);
-/// [B, C, rows, columns]: row r is row (r + first) / 2 of x, column c column c / 2.
-[[nodiscard]] at::Tensor doubled(const at::Tensor& x, std::int64_t first, std::int64_t rows,
-                                 std::int64_t columns);
+/// Of a whole picture x.
+[[nodiscard]] at::Tensor window(const at::Tensor& x, const Window& of);
 
 }  // namespace xdit::nn::fused

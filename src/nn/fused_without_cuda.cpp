@@ -41,12 +41,6 @@ void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& la
   reference::normalise(x, whole, layer, silu, out);
 }
 
-at::Tensor doubled(const at::Tensor& x, std::int64_t first, std::int64_t rows, std::int64_t columns) {
-  return at::upsample_nearest2d(x, {2 * x.size(2), columns}, 2.0, 2.0)
-      .narrow(2, first, rows)
-      .contiguous(at::MemoryFormat::ChannelsLast);
-}
-
 void quantise_rows(const at::Tensor& x, const Rows& rows) {
   reference::quantise_rows(x, rows);
 }

@@ -14,14 +14,6 @@ at::Tensor empty_padded(const at::Tensor& x, std::int64_t halo) {
                    x.options().memory_format(at::MemoryFormat::ChannelsLast));
 }
 
-// Rows `first` and following of x made twice as high, `columns` wide.
-at::Tensor doubled_rows(const at::Tensor& x, std::int64_t first, std::int64_t rows, std::int64_t columns) {
-  if (x.is_cuda()) return fused::doubled(x, first, rows, columns);
-  return at::upsample_nearest2d(x, {2 * x.size(2), columns}, 2.0, 2.0)
-      .narrow(2, first, rows)
-      .contiguous(at::MemoryFormat::ChannelsLast);
-}
-
 }  // namespace
 
 void Spatial::normalise_padded(const at::Tensor& x, const GroupNorm& layer, bool silu,
@@ -38,11 +30,30 @@ at::Tensor Spatial::padded(const at::Tensor& x, std::int64_t halo) const {
   return all;
 }
 
+at::Tensor Spatial::window(const at::Tensor& x, const Window& of) const {
+  const RowPlace own = place(x.size(2));
+  const at::Tensor all = padded(x, of.halo);
+  const std::int64_t first = of.first - of.scale * (own.first - of.halo);
+  if (of.scale == 1) return all.narrow(2, first, of.rows);
+  at::Tensor large = at::upsample_nearest2d(all, {of.scale * all.size(2), of.columns}, 2.0, 2.0)
+                         .narrow(2, first, of.rows)
+                         .contiguous(at::MemoryFormat::ChannelsLast);
+  if (of.first + of.rows > of.end && of.end != of.scale * own.all)
+    large.narrow(2, of.end - of.first, of.first + of.rows - of.end).zero_();
+  return large;
+}
+
 at::Tensor Spatial::convolve(const at::Tensor& x, const Convolution& layer) const {
   XDIT_ASSERT(layer.stride == 1);
   const std::int64_t halo = layer.weight.size(2) / 2;
   if (halo == 0) return (*convolutions_)(x, layer);
-  return (*convolutions_)(padded(x, halo), layer);
+  const RowPlace of = place(x.size(2));
+  return (*convolutions_)(window(x, {.first = of.first - halo,
+                                     .rows = of.count + 2 * halo,
+                                     .columns = x.size(3),
+                                     .end = of.all,
+                                     .halo = halo}),
+                          layer);
 }
 
 void Spatial::convolve_onto(const at::Tensor& sum, const at::Tensor& x, const Convolution& layer) const {
@@ -65,19 +76,23 @@ at::Tensor Spatial::convolve_halved(const at::Tensor& x, const Convolution& laye
   XDIT_ASSERT(layer.stride == 2 && kernel % 2 == 1);
   const RowPlace of = place(x.size(2));
   const std::int64_t rows = (of.first + of.count + 1) / 2 - (of.first + 1) / 2;  // the even ones
-  const at::Tensor all = padded(x, kernel / 2);
+  const at::Tensor even = window(x, {.first = of.first + of.first % 2 - kernel / 2,
+                                     .rows = 2 * (rows - 1) + kernel,
+                                     .columns = x.size(3),
+                                     .end = of.all,
+                                     .halo = kernel / 2});
   if (rows == 0) return at::empty({x.size(0), layer.weight.size(0), 0, (x.size(3) + 1) / 2}, x.options());
-  return (*convolutions_)(all.narrow(2, of.first % 2, 2 * (rows - 1) + kernel), layer);
+  return (*convolutions_)(even, layer);
 }
 
 at::Tensor Spatial::convolve_doubled(const at::Tensor& x, const Convolution& layer, const Spatial& doubled,
                                      std::int64_t rows, std::int64_t columns) const {
   XDIT_ASSERT(layer.stride == 1 && layer.weight.size(2) == 3);
-  // Halo rows of the small picture hold those of the large one.
-  const RowPlace from = place(x.size(2)), to = doubled.place(rows);
-  const at::Tensor large = doubled_rows(padded(x, 1), to.first + 1 - 2 * from.first, rows + 2, columns);
-  if (to.first + rows == to.all && to.all != 2 * from.all) large.narrow(2, rows + 1, 1).zero_();
-  return (*doubled.convolutions_)(large, layer);
+  // One halo row of the small picture holds the large one's.
+  const RowPlace to = doubled.place(rows);
+  const Window around{
+      .scale = 2, .first = to.first - 1, .rows = rows + 2, .columns = columns, .end = to.all, .halo = 1};
+  return (*doubled.convolutions_)(window(x, around), layer);
 }
 
 at::Tensor Spatial::group_norm(const at::Tensor& x, const GroupNorm& layer) const {
@@ -97,6 +112,11 @@ void LocalSpatial::fill_halo(const at::Tensor& padded, std::int64_t halo) const 
 void LocalSpatial::normalise_padded(const at::Tensor& x, const GroupNorm& layer, bool silu,
                                     const at::Tensor& padded, std::int64_t halo) const {
   nn::group_norm(x, layer, silu, padded, halo);
+}
+
+at::Tensor LocalSpatial::window(const at::Tensor& x, const Window& of) const {
+  return x.is_cuda() ? fused::window(x.contiguous(at::MemoryFormat::ChannelsLast), of)
+                     : Spatial::window(x, of);
 }
 
 }  // namespace xdit::nn

@@ -12,9 +12,16 @@ namespace xdit::nn {
 
 /// Rows of a picture: `count` of `all`, from `first` on.
 struct RowPlace {
-  std::int64_t first = 0;
-  std::int64_t count = 0;
-  std::int64_t all = 0;
+  std::int64_t first = 0, count = 0, all = 0;
+};
+
+/// Rows of a picture that was made `scale` times as large by repeating pixels, and `columns` of it.
+struct Window {
+  std::int64_t scale = 1;  ///< or 2
+  std::int64_t first = 0;  ///< of the whole picture
+  std::int64_t rows = 0, columns = 0;
+  std::int64_t end = 0;   ///< rows before 0 and from here on are zeros
+  std::int64_t halo = 0;  ///< rows of its neighbours that it reaches into, before it is made larger
 };
 
 /// Operations on pictures [B, C, h, W] in which an output row depends on more rows than its own. Where rows
@@ -58,6 +65,8 @@ class Spatial {
   /// `padded` becomes group_norm(x), or its SiLU, with `halo` rows of its neighbours above and below.
   virtual void normalise_padded(const at::Tensor& x, const GroupNorm& layer, bool silu,
                                 const at::Tensor& padded, std::int64_t halo) const;
+  /// [B, C, rows, columns] of this rank's rows x and their neighbours.
+  [[nodiscard]] virtual at::Tensor window(const at::Tensor& x, const Window& of) const;
   /// Where this rank's rows of a picture are, `rows` in all.
   [[nodiscard]] virtual RowPlace place(std::int64_t rows) const = 0;
 
@@ -82,6 +91,7 @@ class LocalSpatial final : public Spatial {
   void fill_halo(const at::Tensor& padded, std::int64_t halo) const override;
   void normalise_padded(const at::Tensor& x, const GroupNorm& layer, bool silu, const at::Tensor& padded,
                         std::int64_t halo) const override;
+  [[nodiscard]] at::Tensor window(const at::Tensor& x, const Window& of) const override;
   [[nodiscard]] RowPlace place(std::int64_t rows) const override { return {0, rows, rows}; }
 };
 

@@ -51,8 +51,8 @@ void UnetTransformerBlock::forward(const at::Tensor& x, std::int64_t pictures, s
   const at::Tensor kv = spatial.gather_tokens(qkv.narrow(2, width, 2 * width).unflatten(1, {-1, columns}));
   out1_->onto(x, attend(step.attention(), qkv.narrow(2, 0, width), kv.narrow(2, 0, width),
                         kv.narrow(2, width, width)));
-  const UnetStep::KeysValues prompt = step.next_keys_values();
-  out2_->onto(x, attend(step.attention(), by_picture((*query_)(normed(norm2_))), prompt.keys, prompt.values));
+  const auto [prompt_keys, prompt_values] = step.next_keys_values();
+  out2_->onto(x, attend(step.attention(), by_picture((*query_)(normed(norm2_))), prompt_keys, prompt_values));
   mlp_out_->onto(x, nn::gated_gelu((*mlp_in_)(normed(norm3_))));
 }
 

@@ -22,10 +22,9 @@ namespace xdit::models {
 
 /// Everything in a forward that does not depend on the latents, in the order of use.
 struct UnetConditioning {
-  at::Tensor biases;             ///< [steps, B, sum of C] by resnet: its first convolution's and the time's
-  at::Tensor now;                ///< [B, sum of C]: those of the step that forwards compute
-  std::vector<at::Tensor> keys;  ///< by transformer block [B, S, C]
-  std::vector<at::Tensor> values;
+  at::Tensor biases;  ///< [steps, B, sum of C] by resnet: its first convolution's and the time's
+  at::Tensor now;     ///< [B, sum of C]: those of the step that forwards compute
+  std::vector<at::Tensor> keys, values;  ///< by transformer block [B, S, C]
   void select(std::int64_t step) const;
   [[nodiscard]] std::int64_t pictures() const { return now.size(0); }
 };
@@ -40,10 +39,8 @@ class UnetStep {
   [[nodiscard]] at::Tensor next_bias(std::int64_t width) {
     return of_.now.narrow(1, std::exchange(bias_, bias_ + width), width);
   }
-  struct KeysValues {
-    const at::Tensor &keys, &values;
-  };
-  [[nodiscard]] KeysValues next_keys_values() {
+  /// References into the conditioning.
+  [[nodiscard]] std::pair<const at::Tensor&, const at::Tensor&> next_keys_values() {
     const std::size_t i = block_++;
     return {of_.keys.at(i), of_.values.at(i)};
   }
