@@ -42,8 +42,9 @@ Group Group::world(const std::shared_ptr<const Job>& job, int rank, std::chrono:
   const auto size = static_cast<std::size_t>(job->size());
   const std::int64_t bytes = static_cast<std::int64_t>(size * kShared);
   std::vector<std::unique_ptr<Block>> blocks(size);
-  std::uint64_t ready = 0;
   Job::Card& mine = job->card(rank);
+  const std::uint64_t before = mine.ready;
+  std::uint64_t ready = before;
   blocks[rank] = host->create(PeerBuffer::header_bytes(*host, size) + bytes, &mine.handle);
   const Flag here{&mine.ready, &ready, rank};
   host->raise({&here, 1}, nullptr);
@@ -52,7 +53,7 @@ Group Group::world(const std::shared_ptr<const Job>& job, int rank, std::chrono:
   std::iota(members.begin(), members.end(), 0);
   for (const int peer : members) {
     if (peer == rank) continue;
-    std::uint64_t seen = 0;
+    std::uint64_t seen = before;
     const Flag there{&job->card(peer).ready, &seen, peer};
     host->await({&there, 1}, "rendezvous", nullptr);
     blocks[peer] = host->open(job->card(peer).handle, peer);

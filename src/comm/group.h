@@ -23,7 +23,8 @@ namespace xdit::comm {
 /// or a second buffer.
 class Group {
  public:
-  /// All ranks of the job; returns when all are here. `memory`: that results lie in; null: the host's.
+  /// All ranks of the job; returns when all are here. Each makes as many of them, one after the other.
+  /// `memory`: that results lie in; null: the host's.
   static Group world(const std::shared_ptr<const Job>& job, int rank, std::chrono::nanoseconds timeout,
                      std::shared_ptr<PeerMemory> memory = nullptr);
   /// The ranks of this group that pass the same colour, in its order. Collective over this group.

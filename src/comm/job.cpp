@@ -16,6 +16,7 @@ struct Job::Header {
   std::int64_t size;
   alignas(64) std::int64_t aborted;  // 0, or the rank + 2
   std::int64_t left;                 // ranks
+  std::int64_t renewals;
 };
 
 namespace {
@@ -101,6 +102,11 @@ void Job::renew() const noexcept {
   header().aborted = 0;
   header().left = 0;
   for (int rank = 0; rank < size(); ++rank) card(rank) = {};
+  ++header().renewals;
+}
+
+std::int64_t Job::renewals() const noexcept {
+  return header().renewals;
 }
 
 }  // namespace xdit::comm

@@ -22,8 +22,7 @@ class Store {
 };
 
 /// What all ranks of a job on one machine share from the start: the abort word and a card a rank, on which it
-/// leaves the handle of its first block. One Job has one Group::world until it is renewed. Nothing of it has
-/// a name.
+/// leaves the handle of its first block. Nothing of it has a name.
 class Job {
  public:
   /// In the launcher: children inherit the mapping (fork) or descriptor() (exec; it is close-on-exec).
@@ -42,11 +41,12 @@ class Job {
   /// Of an aborted job: this rank writes to no peer's memory any more. Returns when that is so of all of
   /// them, or after `patience`.
   void leave(std::chrono::nanoseconds patience) const;
-  /// As created, for ranks that have all left or finished.
+  /// As created but for renewals(), for ranks that have all left or finished. Groups from before are dead.
   void renew() const noexcept;
+  [[nodiscard]] std::int64_t renewals() const noexcept;
 
   struct Card {
-    alignas(64) std::uint64_t ready;  ///< raised to 1 once the rest is valid
+    alignas(64) std::uint64_t ready;  ///< raised by 1 once the rest is valid, at each Group::world
     Handle handle;
   };
   [[nodiscard]] Card& card(int rank) const;

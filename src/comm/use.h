@@ -15,6 +15,11 @@ class Use {
     while (peak < now && !peak_.compare_exchange_weak(peak, now)) continue;
   }
   void give_back(std::uint64_t bytes) { taken_ -= bytes; }
+  /// Counts bytes anew, and the peak from what is taken.
+  void restart() {
+    sent_ = 0;
+    peak_ = taken_.load();
+  }
   void wait(std::chrono::nanoseconds time) { waited_ns_ += static_cast<std::uint64_t>(time.count()); }
 
   [[nodiscard]] std::uint64_t bytes_sent() const { return sent_; }  ///< to other ranks, or read of theirs

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <csignal>
 #include <cstdlib>
@@ -119,7 +120,7 @@ class RankProcess {
         work(message->contains("forget"));
       });
       if (last) return code;
-      if (code != 0) rank_->leave(birth_.peers, kPatience);
+      if (code != 0 || aborted()) rank_->leave(birth_.peers, kPatience);
       inbox_.done();
       teller_.tell({{"idle", rank_->holds()}});
     }
@@ -160,6 +161,10 @@ class RankProcess {
     for (const pipeline::RankJob& stage : stages_of(job, *models_, refiner_plan_, birth_.peers[1]))
       rank_->run(stage, teller_, report_);
     teller_.tell(report_message(report_));
+  }
+
+  [[nodiscard]] bool aborted() const {
+    return std::ranges::any_of(birth_.peers, [](const auto& peers) { return peers && peers->aborted(); });
   }
 
   int telling(const std::function<void()>& part) {

@@ -108,7 +108,7 @@ void Ranks::work(const Task& task, const Models& models, const parallel::Plan& p
     seats_ = std::move(seats);
   } else {
     for (const auto& peers : peers_)
-      if (peers) peers->renew();
+      if (peers && peers->aborted()) peers->renew();
     if (!supervisor_->hold()) message["forget"] = true;
   }
   supervisor_->send(message);

@@ -20,8 +20,9 @@ std::int64_t turn_bytes(at::Device device) {
 }  // namespace
 
 NetworkLoader::NetworkLoader(const Plan& plan, const RankPlan& rank, const models::Model& model,
-                             Spread& spread, const at::TensorOptions& options)
+                             Spread& spread, const at::TensorOptions& options, bool shared)
     : plan_(plan), rank_(rank), model_(model), spread_(spread), options_(options) {
+  if (!shared) return;
   const std::int64_t bytes = turn_bytes(options.device());
   if (comm::Group* group = spread.block_readers()) blocks_.emplace(*group, bytes);
   if (comm::Group* group = spread.outside_readers()) outside_.emplace(*group, bytes);

@@ -19,9 +19,9 @@ namespace xdit::parallel {
 /// Brings the weights that the plan gives this rank.
 class NetworkLoader {
  public:
-  /// Collective. Loads to options' device in options' dtype.
+  /// Collective. Loads to options' device in options' dtype. `shared`: also what several ranks hold.
   NetworkLoader(const Plan& plan, const RankPlan& rank, const models::Model& model, Spread& spread,
-                const at::TensorOptions& options);
+                const at::TensorOptions& options, bool shared = true);
 
   /// Memory for the weights of a network, and what brings them. Until then they hold anything.
   struct Arriving {

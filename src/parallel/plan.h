@@ -27,6 +27,7 @@ struct NetworkBytes {
 struct Readers {
   std::vector<int> ranks;            ///< ascending
   std::vector<std::int64_t> shares;  ///< by rank, in proportion
+  friend bool operator==(const Readers&, const Readers&) = default;
 };
 
 struct RankPlan {

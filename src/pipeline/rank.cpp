@@ -67,12 +67,9 @@ class LoadingRank final : public Rank {
       if (run_) run_->settle();
       for (const auto& of_stage : peers)
         if (of_stage) of_stage->leave(patience);
-      if (job_) {
-        Resident& resident = residents_[&job_->model];
-        resident.let_denoiser_go();  // a step may have been left half done
-        resident.release(job_->plan);
-      }
       run_.reset();
+      if (job_) residents_[&job_->model].release(job_->plan);
+      for (auto& [model, resident] : residents_) resident.let_spread_go();  // it may be half way in a step
       job_.reset();
       handoff_ = {};
     });
@@ -104,6 +101,7 @@ class LoadingRank final : public Rank {
       throw;
     }
     run_.reset();
+    residents_[&job.model].release(job.plan);
     if (job.stage == Stage::kSecond) add_up(report.ranks);
     if (job.last) residents_.erase(&job.model);
     job_.reset();

@@ -76,7 +76,8 @@ class Rank {
   /// Makes its share of the job's pictures and fills `report`'s phases and ranks. Throws Error; then leave()
   /// comes next. What `job` refers to stays until then.
   virtual void run(const RankJob& job, Listener& listener, output::Report& report) = 0;
-  /// Ends what is left of a job that failed and was aborted, when its peers (null: none) have left it too.
+  /// Ends what is left of a job that failed and was aborted, here or on another rank, when its peers (null:
+  /// none) have left it too.
   virtual void leave(std::span<const std::shared_ptr<const comm::Job>> peers,
                      std::chrono::nanoseconds patience) = 0;
   /// Whether the networks of the last jobs are loaded. Jobs in which the ranks' answers differ are followed

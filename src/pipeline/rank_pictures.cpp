@@ -1,5 +1,4 @@
 #include <ATen/ATen.h>
-#include <c10/util/ScopeExit.h>
 
 #include <algorithm>
 #include <future>
@@ -26,19 +25,10 @@ constexpr double kAtOnce = 0.1;
 
 void RankRun::make_pictures(const Networks& networks) {
   const double begun_s = now_s();
-  // A rank that exchanges nothing keeps its denoiser for jobs to come.
-  const bool outlasts = spread_.use() == nullptr && (!job_.last || resident_.standing);
-  std::unique_ptr<Standing> own;
-  std::unique_ptr<Standing>& standing = outlasts ? resident_.standing : own;
-  if (!standing) standing = make_standing(networks, outlasts);
-  // Other graphs begin with the job, and end with it: what they read does.
-  const auto let_graphs_go = [&] {
-    if (!outlasts) resident_.replays.clear();
-  };
-  let_graphs_go();
-  const auto at_end = c10::make_scope_exit(let_graphs_go);
-  parallel::ReplayedDenoiser replayed(*standing->denoiser, spread_.use(), resident_.replays);
-  models::Denoiser& denoiser = job_.plan.replays ? replayed : *standing->denoiser;
+  const bool alone = job_.last && !resident_.denoiser;  // no job before or after it has the denoiser
+  if (!resident_.denoiser) resident_.denoiser = make_denoiser(networks);
+  parallel::ReplayedDenoiser replayed(*resident_.denoiser, spread_.use(), resident_.replays);
+  models::Denoiser& denoiser = job_.plan.replays ? replayed : *resident_.denoiser;
   std::map<std::size_t, PreparedPrompts> prepared;  // by variant
   const auto prepared_of = [&](std::size_t variant) -> PreparedPrompts& {
     const Course& course = courses_.at(variant);
@@ -76,7 +66,7 @@ void RankRun::make_pictures(const Networks& networks) {
     const at::Tensor latents = denoise(denoiser, prepared_of(picture.variant), picture);
     if (i + 1 == plan_.pictures.count) {  // the decoder may want their memory
       prepared.clear();
-      let_graphs_go();
+      if (alone) resident_.replays.clear();
     }
     if (!decoder || plan_.latent_rows.count == 0) return;
     const at::Tensor decoded = decode_timed(*decoder, latents, picture.index);

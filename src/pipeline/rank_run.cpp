@@ -30,8 +30,9 @@ RankRun::RankRun(const RankJob& job, Listener& listener, output::Report& report,
       guided_(job.spec.sampling.cfg_scale > 1),
       trace_(job.stage == Stage::kSecond ? std::move(handoff.trace) : Trace(!job.spec.output.trace.empty())),
       vae_(models::read_vae_config(job.model.files.components.at("vae").config, "vae/config.json")),
-      spread_(spread_run()),
-      loader_(job.plan, plan_, job.model, spread_, options()),
+      stayed_(resident.serve(job.plan)),
+      spread_(resident.spread_for(spread_run())),
+      loader_(job.plan, plan_, job.model, spread_, options(), !stayed_),
       pictures_(config::pictures(job.spec)) {
   const std::vector<config::RunSpec> variants = config::variants_of(job.spec);
   for (std::size_t i = 0; i < variants.size(); ++i) {
@@ -63,18 +64,15 @@ output::Phase RankRun::phase(const std::string& name, double start_s, double end
 }
 
 void RankRun::run() {
-  // It has another job's shapes, or a captured step's of one whose graphs could not stay.
-  if (resident_.fit(job_.plan) || spread_.use() != nullptr) release_cached_memory(device_);
-  const bool stayed = resident_.serve(job_.plan);
   const bool holds = !plan_.networks.empty();
-  const bool loads = holds && !stayed;
+  const bool loads = holds && !stayed_;
   const bool encodes = plan_.encodes && meets_new_prompts();
   EncoderWeights encoders;  // outlive what fills them
   Networks networks;
   Arrivals encoders_here(loader_, job_.stop), networks_here(loader_, job_.stop);
   if (loads && plan_.overlap_loading) networks = expect_networks(networks_here);
   if (encodes) encoders = expect_encoders(encoders_here);
-  if (!stayed && job_.plan.warms_up) warm_up(encoders, networks);
+  if (!stayed_ && job_.plan.warms_up) warm_up(encoders, networks);
   if (encodes) encode_prompts(std::move(encoders), encoders_here);
   if (!plan_.encodes) listener_.begin("text_encode", 0);  // another rank's
   const double shared_from = now_s();
@@ -89,19 +87,14 @@ void RankRun::run() {
       report_.phases.push_back(phase("load", begin, end));
     listener_.finish();
   }
-  if (!stayed) resident_.hold(std::move(networks), job_.plan);
+  if (!stayed_) resident_.hold(std::move(networks), job_.plan);
   if (plan_.pictures.count > 0) make_pictures(resident_.networks);
-  resident_.release(job_.plan);
-  if (holds) {
-    Marks done(device_);
-    done.add();
-    done.wait(0);
-  }
-  spread_.finish();
+  if (holds) synchronise(device_);
   if (job_.stage == Stage::kFirst)
     handoff_.trace = std::move(trace_);
   else if (plan_.decodes && plan_.pictures.count > 0)
     trace_.write(job_.spec.output.trace, job_.spec.output.overwrite);
+  spread_.finish();  // last: from here on no rank fails by itself
   const comm::Use* const exchanged = spread_.use();
   const std::uint64_t buffers = exchanged != nullptr ? exchanged->peak_device_bytes() : 0;
   report_.ranks.push_back({.rank = job_.rank,
@@ -153,7 +146,7 @@ void RankRun::warm_up(const EncoderWeights& encoders, const Networks& networks) 
   if (comm::Group* world = spread_.world())
     static_cast<void>(world->share({}));  // devices do not wait for files
   if (plan_.pictures.count > 0 && !courses_.empty()) {
-    const auto denoiser = make_denoiser(networks, spread_);
+    const auto denoiser = make_denoiser(networks);
     const Course& course = courses_.begin()->second;
     PreparedPrompts prepared(job_, course, *denoiser, loop_shape(course));
     const models::Branch& blank =
@@ -222,20 +215,12 @@ parallel::Spread::Run RankRun::spread_run() const {
           .peers = job_.peers,
           .timeout = std::chrono::duration_cast<std::chrono::nanoseconds>(
               std::chrono::duration<double>(job_.spec.runtime.timeout_s)),
-          .options = options(),
-          .built = resident_.built};
+          .options = options()};
 }
 
-std::unique_ptr<models::Denoiser> RankRun::make_denoiser(const Networks& networks, parallel::Spread& spread) {
+std::unique_ptr<models::Denoiser> RankRun::make_denoiser(const Networks& networks) {
   return models::make_denoiser(job_.model, {plan_.blocks.first, plan_.blocks.count}, *networks.denoiser,
-                               spread.linears(), spread.attention(), spread.patches());
-}
-
-std::unique_ptr<Standing> RankRun::make_standing(const Networks& networks, bool outlasts) {
-  auto standing = std::make_unique<Standing>();
-  if (outlasts) standing->spread = std::make_unique<parallel::Spread>(spread_run());
-  standing->denoiser = make_denoiser(networks, outlasts ? *standing->spread : spread_);
-  return standing;
+                               spread_.linears(), spread_.attention(), spread_.patches());
 }
 
 models::LoopShape RankRun::loop_shape(const Course& course) const {

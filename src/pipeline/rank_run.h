@@ -52,8 +52,7 @@ class RankRun {
   [[nodiscard]] at::Tensor denoise(models::Denoiser& denoiser, PreparedPrompts& prepared,
                                    const config::Picture& picture);
   [[nodiscard]] parallel::Spread::Run spread_run() const;
-  [[nodiscard]] std::unique_ptr<models::Denoiser> make_denoiser(const Networks&, parallel::Spread& spread);
-  [[nodiscard]] std::unique_ptr<Standing> make_standing(const Networks& networks, bool outlasts);
+  [[nodiscard]] std::unique_ptr<models::Denoiser> make_denoiser(const Networks& networks);
   [[nodiscard]] std::set<Prompt> prompts_of(const config::Picture& picture) const;
   [[nodiscard]] const config::Picture& my_picture(std::int64_t i) const;  ///< of this rank's
   [[nodiscard]] models::LoopShape loop_shape(const Course& course) const;
@@ -83,7 +82,8 @@ class RankRun {
   bool guided_;                            ///< all of them
   Trace trace_;
   models::VaeConfig vae_;
-  parallel::Spread spread_;
+  bool stayed_;  ///< the networks did
+  parallel::Spread& spread_;
   parallel::NetworkLoader loader_;
   std::vector<config::Picture> pictures_;  ///< of the run; prompts as well
   std::set<Prompt> prompts_;

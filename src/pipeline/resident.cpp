@@ -3,7 +3,10 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <tuple>
 #include <utility>
+
+#include "pipeline/marks.h"
 
 namespace xdit::pipeline {
 namespace {
@@ -29,6 +32,29 @@ bool same_networks(const parallel::RankPlan& held, const parallel::RankPlan& nex
          held.blocks.first == next.blocks.first && held.blocks.count == next.blocks.count;
 }
 
+bool same_picture(const parallel::Plan& a, const parallel::Plan& b) {
+  const auto picture = [](const parallel::Plan& of) {
+    return std::tie(of.image_tokens, of.image_columns, of.mesh);
+  };
+  return picture(a) == picture(b);
+}
+
+// Neither the number of a rank's pictures nor their places in the run matter.
+bool same_part(const parallel::RankPlan& a, const parallel::RankPlan& b) {
+  const auto part = [](const parallel::RankPlan& of) {
+    return std::tie(of.device, of.text_tokens, of.image_tokens, of.blocks, of.sharding, of.block_readers,
+                    of.readers, of.latent_rows);
+  };
+  return part(a) == part(b) && (a.pictures.count > 0) == (b.pictures.count > 0);
+}
+
+bool same_exchange(const parallel::Plan& a, const parallel::Plan& b) {
+  const auto exchange = [](const parallel::Plan& of) {
+    return std::tie(of.text_tokens, of.displaced, of.warmup, of.shard, of.transport);
+  };
+  return exchange(a) == exchange(b) && std::ranges::equal(a.ranks, b.ranks, same_part);
+}
+
 }  // namespace
 
 KeptEmbeddings::Map KeptEmbeddings::find(const std::set<Prompt>& prompts, std::int64_t length,
@@ -47,18 +73,38 @@ void KeptEmbeddings::keep(const Map& embeddings, std::int64_t length) {
     if (!kept_.contains(prompt)) kept_.emplace(prompt, on(at::kCPU, embedding));
 }
 
-bool Resident::fit(const parallel::Plan& next) {
-  const Sizes sizes{next.image_tokens, next.image_columns, next.mesh};
-  const std::optional<Sizes> before = std::exchange(sizes_, sizes);
-  const bool others = before && *before != sizes;
-  if (others) let_denoiser_go();
-  if (others && built.count() > kBuiltKernels) built = {};  // those of this job stay with it
-  return others;
+parallel::Spread& Resident::spread_for(parallel::Spread::Run next) {
+  const Origin of{.plan = next.plan,
+                  .branches = next.branches,
+                  .peers = next.peers,
+                  .renewals = next.peers ? next.peers->renewals() : 0};
+  const bool alike = spread && same_picture(origin_->plan, of.plan) && origin_->peers == of.peers &&
+                     (!of.peers || (origin_->renewals == of.renewals && origin_->branches == of.branches &&
+                                    same_exchange(origin_->plan, of.plan)));
+  if (alike) {
+    if (comm::Use* use = spread->use()) {
+      use->restart();
+      parallel::make_room(next.options.device());
+    }
+    return *spread;
+  }
+  let_spread_go();
+  release_cached_memory(next.options.device());
+  if (built.count() > kBuiltKernels) built = {};
+  next.built = built;
+  spread = std::make_unique<parallel::Spread>(next);
+  origin_ = of;
+  return *spread;
 }
 
 void Resident::let_denoiser_go() {
   replays.clear();
-  standing.reset();
+  denoiser.reset();
+}
+
+void Resident::let_spread_go() {
+  let_denoiser_go();
+  spread.reset();
 }
 
 void Resident::drop() {
@@ -82,7 +128,9 @@ void Resident::hold(Networks loaded, const parallel::Plan& plan) {
 }
 
 void Resident::release(const parallel::Plan& plan) {
-  if (!plan.keeps_weights()) drop();
+  if (plan.keeps_weights()) return;
+  drop();
+  spread.reset();
 }
 
 }  // namespace xdit::pipeline

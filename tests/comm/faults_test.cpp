@@ -226,6 +226,27 @@ TEST_CASE("a rank that never comes ends the rendezvous") {
   expect_fault(failures[0], "rendezvous: rank 0 heard nothing from rank 1");
 }
 
+TEST_CASE("ranks of a job meet again and again, and when it was renewed after a failure") {
+  const std::shared_ptr<Job> job = Job::create(3);
+  const auto meet = [&](int rank) {
+    for (int turn = 0; turn < 3; ++turn) {
+      Group group = Group::world(job, rank, 20s);
+      PeerBuffer buffer = group.allocate(3);
+      const std::byte mine = mark(rank, turn);
+      for (int peer = 0; peer < 3; ++peer) expect(buffer.data()[peer] == std::byte{0}, "new memory");
+      group.all_gather_v(&mine, std::vector<Range>{{0, 1}, {1, 1}, {2, 1}}, buffer);
+      for (int peer = 0; peer < 3; ++peer) expect(buffer.data()[peer] == mark(peer, turn), "gathered");
+    }
+  };
+  CHECK(run_processes(3, meet) == kNone);
+  CHECK(job->card(1).ready == 3);
+  job->abort(1);
+  job->renew();
+  CHECK(job->renewals() == 1);
+  CHECK_FALSE(job->aborted());
+  CHECK(run_processes(3, meet) == kNone);
+}
+
 TEST_CASE("ranks without a common parent meet through a store") {
   const Scratch folder;
   FolderStore store(folder.path());

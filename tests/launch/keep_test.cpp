@@ -127,6 +127,23 @@ TEST_CASE("a generate joins the ranks that the one before left: the same bytes, 
   CHECK_THAT(again.out, ContainsSubstring("no ranks stay"));
 }
 
+TEST_CASE("what kept ranks exchange through stays with them for pictures of one size") {
+  const Session session;
+  const std::vector<std::string> two{"--keep", "60s", "--gpus", "2", "--gather", "2"};
+  static_cast<void>(session.generate("a.png", two));
+  const std::vector<pid_t> ranks = session.ranks();
+  REQUIRE(ranks.size() == 2);
+  const std::set<std::string> before = test::shared_memory(ranks[0]);
+  static_cast<void>(session.generate("b.png", two));
+  CHECK(test::shared_memory(ranks[0]) == before);
+  CHECK(session.picture("b.png") == session.picture("a.png"));
+  std::vector<std::string> larger = two;
+  larger.insert(larger.end(), {"--size", "48x48"});
+  static_cast<void>(session.generate("c.png", larger));
+  CHECK(session.ranks() == ranks);
+  CHECK(test::shared_memory(ranks[0]) != before);
+}
+
 TEST_CASE("ranks of another grid or of other files do not serve: others take their place") {
   Session session;
   session.model = session.folder.path / "model";

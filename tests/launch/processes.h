@@ -6,6 +6,8 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <set>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -33,6 +35,19 @@ inline pid_t rank_process(pid_t launcher, std::int64_t rank) {
   for (const pid_t child : children_of(launcher))
     if (proc(child, "comm") == "xdit-rank-" + std::to_string(rank) + "\n") return child;
   throw std::runtime_error("no process of rank " + std::to_string(rank));
+}
+
+/// The memory that it shares with other ranks, by inode.
+inline std::set<std::string> shared_memory(pid_t process) {
+  std::istringstream maps(proc(process, "maps"));
+  std::set<std::string> inodes;
+  for (std::string line; std::getline(maps, line);) {
+    std::istringstream words(line);
+    std::string range, rights, offset, device, inode, name;
+    words >> range >> rights >> offset >> device >> inode >> name;
+    if (name == "/memfd:xdit-gen") inodes.insert(inode);
+  }
+  return inodes;
 }
 
 /// Not there, or dead and waiting for a parent to ask (orphans in a container whose first process never
