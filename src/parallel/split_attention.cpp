@@ -17,7 +17,7 @@ SplitAttention::SplitAttention(comm::Group& group, const TokenSplit& split, std:
       all_tokens_(split.all_tokens()),
       kept_(kept),
       others_(group.everyone()),
-      beside_(options.device(), /*urgent=*/true) {
+      beside_(options.device(), nn::Priority::kHigh) {
   std::erase(others_, group.rank());
   const std::int64_t rows = 2 * all_tokens_ + (heads_.swaps() ? heads_.queries() : 0);
   const std::int64_t buffers = std::max<std::int64_t>(1, kept.layers.count * kept.branches);
@@ -77,8 +77,7 @@ void SplitAttention::add(std::int64_t first, const nn::TokenNorms& norms) {
 void SplitAttention::finish(const at::Tensor& out) {
   XDIT_ASSERT(tokens_.count == heads_.tokens());
   now_->sent(puts_, others_, beside_.stream());
-  beside_.end();
-  beside_.wait();  // its sources may go
+  beside_.join();  // its sources may go
   now_->arrive(others_, heads_.stream(), "attention");
   const at::Tensor queries =
       heads_.swaps() ? heads_.view(*now_, 2 * all_tokens_, heads_.queries()) : tokens_.query;

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "nn/attention.h"
-#include "parallel/device_stream.h"
+#include "nn/side_stream.h"
 #include "parallel/head_exchange.h"
 
 namespace xdit::parallel {
@@ -46,7 +46,7 @@ class SplitAttention final : public nn::Attention {
   std::int64_t branch_ = 0;
   comm::Peers others_;
   std::vector<comm::PeerBuffer> inputs_;  ///< K, V [2, S + T, h, D], then the neighbours' Q [queries, h, D]
-  SideStream beside_;                     ///< for what goes to other ranks; nothing is awaited on it
+  nn::SideStream beside_;                 ///< for what goes to other ranks; nothing is awaited on it
   nn::RotatedTokens tokens_;              ///< from begin to finish
   comm::PeerBuffer* now_ = nullptr;       ///< of inputs_, likewise
   std::vector<comm::Put> puts_;           ///< to others, likewise
