@@ -12,6 +12,7 @@
 
 #include "core/error.h"
 #include "nn/fused.h"
+#include "nn/side_stream.h"
 
 namespace xdit::parallel {
 namespace {
@@ -67,7 +68,8 @@ void end_anyhow(at::cuda::CUDAGraph& graph, c10::DeviceIndex device, at::cuda::M
 
 }  // namespace
 
-// One stream captures all: the allocator lets graphs share what one stream has freed.
+// One stream captures all: the allocator lets graphs share what one stream has freed. Kernels keep its
+// priority in their graph.
 struct Replays::Memory {
   at::cuda::MempoolId_t pool{};
   std::optional<c10::cuda::CUDAStream> stream;
@@ -149,7 +151,8 @@ void ReplayedDenoiser::capture(Replays::Slot& slot, const models::ForwardPart& p
   Replays::Memory& memory = *replays_.memory_;
   if (std::ranges::none_of(replays_.slots_, [](const auto& of) { return of->graph != nullptr; }))
     memory.pool = at::cuda::graph_pool_handle();  // the allocator takes none again whose graphs are gone
-  if (!memory.stream) memory.stream = c10::cuda::getStreamFromPool(false, device);
+  if (!memory.stream)
+    memory.stream = c10::cuda::getStreamFromPool(static_cast<int>(nn::Priority::kNormal), device);
   const c10::cuda::CUDAStreamGuard guard(*memory.stream);
   auto graph = std::make_unique<at::cuda::CUDAGraph>(/*keep_graph=*/true);
   graph->capture_begin(memory.pool, cudaStreamCaptureModeThreadLocal);

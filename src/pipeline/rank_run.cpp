@@ -214,6 +214,7 @@ void RankRun::share_prompts() {
 }
 
 parallel::Spread::Run RankRun::spread_run() const {
+  if (!resident_.beside) resident_.beside = std::make_shared<nn::SideStream>(device_);
   return {.plan = job_.plan,
           .rank = job_.rank,
           .model = job_.model,
@@ -223,7 +224,8 @@ parallel::Spread::Run RankRun::spread_run() const {
           .timeout = std::chrono::duration_cast<std::chrono::nanoseconds>(
               std::chrono::duration<double>(job_.spec.runtime.timeout_s)),
           .options = options(),
-          .built = resident_.built};
+          .built = resident_.built,
+          .beside = resident_.beside};
 }
 
 std::unique_ptr<models::Denoiser> RankRun::make_denoiser(const Networks& networks, parallel::Spread& spread) {

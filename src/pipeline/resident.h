@@ -7,6 +7,7 @@
 
 #include "models/denoiser.h"
 #include "nn/built_kernels.h"
+#include "nn/side_stream.h"
 #include "nn/weights.h"
 #include "parallel/plan.h"
 #include "parallel/replayed_denoiser.h"
@@ -42,9 +43,11 @@ struct Standing {
 
 /// What a rank keeps from one job to the next.
 struct Resident {
-  Networks networks;                   ///< of a job that runs; afterwards those that may stay
-  KeptEmbeddings embeddings;           ///< on the rank that encodes
-  nn::BuiltKernels built;              ///< for the rank's device
+  Networks networks;          ///< of a job that runs; afterwards those that may stay
+  KeptEmbeddings embeddings;  ///< on the rank that encodes
+  nn::BuiltKernels built;     ///< for the rank's device
+  /// Of that device: cuBLAS keeps a workspace for each stream that it has seen.
+  std::shared_ptr<nn::SideStream> beside;
   std::unique_ptr<Standing> standing;  ///< of these networks; null where ranks exchange something
   parallel::Replays replays;           ///< of its forwards, or of a job's while it runs
 

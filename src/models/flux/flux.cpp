@@ -86,16 +86,19 @@ at::Tensor Flux::forward(const at::Tensor& input, const FluxConditioning& condit
   const std::int64_t text_tokens = part.text ? all_text : 0;
   at::Tensor x =
       blocks_.first == 0 ? embed(input, conditioning.text.narrow(0, 0, text_tokens)) : input;  // [S + T, C]
-  const at::Tensor text = x.narrow(0, 0, text_tokens);
-  const at::Tensor picture = x.narrow(0, text_tokens, x.size(0) - text_tokens);
   const std::int64_t first_row = part.text ? 0 : all_text + part.image_first;
   const at::Tensor rotary = conditioning.rotary.narrow(0, first_row, x.size(0));
 
   std::int64_t index = blocks_.first;
-  for (const FluxDoubleBlock& block : double_blocks_) {
-    weights_.enter(index);
-    block.forward(text, picture, modulations, rotary, attention);
-    weights_.leave(index++);
+  if (!double_blocks_.empty()) {
+    const FluxTokens tokens = double_blocks_.front().tokens(x, text_tokens, rotary);
+    attention.beside().begin();
+    for (const FluxDoubleBlock& block : double_blocks_) {
+      weights_.enter(index);
+      block.forward(tokens, modulations, attention);
+      weights_.leave(index++);
+    }
+    attention.beside().join();
   }
   for (const FluxSingleBlock& block : single_blocks_) {
     weights_.enter(index);
@@ -106,7 +109,8 @@ at::Tensor Flux::forward(const at::Tensor& input, const FluxConditioning& condit
 
   const at::Tensor scale = modulations.next();
   const at::Tensor shift = modulations.next();
-  return (*image_out_)(nn::modulated_layer_norm(picture, shift, scale));
+  const at::Tensor image = x.narrow(0, text_tokens, x.size(0) - text_tokens);
+  return (*image_out_)(nn::modulated_layer_norm(image, shift, scale));
 }
 
 }  // namespace xdit::models
