@@ -1,6 +1,8 @@
 #include "parallel/spread.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <string_view>
 #include <utility>
 
 #include "comm/device_memory.h"
@@ -65,6 +67,8 @@ std::shared_ptr<nn::Convolutions> decoder_convolutions(const Spread::Run& run) {
 // Linears that add up over ranks, weights that come block by block and bands of a picture keep their order.
 std::shared_ptr<nn::SideStream> beside_of(const Spread::Run& run) {
   const bool in_order = run.plan.mesh.tensor > 1 || run.plan.mesh.pipefusion > 1 || run.plan.shard > 1;
+  const char* const asked = std::getenv("XDIT_TEXT_BESIDE");
+  if (asked != nullptr && std::string_view(asked) == "0") return nullptr;
   return in_order ? nullptr : run.beside;
 }
 
