@@ -57,9 +57,6 @@ void TokenAttention::operator()(const at::Tensor& out, const at::Tensor& q, cons
   to.copy_(scaled_dot_product(batched(q), batched(k), batched(v), scale));
 }
 
-Attention::Attention(std::shared_ptr<SideStream> beside)
-    : beside_(beside ? std::move(beside) : std::make_shared<SideStream>()) {}
-
 RotatedTokens::RotatedTokens(const at::Tensor& of, const at::Tensor& by)
     : qkv(of),
       rotary(by),
@@ -75,12 +72,8 @@ void RotatedTokens::add(std::int64_t first, const TokenNorms& norms) {
   count += norms.tokens;
 }
 
-LocalAttention::LocalAttention(std::shared_ptr<cudnn::Attentions> in_place,
-                               std::shared_ptr<SideStream> beside)
-    : Attention(std::move(beside)), attention_(std::move(in_place)) {}
-
-void LocalAttention::begin(std::int64_t /*layer*/, const RotatedTokens& tokens) {
-  tokens_ = tokens;
+void LocalAttention::begin(std::int64_t /*layer*/, const at::Tensor& qkv, const at::Tensor& rotary) {
+  tokens_ = RotatedTokens(qkv, rotary);
 }
 
 void LocalAttention::add(std::int64_t first, const TokenNorms& norms) {

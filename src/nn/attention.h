@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "nn/cudnn_attention.h"
-#include "nn/side_stream.h"
 
 namespace xdit::nn {
 
@@ -20,8 +19,8 @@ struct TokenNorms {
 
 /// Tokens on their way from their products to attention.
 struct RotatedTokens {
-  at::Tensor qkv;                ///< [T, 3, H, D], the last three dimensions contiguous
-  at::Tensor rotary;             ///< [T, D / 2, 2], cosine and sine in float32
+  at::Tensor qkv;                ///< [T, 3, H, D]
+  at::Tensor rotary;             ///< [T, D / 2, 2]
   at::Tensor query, key, value;  ///< [T, H, D], the first two normed and rotated
   std::int64_t count = 0;        ///< of tokens that are
   RotatedTokens() = default;
@@ -33,22 +32,18 @@ struct RotatedTokens {
 /// rotation and placement (on another GPU, too) can be one kernel.
 class Attention {
  public:
-  /// `beside`: where some tokens may be computed and added beside the others; null: in order.
-  explicit Attention(std::shared_ptr<SideStream> beside = nullptr);
+  Attention() = default;
   Attention(const Attention&) = delete;
   Attention& operator=(const Attention&) = delete;
   virtual ~Attention() = default;
-  [[nodiscard]] SideStream& beside() const { return *beside_; }
-  virtual void begin(std::int64_t layer, const RotatedTokens& tokens) = 0;  ///< yet to be computed
+  /// Of `qkv` [T, 3, H, D], the last three dimensions contiguous, whose tokens are still to be computed, and
+  /// `rotary` [T, D / 2, 2], cosine and sine in float32.
+  virtual void begin(std::int64_t layer, const at::Tensor& qkv, const at::Tensor& rotary) = 0;
   /// The tokens from `first` on, norms.tokens of them, have been computed: they are normed, rotated and sent
-  /// where they are needed. Each token once; what is computed until finish() hides what has to travel. All
-  /// but the first may be added on beside(), which finish() comes after.
+  /// where they are needed. Each token once; what is computed until finish() hides what has to travel.
   virtual void add(std::int64_t first, const TokenNorms& norms) = 0;
   /// Writes softmax(q k^T / sqrt(D)) v to `out` [T, H * D], whose rows may be strided.
   virtual void finish(const at::Tensor& out) = 0;
-
- private:
-  std::shared_ptr<SideStream> beside_;
 };
 
 /// softmax(q k^T / sqrt(D)) v of tokens q [T, H, D], k, v [S, H, D] into `out` [T, H, D], or of pictures
@@ -66,9 +61,9 @@ class TokenAttention {
 /// Every token is on this rank.
 class LocalAttention final : public Attention {
  public:
-  explicit LocalAttention(std::shared_ptr<cudnn::Attentions> in_place = std::make_shared<cudnn::Attentions>(),
-                          std::shared_ptr<SideStream> beside = nullptr);
-  void begin(std::int64_t layer, const RotatedTokens& tokens) override;
+  explicit LocalAttention(std::shared_ptr<cudnn::Attentions> in_place = std::make_shared<cudnn::Attentions>())
+      : attention_(std::move(in_place)) {}
+  void begin(std::int64_t layer, const at::Tensor& qkv, const at::Tensor& rotary) override;
   void add(std::int64_t first, const TokenNorms& norms) override;
   void finish(const at::Tensor& out) override;
 

@@ -13,7 +13,6 @@
 #include "core/error.h"
 #include "nn/counters.h"
 #include "nn/fused.h"
-#include "nn/side_stream.h"
 
 namespace xdit::parallel {
 namespace {
@@ -68,8 +67,7 @@ void make_room(at::Device device) {
   if (static_cast<std::int64_t>(free) < cached) c10::cuda::CUDACachingAllocator::emptyCache();
 }
 
-// One stream captures all: the allocator lets graphs share what one stream has freed. Kernels keep its
-// priority in their graph.
+// One stream captures all: the allocator lets graphs share what one stream has freed.
 struct Replays::Memory {
   at::cuda::MempoolId_t pool{};
   std::optional<c10::cuda::CUDAStream> stream;
@@ -152,8 +150,7 @@ void ReplayedDenoiser::capture(Replays::Slot& slot, const models::ForwardPart& p
   Replays::Memory& memory = *replays_.memory_;
   if (std::ranges::none_of(replays_.slots_, [](const auto& of) { return of->graph != nullptr; }))
     memory.pool = at::cuda::graph_pool_handle();  // the allocator takes none again whose graphs are gone
-  if (!memory.stream)
-    memory.stream = c10::cuda::getStreamFromPool(static_cast<int>(nn::Priority::kNormal), device);
+  if (!memory.stream) memory.stream = c10::cuda::getStreamFromPool(false, device);
   const c10::cuda::CUDAStreamGuard guard(*memory.stream);
   const nn::Counters counters(slot.input.device());
   auto graph = std::make_unique<at::cuda::CUDAGraph>(/*keep_graph=*/true);

@@ -31,9 +31,9 @@ std::int64_t RingAttention::slice_tokens(std::int64_t index) const {
   return tokens;
 }
 
-void RingAttention::begin(std::int64_t /*layer*/, const nn::RotatedTokens& tokens) {
-  XDIT_ASSERT(tokens.rotary.size(0) == heads_.tokens());
-  tokens_ = tokens;
+void RingAttention::begin(std::int64_t /*layer*/, const at::Tensor& qkv, const at::Tensor& rotary) {
+  XDIT_ASSERT(rotary.size(0) == heads_.tokens());
+  tokens_ = nn::RotatedTokens(qkv, rotary);
 }
 
 void RingAttention::add(std::int64_t first, const nn::TokenNorms& norms) {

@@ -17,7 +17,7 @@ class RingAttention final : public nn::Attention {
   /// `group`: the token group, numbered ring first, Ulysses fastest.
   RingAttention(comm::Group& group, const TokenSplit& split, std::int64_t heads, std::int64_t head_dim,
                 at::TensorOptions options);
-  void begin(std::int64_t layer, const nn::RotatedTokens& tokens) override;
+  void begin(std::int64_t layer, const at::Tensor& qkv, const at::Tensor& rotary) override;
   void add(std::int64_t first, const nn::TokenNorms& norms) override;
   void finish(const at::Tensor& out) override;
 

@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "core/error.h"
-#include "parallel/device_stream.h"
 
 namespace xdit::parallel {
 ShardedWeights::ShardedWeights(comm::Group& group, const std::vector<HeldParameter>& held, Range blocks,

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "comm/group.h"
-#include "nn/side_stream.h"
 #include "nn/weights.h"
+#include "parallel/device_stream.h"
 #include "parallel/load.h"
 
 namespace xdit::parallel {
@@ -48,7 +48,7 @@ class ShardedWeights final : public nn::Weights {
   std::array<at::Tensor, 2> slots_;  ///< a block, and the one before or after it
   Tensors outside_;
   std::int64_t fetched_ = -1;  ///< the block ahead
-  nn::SideStream ahead_;
+  SideStream ahead_;
 };
 
 }  // namespace xdit::parallel

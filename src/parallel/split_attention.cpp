@@ -11,16 +11,13 @@ namespace xdit::parallel {
 
 SplitAttention::SplitAttention(comm::Group& group, const TokenSplit& split, std::int64_t heads,
                                std::int64_t head_dim, at::TensorOptions options, KeptKeys kept,
-                               std::shared_ptr<nn::cudnn::Attentions> in_place,
-                               std::shared_ptr<nn::SideStream> beside)
-    : Attention(std::move(beside)),
-      heads_(group, split, heads, head_dim, options),
+                               std::shared_ptr<nn::cudnn::Attentions> in_place)
+    : heads_(group, split, heads, head_dim, options),
       attention_(std::move(in_place)),
       all_tokens_(split.all_tokens()),
       kept_(kept),
       others_(group.everyone()),
-      ways_{nn::SideStream(options.device(), nn::Priority::kHigh),
-            nn::SideStream(options.device(), nn::Priority::kHigh)} {
+      beside_(options.device(), /*urgent=*/true) {
   std::erase(others_, group.rank());
   const std::int64_t rows = 2 * all_tokens_ + (heads_.swaps() ? heads_.queries() : 0);
   const std::int64_t buffers = std::max<std::int64_t>(1, kept.layers.count * kept.branches);
@@ -49,16 +46,14 @@ void SplitAttention::put_tokens(std::vector<comm::Put>& puts, const at::Tensor& 
   }
 }
 
-void SplitAttention::begin(std::int64_t layer, const nn::RotatedTokens& tokens) {
-  XDIT_ASSERT(tokens.rotary.size(0) == heads_.tokens());
-  tokens_ = tokens;
+void SplitAttention::begin(std::int64_t layer, const at::Tensor& qkv, const at::Tensor& rotary) {
+  XDIT_ASSERT(rotary.size(0) == heads_.tokens());
+  tokens_ = nn::RotatedTokens(qkv, rotary);
   puts_.clear();
-  adds_ = 0;
   const std::int64_t index =
       kept_.layers.count == 0 ? 0 : branch_ * kept_.layers.count + layer - kept_.layers.first;
   now_ = &inputs_.at(static_cast<std::size_t>(index));
   now_->ready(others_, heads_.stream(), "attention");
-  for (nn::SideStream& way : ways_) way.mark();
 }
 
 void SplitAttention::add(std::int64_t first, const nn::TokenNorms& norms) {
@@ -73,22 +68,17 @@ void SplitAttention::add(std::int64_t first, const nn::TokenNorms& norms) {
     if (heads_.swaps() && std::ranges::find(heads_.neighbours(), peer) != heads_.neighbours().end())
       heads_.put_heads(to, tokens_.query.narrow(0, first, norms.tokens), peer, row * heads_.token_bytes());
   }
-  nn::SideStream& way = ways_.at(adds_ % ways_.size());
-  if (adds_++ > 0) way.follow();  // this stream may not have come after begin
-  way.begin();
-  now_->send(puts, others_, way.stream());
+  beside_.begin();
+  now_->send(puts, others_, beside_.stream());
   now_->place(own, heads_.stream());
   puts_.insert(puts_.end(), puts.begin(), puts.end());
 }
 
 void SplitAttention::finish(const at::Tensor& out) {
   XDIT_ASSERT(tokens_.count == heads_.tokens());
-  if (adds_ > 1) {
-    const auto second = ways_[1].enter();
-    ways_[0].begin();
-  }
-  now_->sent(puts_, others_, ways_[0].stream());
-  ways_[0].join();  // their sources may go
+  now_->sent(puts_, others_, beside_.stream());
+  beside_.end();
+  beside_.wait();  // its sources may go
   now_->arrive(others_, heads_.stream(), "attention");
   const at::Tensor queries =
       heads_.swaps() ? heads_.view(*now_, 2 * all_tokens_, heads_.queries()) : tokens_.query;

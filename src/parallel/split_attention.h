@@ -1,14 +1,12 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
-#include <array>
-#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <vector>
 
 #include "nn/attention.h"
-#include "nn/side_stream.h"
+#include "parallel/device_stream.h"
 #include "parallel/head_exchange.h"
 
 namespace xdit::parallel {
@@ -29,11 +27,10 @@ class SplitAttention final : public nn::Attention {
   /// `group`: the token group. Buffers fit pictures of `split`'s size.
   SplitAttention(comm::Group& group, const TokenSplit& split, std::int64_t heads, std::int64_t head_dim,
                  at::TensorOptions options, KeptKeys kept = {},
-                 std::shared_ptr<nn::cudnn::Attentions> in_place = std::make_shared<nn::cudnn::Attentions>(),
-                 std::shared_ptr<nn::SideStream> beside = nullptr);
+                 std::shared_ptr<nn::cudnn::Attentions> in_place = std::make_shared<nn::cudnn::Attentions>());
   /// The tokens and the branch of the forwards from here on.
   void select(const TokenPart& part, std::int64_t branch);
-  void begin(std::int64_t layer, const nn::RotatedTokens& tokens) override;
+  void begin(std::int64_t layer, const at::Tensor& qkv, const at::Tensor& rotary) override;
   void add(std::int64_t first, const nn::TokenNorms& norms) override;
   void finish(const at::Tensor& out) override;
 
@@ -49,11 +46,10 @@ class SplitAttention final : public nn::Attention {
   std::int64_t branch_ = 0;
   comm::Peers others_;
   std::vector<comm::PeerBuffer> inputs_;  ///< K, V [2, S + T, h, D], then the neighbours' Q [queries, h, D]
-  std::array<nn::SideStream, 2> ways_;    ///< to other ranks, of each add in turn; nothing is awaited on them
+  SideStream beside_;                     ///< for what goes to other ranks; nothing is awaited on it
   nn::RotatedTokens tokens_;              ///< from begin to finish
   comm::PeerBuffer* now_ = nullptr;       ///< of inputs_, likewise
   std::vector<comm::Put> puts_;           ///< to others, likewise
-  std::size_t adds_ = 0;                  ///< likewise
 };
 
 }  // namespace xdit::parallel

@@ -1,8 +1,6 @@
 #include "parallel/spread.h"
 
 #include <algorithm>
-#include <cstdlib>
-#include <string_view>
 #include <utility>
 
 #include "comm/device_memory.h"
@@ -62,14 +60,6 @@ at::ScalarType decoder_dtype(const Spread::Run& run) {
 std::shared_ptr<nn::Convolutions> decoder_convolutions(const Spread::Run& run) {
   const bool wider = decoder_dtype(run) == at::kFloat && run.options.dtype().toScalarType() != at::kFloat;
   return wider ? run.built.rounding_convolutions : run.built.convolutions;
-}
-
-// Linears that add up over ranks, weights that come block by block and bands of a picture keep their order.
-std::shared_ptr<nn::SideStream> beside_of(const Spread::Run& run) {
-  const bool in_order = run.plan.mesh.tensor > 1 || run.plan.mesh.pipefusion > 1 || run.plan.shard > 1;
-  const char* const asked = std::getenv("XDIT_TEXT_BESIDE");
-  if (asked != nullptr && std::string_view(asked) == "0") return nullptr;
-  return in_order ? nullptr : run.beside;
 }
 
 std::shared_ptr<comm::PeerMemory> memory_of(const Spread::Run& run) {
@@ -134,7 +124,7 @@ void Spread::split_tokens(const Run& run) {
   } else {
     const KeptKeys kept = staged ? KeptKeys{mine.blocks, branches} : KeptKeys{};
     auto attention = std::make_unique<SplitAttention>(*tokens_, split, heads, head_dim, run.options, kept,
-                                                      run.built.attentions, beside_of(run));
+                                                      run.built.attentions);
     if (staged)
       loop_ = std::make_unique<PipefusionLoop>(*stages_, split, tokens_->rank(), *attention,
                                                PipefusionLoop::Shape{.width = shape.width,
@@ -180,7 +170,7 @@ Spread::Spread(const Run& run) : whole_(decoder_convolutions(run)) {
   const RankPlan& mine = run.plan.ranks.at(static_cast<std::size_t>(run.rank));
   const Mesh& mesh = run.plan.mesh;
   linears_ = std::make_unique<nn::LocalLinears>();
-  attention_ = std::make_unique<nn::LocalAttention>(run.built.attentions, beside_of(run));
+  attention_ = std::make_unique<nn::LocalAttention>(run.built.attentions);
   guide_ = std::make_unique<LocalGuide>();
   loop_ = std::make_unique<SerialLoop>();
   patches_ = std::make_unique<nn::LocalSpatial>(run.built.convolutions);

@@ -30,9 +30,8 @@ class Spread {
     std::int64_t branches = 1;  ///< of a guided step
     std::shared_ptr<const comm::Job> peers;
     std::chrono::nanoseconds timeout{};
-    at::TensorOptions options;                 ///< dtype and device of activations
-    nn::BuiltKernels built{};                  ///< shared with other runs
-    std::shared_ptr<nn::SideStream> beside{};  ///< likewise, for FLUX's text; null: in order
+    at::TensorOptions options;  ///< dtype and device of activations
+    nn::BuiltKernels built{};   ///< shared with other runs
   };
   /// Collective over all ranks of the plan, idle ones included, where any of them exchange something.
   explicit Spread(const Run& run);
@@ -42,7 +41,8 @@ class Spread {
   [[nodiscard]] Guide& guide() { return *guide_; }
   [[nodiscard]] Loop& loop() { return *loop_; }
   [[nodiscard]] const nn::Spatial& patches() const { return *patches_; }  ///< a UNet's rows
-  [[nodiscard]] const nn::Spatial& spatial() const;                       ///< the decoder's rows
+  /// Rows of the decoder's.
+  [[nodiscard]] const nn::Spatial& spatial() const;
   /// The picture [C, H, W] on the rank that writes it, from each rank's decoded rows of it.
   [[nodiscard]] at::Tensor whole_picture(const at::Tensor& rows) const {
     return slabs_ ? slabs_->collect(rows) : rows;

@@ -207,7 +207,6 @@ void RankRun::share_prompts() {
 }
 
 parallel::Spread::Run RankRun::spread_run() const {
-  if (!resident_.beside) resident_.beside = std::make_shared<nn::SideStream>(device_);
   return {.plan = job_.plan,
           .rank = job_.rank,
           .model = job_.model,
@@ -216,8 +215,7 @@ parallel::Spread::Run RankRun::spread_run() const {
           .peers = job_.peers,
           .timeout = std::chrono::duration_cast<std::chrono::nanoseconds>(
               std::chrono::duration<double>(job_.spec.runtime.timeout_s)),
-          .options = options(),
-          .beside = resident_.beside};
+          .options = options()};
 }
 
 std::unique_ptr<models::Denoiser> RankRun::make_denoiser(const Networks& networks) {

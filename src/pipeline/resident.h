@@ -8,7 +8,6 @@
 #include "comm/job.h"
 #include "models/denoiser.h"
 #include "nn/built_kernels.h"
-#include "nn/side_stream.h"
 #include "nn/weights.h"
 #include "parallel/plan.h"
 #include "parallel/replayed_denoiser.h"
@@ -38,12 +37,10 @@ class KeptEmbeddings {
 
 /// What a rank keeps from one job to the next.
 struct Resident {
-  std::unique_ptr<parallel::Spread> spread;  ///< of a job that runs, then of those like it. Goes last
-  Networks networks;                         ///< of a job that runs; afterwards those that may stay
-  KeptEmbeddings embeddings;                 ///< on the rank that encodes
-  nn::BuiltKernels built;                    ///< for the rank's device
-  /// Of that device: cuBLAS keeps a workspace for each stream that it has seen.
-  std::shared_ptr<nn::SideStream> beside;
+  std::unique_ptr<parallel::Spread> spread;    ///< of a job that runs, then of those like it. Goes last
+  Networks networks;                           ///< of a job that runs; afterwards those that may stay
+  KeptEmbeddings embeddings;                   ///< on the rank that encodes
+  nn::BuiltKernels built;                      ///< for the rank's device
   std::unique_ptr<models::Denoiser> denoiser;  ///< of these networks, through the spread
   parallel::Replays replays;                   ///< of its forwards
 

@@ -210,12 +210,12 @@ TEST_CASE("attention of tokens normed in parts, into strided rows") {
           .to(device());
   LocalAttention attention;
   const at::Tensor buffer = at::zeros({11, heads * dim + 5}, qkv.options());
-  attention.begin(0, RotatedTokens(qkv, rotary));
+  attention.begin(0, qkv, rotary);
   attention.add(4, {7, norm, norm});
   attention.add(0, {4, norm, norm});
   attention.finish(buffer.narrow(1, 0, heads * dim));
   const at::Tensor whole = at::empty({11, heads * dim}, qkv.options());
-  attention.begin(0, RotatedTokens(qkv, rotary));
+  attention.begin(0, qkv, rotary);
   attention.add(0, {11, norm, norm});
   attention.finish(whole);
   CHECK(at::equal(buffer.narrow(1, 0, heads * dim), whole));

@@ -24,35 +24,24 @@ FluxDoubleBlock::FluxDoubleBlock(const FluxConfig& config, const nn::Weights& we
            weights.get(at + "attn.norm_added_k.weight")};
 }
 
-FluxTokens FluxDoubleBlock::tokens(const at::Tensor& x, std::int64_t text, const at::Tensor& rotary) const {
-  const std::int64_t width = image_.qkv->outputs() / 3;
-  const at::Tensor qkv = at::empty({x.size(0), 3, width / head_dim_, head_dim_}, x.options());
-  return {.text = nn::ResidualStream(x.narrow(0, 0, text)),
-          .image = nn::ResidualStream(x.narrow(0, text, x.size(0) - text)),
-          .joint = nn::RotatedTokens(qkv, rotary),
-          .attended = at::empty({x.size(0), width}, x.options())};
-}
-
-void FluxDoubleBlock::forward(FluxTokens& tokens, FluxModulations& modulations,
+void FluxDoubleBlock::forward(nn::ResidualStream& text, nn::ResidualStream& image,
+                              FluxModulations& modulations, const at::Tensor& rotary,
                               nn::Attention& attention) const {
   const FluxModulation image1(modulations), image2(modulations), text1(modulations), text2(modulations);
 
-  nn::ResidualStream &text = tokens.text, &image = tokens.image;
+  const std::int64_t tokens = text.tokens() + image.tokens(), width = image_.qkv->outputs();
   const auto text_rows = [&](const at::Tensor& x) { return x.narrow(0, 0, text.tokens()); };
   const auto image_rows = [&](const at::Tensor& x) { return x.narrow(0, text.tokens(), image.tokens()); };
-  const at::Tensor qkv = tokens.joint.qkv.flatten(1);  // [S + T, 3 H D]
+  const at::Tensor qkv = at::empty({tokens, width}, text.options());
   const bool quantised = image_.qkv->quantised();
-  attention.begin(index_, tokens.joint);
-  // The many first: in order, they travel while the few are computed.
+  attention.begin(index_, qkv.unflatten(1, {3, -1, head_dim_}), rotary);
+  // The many first: they travel while the few are computed.
   image_.qkv->into(image_rows(qkv), image.normed(image1.shift, image1.scale, quantised));
   attention.add(text.tokens(), {image.tokens(), image_.query_norm, image_.key_norm});
-  {
-    const auto beside = attention.beside().enter();
-    text_.qkv->into(text_rows(qkv), text.normed(text1.shift, text1.scale, quantised));
-    attention.add(0, {text.tokens(), text_.query_norm, text_.key_norm});
-  }
-  attention.beside().join();
-  attention.finish(tokens.attended);
+  text_.qkv->into(text_rows(qkv), text.normed(text1.shift, text1.scale, quantised));
+  attention.add(0, {text.tokens(), text_.query_norm, text_.key_norm});
+  const at::Tensor attended = at::empty({tokens, width / 3}, text.options());
+  attention.finish(attended);
 
   const auto add = [quantised](const Half& half, nn::ResidualStream& x, const at::Tensor& y,
                                const FluxModulation& first, const FluxModulation& second) {
@@ -60,10 +49,8 @@ void FluxDoubleBlock::forward(FluxTokens& tokens, FluxModulations& modulations,
     const nn::Rows h = x.normed(second.shift, second.scale, quantised);
     x.add(second.gate, (*half.mlp_out)((*half.mlp_in)(h, nn::Activation::kGeluTanh)));
   };
-  attention.beside().begin();
-  add(image_, image, image_rows(tokens.attended), image1, image2);
-  const auto beside = attention.beside().enter();
-  add(text_, text, text_rows(tokens.attended), text1, text2);
+  add(image_, image, image_rows(attended), image1, image2);
+  add(text_, text, text_rows(attended), text1, text2);
 }
 
 FluxSingleBlock::FluxSingleBlock(const FluxConfig& config, const nn::Weights& weights,
@@ -84,7 +71,7 @@ void FluxSingleBlock::forward(nn::ResidualStream& x, FluxModulations& modulation
   const nn::Rows h = x.normed(modulation.shift, modulation.scale, qkv_->quantised());
   const std::int64_t heads_width = qkv_->outputs() / 3, mlp_width = mlp_in_->outputs();
   const at::Tensor both = at::empty({x.tokens(), heads_width + mlp_width}, x.options());
-  attention.begin(index_, nn::RotatedTokens((*qkv_)(h).unflatten(1, {3, -1, head_dim_}), rotary));
+  attention.begin(index_, (*qkv_)(h).unflatten(1, {3, -1, head_dim_}), rotary);
   attention.add(0, {x.tokens(), query_norm_, key_norm_});
   mlp_in_->into(both.narrow(1, heads_width, mlp_width), h, nn::Activation::kGeluTanh);
   attention.finish(both.narrow(1, 0, heads_width));

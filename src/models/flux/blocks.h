@@ -34,25 +34,14 @@ struct FluxModulation {
   at::Tensor shift, scale, gate;
 };
 
-/// The tokens of double blocks and what they attend in, one memory for all blocks: text's rows of a block may
-/// be written while image is still at the one before.
-struct FluxTokens {
-  nn::ResidualStream text;   ///< [S, C]
-  nn::ResidualStream image;  ///< [T, C]
-  nn::RotatedTokens joint;   ///< both
-  at::Tensor attended;       ///< [S + T, H * D]
-};
-
-/// Text and image have weights of their own and attend together. From one attention to the next neither needs
-/// the other: text is computed on attention.beside(), which is begun before the first block and joined after
-/// the last.
+/// Text and image have weights of their own and attend together.
 class FluxDoubleBlock {
  public:
   FluxDoubleBlock(const FluxConfig& config, const nn::Weights& weights, const nn::Linears& linears,
                   std::int64_t index);
-  /// Those of this and the following blocks: x [S + T, C].
-  [[nodiscard]] FluxTokens tokens(const at::Tensor& x, std::int64_t text, const at::Tensor& rotary) const;
-  void forward(FluxTokens& tokens, FluxModulations& modulations, nn::Attention& attention) const;
+  /// Updates text [S, C] and image [T, C].
+  void forward(nn::ResidualStream& text, nn::ResidualStream& image, FluxModulations& modulations,
+               const at::Tensor& rotary, nn::Attention& attention) const;
 
  private:
   struct Half {

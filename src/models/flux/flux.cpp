@@ -86,22 +86,20 @@ at::Tensor Flux::forward(const at::Tensor& input, const FluxConditioning& condit
   const std::int64_t text_tokens = part.text ? all_text : 0;
   const at::Tensor state =
       blocks_.first == 0 ? embed(input, conditioning.text.narrow(0, 0, text_tokens)) : input;  // [S + T, C]
+  const std::int64_t image_tokens = state.size(0) - text_tokens;
   const std::int64_t first_row = part.text ? 0 : all_text + part.image_first;
   const at::Tensor rotary = conditioning.rotary.narrow(0, first_row, state.size(0));
 
+  nn::ResidualStream text(state.narrow(0, 0, text_tokens));
+  nn::ResidualStream image(state.narrow(0, text_tokens, image_tokens));
   std::int64_t index = blocks_.first;
-  if (!double_blocks_.empty()) {
-    FluxTokens tokens = double_blocks_.front().tokens(state, text_tokens, rotary);
-    attention.beside().begin();
-    for (const FluxDoubleBlock& block : double_blocks_) {
-      weights_.enter(index);
-      block.forward(tokens, modulations, attention);
-      weights_.leave(index++);
-    }
-    attention.beside().join();
-    tokens.text.settle();
-    tokens.image.settle();
+  for (const FluxDoubleBlock& block : double_blocks_) {
+    weights_.enter(index);
+    block.forward(text, image, modulations, rotary, attention);
+    weights_.leave(index++);
   }
+  text.settle();
+  image.settle();
   nn::ResidualStream x(state);  // of both
   for (const FluxSingleBlock& block : single_blocks_) {
     weights_.enter(index);
@@ -112,7 +110,7 @@ at::Tensor Flux::forward(const at::Tensor& input, const FluxConditioning& condit
 
   const at::Tensor scale = modulations.next();
   const at::Tensor shift = modulations.next();
-  x.keep(text_tokens, state.size(0) - text_tokens);
+  x.keep(text_tokens, image_tokens);
   return (*image_out_)(x.normed(shift, scale));
 }
 
