@@ -2,9 +2,10 @@
 """Breaks runs of several ranks on purpose, from outside, and looks at what is left of them.
 
 faults.py XDIT_GEN ARGUMENTS...      e.g.  build/release/xdit-gen -m configs/demo --gpus 0,0
-Kills, stops and starves a rank in every phase, kills the launcher, presses Ctrl-C. For each: the exit code and words,
-seconds until every process is gone, whole pictures only, nothing in /dev/shm, the GPUs' memory free again. Ends with 1
-if any of it is not as promised. The model should be small: decoding is made long by the picture's size.
+Kills, stops and starves a rank in every phase, kills the launcher, presses Ctrl-C once and twice. For each: the exit
+code and words, seconds until every process is gone, whole pictures only, nothing in /dev/shm, the GPUs' memory free
+again. Ends with 1 if any of it is not as promised. The model should be small: decoding and writing are made long by the
+picture's size.
 """
 
 import contextlib
@@ -24,12 +25,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 TIMEOUT_S = 5
-WAITING = {"rendezvous": "", "load": "load", "text_encode": "text encode", "denoise": "denoise", "decode": "decode"}
+WAITING = {
+    "rendezvous": "",
+    "load": "load",
+    "text_encode": "text encode",
+    "denoise": "denoise",
+    "decode": "decode",
+    "write": "write",
+}
 # What makes a phase last longer than it takes to see it begin.
 LONG = {
     "text_encode": [word for i in range(1500) for word in ("-p", str(i))],
     "denoise": ["--steps", "1000"],
     "decode": ["--size", "768x768" if "cpu" in sys.argv else "2048x2048", "--steps", "1", "--count", "3"],
+    "write": ["--size", "1024x1024" if "cpu" in sys.argv else "4096x4096", "--steps", "1"],
 }
 
 
@@ -147,15 +156,25 @@ def cases():
             TIMEOUT_S + 10,
         )
         yield Case(f"no memory in {phase}", phase, (4, 6, 7, 8, 70), r"rank \d", starve(0), more)
-    for phase in ("load", "denoise", "decode"):
+    for phase in ("load", "denoise", "decode", "write"):
         more = LONG.get(phase, [])
         yield Case(f"launcher killed in {phase}", phase, (-9,), "", lambda run: run.process.kill(), more)
-        yield Case(f"Ctrl-C in {phase}", phase, (130,), "", interrupt, more, 5)
+        # A picture that is being written is the last: it may be there sooner than the stop.
+        yield Case(f"Ctrl-C in {phase}", phase, (0, 130) if phase == "write" else (130,), "", interrupt, more, 5)
+    hangs = LONG["denoise"]  # a rank does, else the first Ctrl-C ends the run
+    yield Case("Ctrl-C twice", "denoise", (-signal.SIGINT,), "", interrupt_twice, hangs, 2)
 
 
 def interrupt(run):
     for process in [*run.ranks().values(), run.process.pid]:
         os.kill(process, signal.SIGINT)
+
+
+def interrupt_twice(run):
+    os.kill(run.ranks()[0], signal.SIGSTOP)
+    interrupt(run)
+    time.sleep(0.3)
+    interrupt(run)
 
 
 def faults_of(case, command, baseline):

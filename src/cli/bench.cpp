@@ -109,8 +109,9 @@ class Bench {
     bench.command = command_line();
     bench.driver = launch::Nvml().driver();
     for (std::int64_t i = 1; i <= schedule.warmup; ++i) {
-      output::Report report = time(fmt::format("warm-up {} of {}", i, schedule.warmup));
-      if (i == 1) bench.about = std::move(report);
+      const std::optional<double> cold = i == 1 ? std::optional(call_.started_s) : std::nullopt;
+      output::Report report = time(fmt::format("warm-up {} of {}", i, schedule.warmup), cold);
+      if (cold) bench.about = std::move(report);
     }
     pause(schedule.rest_s);
     bench.rest = output::timed_of(time("from rest"));
@@ -123,12 +124,12 @@ class Bench {
   }
 
  private:
-  output::Report time(const std::string& what) {
+  output::Report time(const std::string& what, std::optional<double> started_s = {}) {
     call_.stop.check();
     ConsoleWithoutPaths console(options_, spec_, run_.model.files.name, paths_);
-    output::Report report =
-        launch::run(spec_, run_.models(), ranks_, console, call_.stop, {.last = false, .watched = true})
-            .report;
+    output::Report report = launch::run(spec_, run_.models(), ranks_, console, call_.stop,
+                                        {.last = false, .watched = true, .started_s = started_s})
+                                .report;
     spec_.output.overwrite = true;  // its own pictures
     console.note(fmt::format("{}: {:.3f} s", what, report.wall_s));
     return report;
@@ -151,7 +152,6 @@ class Bench {
 };
 
 ExitCode bench(const Call& call) {
-  const double begun_s = launch::now_s();
   refuse_what_is_of_one_run(call.flags, "a bench", /*takes_stdin=*/false);
   GenerateOptions options = read_generate_options(call.flags, std::cin);
   const std::string format = format_of(call.flags, kBenchFormats, options);
@@ -169,7 +169,7 @@ ExitCode bench(const Call& call) {
   for (const std::string& warning : run.resolved.warnings) console.warn(warning);
   for (const std::uint64_t seed : run.resolved.drawn_seeds) console.note(fmt::format("seed {}", seed));
   output::Benchmark measured = Bench(call, options, run).measure(schedule);
-  measured.elapsed_s = launch::now_s() - begun_s;
+  measured.elapsed_s = launch::now_s() - call.started_s;
   print(format == "json" ? output::to_json(measured) : printable(output::to_markdown(measured)));
   return ExitCode::kOk;
 }

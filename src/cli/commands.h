@@ -14,6 +14,7 @@ struct Call {
   const Arguments& rest;
   const char* const* environment;  ///< NAME=value, null-terminated
   const StopToken& stop;
+  double started_s = 0;  ///< of the process, on launch::now_s's clock
 };
 
 /// A command of the line. Its help, the completions of shells and the man page are made of this.

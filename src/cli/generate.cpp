@@ -13,6 +13,7 @@
 #include "cli/plan.h"
 #include "config/values.h"
 #include "core/error.h"
+#include "launch/clock.h"
 #include "launch/join.h"
 #include "launch/kept_ranks.h"
 #include "launch/launch.h"
@@ -69,9 +70,11 @@ std::optional<double> kept_seconds(const std::string& text) {
 }
 
 ExitCode generate(const Call& call) {
+  const double asked_s = launch::now_s();
   const GenerateOptions options = read_generate_options(call.flags, std::cin);
+  const double told_s = launch::now_s();  // stdin may have waited for long, which is no part of the run
   const std::optional<double> keep_s = kept_seconds(call.flags.last("--keep"));
-  call.stop.check();           // stdin may have waited for long
+  call.stop.check();
   std::random_device entropy;  // 32 bits: short enough to type again
   const Prepared run = prepare(options, call.environment, [&] {
     const std::uint64_t seed = entropy();
@@ -91,7 +94,8 @@ ExitCode generate(const Call& call) {
     return ExitCode::kOk;
   }
   launch::KeptRanks ranks(keep_s);
-  console.summary(launch::run(spec, run.models(), ranks, console, call.stop).report);
+  const launch::Manner manner{.started_s = call.started_s + told_s - asked_s};
+  console.summary(launch::run(spec, run.models(), ranks, console, call.stop, manner).report);
   return ExitCode::kOk;
 }
 

@@ -13,6 +13,7 @@
 #include "config/values.h"
 #include "core/nearest.h"
 #include "core/stop.h"
+#include "launch/clock.h"
 
 namespace xdit::cli {
 namespace {
@@ -48,7 +49,7 @@ Error unknown_command(const std::string& name, const std::vector<Command>& all) 
           near.empty() ? fmt::format("xdit-gen -p \"{}\", or --help", name) : "xdit-gen " + near};
 }
 
-ExitCode run(Arguments arguments) {
+ExitCode run(Arguments arguments, double started_s) {
   if (arguments == Arguments{"help", "all"}) {
     print(help_of(generate_command()) + "\n" + settings_help());
     return ExitCode::kOk;
@@ -77,7 +78,8 @@ ExitCode run(Arguments arguments) {
     print(command == all.begin() ? short_help() : help_of(*command));
     return ExitCode::kOk;
   }
-  return command->run({.flags = parser, .rest = rest, .environment = environ, .stop = stop_token});
+  return command->run(
+      {.flags = parser, .rest = rest, .environment = environ, .stop = stop_token, .started_s = started_s});
 }
 
 int report(ExitCode code, const std::string& text) {
@@ -90,10 +92,11 @@ int report(ExitCode code, const std::string& text) {
 
 int main(int argc, char** argv) {
   using namespace xdit;
+  const double started_s = launch::now_s();
   try {
     cli::fill_standard_descriptors();
     cli::stop_on_signals();
-    return static_cast<int>(cli::run({argv + std::min(argc, 1), argv + argc}));
+    return static_cast<int>(cli::run({argv + std::min(argc, 1), argv + argc}, started_s));
   } catch (const Error& error) {
     return cli::report(error.code(), error.what());
   } catch (const std::bad_alloc&) {

@@ -14,6 +14,7 @@
 #include "launch/rank_process.h"
 #include "launch/stages.h"
 #include "launch/watch.h"
+#include "output/finish.h"
 #include "output/path_template.h"
 #include "parallel/plan_predict.h"
 #include "weights/model_files.h"
@@ -75,19 +76,34 @@ void check_other_files(const config::RunSpec& spec, const std::vector<std::files
 
 // This process is the rank.
 void run_joined(const pipeline::RankJob& job, pipeline::Listener& listener, output::Report& report) {
+  const double from_s = now_s();
   const std::unique_ptr<pipeline::Rank> rank = make_rank();
-  report.phases.push_back({"start", 0, now_s() - job.started_s, job.rank, -1, -1});
+  const double to_s = now_s();
+  report.phases.push_back({"start.libraries", from_s - job.started_s, to_s - job.started_s, job.rank});
+  report.phases.push_back({"start", 0, to_s - job.started_s, job.rank});
   rank->run(job, listener, report);
 }
 
-// What follows the last phase of all: its rank's process ends, and the launcher learns of it.
-void add_finish(output::Report& report) {
-  const auto last =
-      std::max_element(report.phases.begin(), report.phases.end(),
-                       [](const output::Phase& a, const output::Phase& b) { return a.end_s < b.end_s; });
-  if (last != report.phases.end())
-    report.phases.push_back({"finish", last->end_s, report.wall_s, last->rank});
-}
+// What the launcher does before ranks start.
+class Beginnings {
+ public:
+  explicit Beginnings(double started_s) : started_s_(started_s), from_s_(started_s) {}
+  void over(const char* part) {
+    parts_.push_back({part, from_s_ - started_s_, now_s() - started_s_});
+    from_s_ = now_s();
+  }
+  void add_to(output::Report& report) {
+    for (const output::RankUse& use : report.ranks)
+      for (output::Phase& part : parts_) {
+        part.rank = use.rank;
+        report.phases.push_back(part);
+      }
+  }
+
+ private:
+  double started_s_, from_s_;
+  std::vector<output::Phase> parts_;
+};
 
 }  // namespace
 
@@ -95,8 +111,11 @@ Outcome run(const config::RunSpec& asked, const Models& models, Makers& makers, 
             const StopToken& stop, const Manner& manner) {
   Outcome outcome;
   const models::Model& model = models.model;
-  const double started_s = now_s();
+  const double started_s = manner.started_s.value_or(now_s());
+  Beginnings beginnings(started_s);
+  beginnings.over("start.settings");
   const parallel::Machine machine = this_machine();
+  beginnings.over("start.machine");
   const std::optional<Place> place = joined_place(&std::getenv);
   config::RunSpec spec = place ? joined_spec(asked, *place, machine.gpus.size()) : asked;
   const std::vector<config::Picture> pictures = config::pictures(spec);
@@ -126,6 +145,7 @@ Outcome run(const config::RunSpec& asked, const Models& models, Makers& makers, 
     report.settings[std::string(key.path)] = key.print(unsettled, key);
   for (const auto& [name, degree] : outcome.plan.mesh.degrees()) report.grid[name] = degree;
   report.pictures = outcome.paths;
+  beginnings.over("start.plan");
 
   if (place) {
     std::optional<pipeline::Meeting> meeting;
@@ -172,8 +192,8 @@ Outcome run(const config::RunSpec& asked, const Models& models, Makers& makers, 
     if (spec.runtime.device == config::Device::kCuda)
       use.device_id = machine.gpus.at(static_cast<std::size_t>(device)).uuid;
   }
-  report.wall_s = now_s() - started_s;
-  add_finish(report);
+  beginnings.add_to(report);
+  output::end_at(report, now_s() - started_s);
   if (!spec.output.report.empty() && first_rank == 0)
     output::write_report(report, spec.output.report, spec.output.overwrite);
   return outcome;

@@ -29,8 +29,9 @@ struct Outcome {
 
 /// How a run is made, besides what it is.
 struct Manner {
-  bool last = true;      ///< the ranks need not stay
-  bool watched = false;  ///< GPUs are read while it runs, as they are where a report is written
+  bool last = true;                   ///< the ranks need not stay
+  bool watched = false;               ///< GPUs are read while it runs, as they are where a report is written
+  std::optional<double> started_s{};  ///< time 0 of the report, on now_s's clock; not before run() if unset
   /// Of the caller's runs so far, which may be replaced; this run's are added.
   std::set<std::filesystem::path>* previews = nullptr;
 };

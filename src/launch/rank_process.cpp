@@ -25,6 +25,7 @@
 #include "launch/stages.h"
 #include "launch/task.h"
 #include "launch/teller.h"
+#include "output/finish.h"
 
 namespace xdit::launch {
 namespace {
@@ -112,12 +113,14 @@ class RankProcess {
     std::thread([this] { inbox_.listen(birth_.beat_s); }).detach();  // as long as the process
     const int failed = telling([&] { rank_ = make_rank(); });
     if (failed != 0) return failed;
+    opened_s_ = now_s();
     while (const std::optional<json> message = inbox_.next()) {
+      const double begun_s = now_s();
       bool last = true;
       const int code = telling([&] {
         task_ = task_of(message->at("task"));
         last = task_.last;
-        work(message->contains("forget"));
+        work(message->contains("forget"), begun_s);
       });
       if (last) return code;
       if (code != 0 || aborted()) rank_->leave(birth_.peers, kPatience);
@@ -130,7 +133,7 @@ class RankProcess {
  private:
   static constexpr std::chrono::seconds kPatience{10};
 
-  void work(bool forget) {
+  void work(bool forget, double begun_s) {
     ::umask(task_.umask);
     if (forget || task_.weights != weights_) rank_->forget();
     if (task_.weights != weights_) {
@@ -146,7 +149,9 @@ class RankProcess {
     refiner_plan_ = plan_refiner(task_.spec, *models_, plan_, task_.machine);
     const bool stay = !task_.last && fit_together(task_.spec, plan_, refiner_plan_, task_.machine);
     report_ = {};
-    report_.phases.push_back({"start", 0, now_s() - task_.started_s, birth_.rank, -1, -1});
+    if (born_s_ > task_.started_s) add_phase("start.libraries", born_s_, opened_s_);
+    add_phase("start.task", begun_s, now_s());
+    add_phase("start", task_.started_s, now_s());
     const pipeline::RankJob job{.spec = task_.spec,
                                 .model = models_->model,
                                 .plan = plan_,
@@ -160,11 +165,16 @@ class RankProcess {
                                 .started_s = task_.started_s};
     for (const pipeline::RankJob& stage : stages_of(job, *models_, refiner_plan_, birth_.peers[1]))
       rank_->run(stage, teller_, report_);
+    add_phase("finish.release", task_.started_s + output::end_of(report_, birth_.rank), now_s());
     teller_.tell(report_message(report_));
   }
 
   [[nodiscard]] bool aborted() const {
     return std::ranges::any_of(birth_.peers, [](const auto& peers) { return peers && peers->aborted(); });
+  }
+
+  void add_phase(const char* name, double from_s, double to_s) {
+    report_.phases.push_back({name, from_s - task_.started_s, to_s - task_.started_s, birth_.rank});
   }
 
   int telling(const std::function<void()>& part) {
@@ -199,6 +209,7 @@ class RankProcess {
   std::optional<Models> models_;
   models::Model opened_, opened_refiner_;  // when not the launcher's
   std::string weights_;
+  double born_s_ = now_s(), opened_s_ = 0;  // the process, and the rank library in it
   Task task_;
   parallel::Plan plan_;
   std::optional<parallel::Plan> refiner_plan_;

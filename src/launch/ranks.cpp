@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "launch/rank_process.h"
+#include "output/finish.h"
 
 namespace xdit::launch {
 namespace {
@@ -112,7 +113,9 @@ void Ranks::work(const Task& task, const Models& models, const parallel::Plan& p
     if (!supervisor_->hold()) message["forget"] = true;
   }
   supervisor_->send(message);
-  supervisor_->wait(listener, stop, report, aside_);
+  const std::vector<double> over_s = supervisor_->wait(listener, stop, report, aside_);
+  for (std::size_t rank = 0; rank < over_s.size(); ++rank)
+    output::add_finish(report, static_cast<std::int64_t>(rank), over_s[rank] - task.started_s, task.last);
   if (task.last) supervisor_.reset();
 }
 

@@ -91,8 +91,8 @@ bool Supervisor::ready() {
   });
 }
 
-void Supervisor::wait(pipeline::Listener& listener, const StopToken& stop, output::Report& report,
-                      const Aside& aside) {
+std::vector<double> Supervisor::wait(pipeline::Listener& listener, const StopToken& stop,
+                                     output::Report& report, const Aside& aside) {
   warned_.clear();
   failure_.reset();
   culprit_.reset();
@@ -111,6 +111,9 @@ void Supervisor::wait(pipeline::Listener& listener, const StopToken& stop, outpu
   std::stable_sort(report.ranks.begin(), report.ranks.end(), by_rank);
   const bool cut_short = report.ranks.size() < children_.size();
   if (cut_short) stop.check();
+  std::vector<double> over_s;
+  for (const Child& child : children_) over_s.push_back(child.over_s);
+  return over_s;
 }
 
 void Supervisor::tell_stop(int signal) {
@@ -169,6 +172,7 @@ void Supervisor::hear(Child& child, const json& message, const Turn& turn) {
     add_report(*part, turn.report);
   } else if (const auto holds = message.find("idle"); holds != message.end()) {
     child.idle = true;
+    child.over_s = now_s();
     child.holds = holds->get<bool>();
   } else if (const auto line = message.find("warn"); line != message.end()) {
     if (warned_.insert(line->get<std::string>()).second) turn.listener.warn(line->get<std::string>());
@@ -192,6 +196,7 @@ void Supervisor::bury(Child& child, const Turn& turn) {
   int status = 0;
   while (::waitpid(child.process, &status, 0) < 0 && errno == EINTR) continue;
   child.gone = true;
+  if (!child.idle) child.over_s = now_s();
   if (child.ended || turn.stop.signal() != 0 || failure_) return;
   culprit_ = child.rank;
   const bool killed = WIFSIGNALED(status);

@@ -40,9 +40,9 @@ class Supervisor {
 
   /// Until the task is over on every rank. Passes on what ranks tell (progress of rank 0; pictures and
   /// warnings of all, each warning once) and adds their phases and use to `report`. A requested stop reaches
-  /// ranks between two of their steps.
-  void wait(pipeline::Listener& listener, const StopToken& stop, output::Report& report,
-            const Aside& aside = {});
+  /// ranks between two of their steps. Returns when each rank was over, on now_s's clock.
+  std::vector<double> wait(pipeline::Listener& listener, const StopToken& stop, output::Report& report,
+                           const Aside& aside = {});
 
   [[nodiscard]] std::size_t ranks() const { return children_.size(); }
   /// Whose failure the last wait() threw.
@@ -59,6 +59,7 @@ class Supervisor {
     Channel channel;
     std::string phase{};  ///< the last that began
     double heard_s = 0;   ///< when it spoke last
+    double over_s = 0;    ///< when it became idle or was gone
     bool ended = false;   ///< said that the task is over
     bool idle = false;    ///< waits for the next
     bool holds = false;   ///< the task's networks

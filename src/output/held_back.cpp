@@ -63,13 +63,12 @@ class Findings {
 
   // On the rank that was done last.
   void around_steps() {
-    const auto last = std::max_element(report_.phases.begin(), report_.phases.end(),
-                                       [](const Phase& a, const Phase& b) { return a.end_s < b.end_s; });
-    if (last == report_.phases.end()) return;
-    const std::int64_t rank = last->rank;
+    const std::int64_t rank = last_at_work(report_);
+    if (rank < 0) return;
     const std::vector<Stretch> start = stretches(report_, rank, {"start", "connect", "finish"});
     const std::vector<Stretch> work =
-        start + stretches(report_, rank, {"text_encode", "prepare", "step", "decode", "write"});
+        start + stretches(report_, rank,
+                          {"tokenise", "text_encode", "prepare", "step", "decode", "write", "write_trace"});
     const std::vector<Stretch> warm_up = stretches(report_, rank, {"warm_up"});
     const std::vector<Stretch> files = stretches(report_, rank, {"load", "load_encoders"});
     add("start", covered(start), report_.wall_s,

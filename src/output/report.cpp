@@ -101,7 +101,8 @@ double gpu_seconds(const Report& report) {
 
 std::map<std::string, double> seconds_by_phase(const Report& report) {
   std::map<std::pair<std::string, std::int64_t>, double> sums;  // by name and rank
-  for (const Phase& phase : report.phases) sums[{phase.name, phase.rank}] += phase.end_s - phase.start_s;
+  for (const Phase& phase : report.phases)
+    if (!is_part(phase)) sums[{phase.name, phase.rank}] += phase.end_s - phase.start_s;
   std::map<std::string, double> seconds;
   for (const auto& [key, sum] : sums) seconds[key.first] = std::max(seconds[key.first], sum);
   return seconds;
@@ -119,20 +120,19 @@ std::vector<std::pair<std::string, double>> seconds_by_part(const Report& report
   const std::vector<std::pair<std::string, std::vector<std::string>>> parts{
       {"start", {"start", "connect"}},
       {"load", {"load", "load_encoders"}},
-      {"encode", {"text_encode", "share_prompts"}},
+      {"encode", {"tokenise", "text_encode", "share_prompts"}},
       {"warm_up", {"warm_up"}},
       {"denoise", {"prepare", "step"}},
       {"decode", {"decode"}},
-      {"write", {"write"}},
+      {"write", {"write", "write_trace"}},
       {"finish", {"finish"}}};
-  const auto last = std::max_element(report.phases.begin(), report.phases.end(),
-                                     [](const Phase& a, const Phase& b) { return a.end_s < b.end_s; });
+  const std::int64_t last = last_at_work(report);
   std::vector<std::pair<std::string, double>> seconds;
   std::vector<Stretch> so_far;
   double before = 0;
   for (const auto& [part, names] : parts) {
     for (const Phase& phase : report.phases)
-      if (phase.rank == last->rank && std::find(names.begin(), names.end(), phase.name) != names.end())
+      if (phase.rank == last && std::find(names.begin(), names.end(), phase.name) != names.end())
         so_far.emplace_back(phase.start_s, phase.end_s);
     const double now = covered(so_far);
     seconds.emplace_back(part, now - before);
@@ -142,7 +142,7 @@ std::vector<std::pair<std::string, double>> seconds_by_part(const Report& report
   seconds.emplace_back("total", report.wall_s);
   double steps_s = 0, steps = 0;
   for (const Phase& phase : report.phases)
-    if (phase.name == "step" && phase.rank == last->rank) steps_s += phase.end_s - phase.start_s, ++steps;
+    if (phase.name == "step" && phase.rank == last) steps_s += phase.end_s - phase.start_s, ++steps;
   if (steps > 0) seconds.emplace_back("step", steps_s / steps);
   return seconds;
 }

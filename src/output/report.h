@@ -10,7 +10,8 @@
 
 namespace xdit::output {
 
-/// A stretch of time on one rank, in seconds since the run began. Phases may overlap.
+/// A stretch of time on one rank, in seconds since the run began. Phases may overlap. "start.libraries" is a
+/// part of the "start" around it, which sums and tables do not count again.
 struct Phase {
   std::string name;  ///< "start", "load", "text_encode", "step", "decode", "write", "finish", ...
   double start_s = 0;
@@ -43,7 +44,7 @@ struct Reading {
   std::string slowed{};  ///< what held the clock down: "power", "heat", both, or nothing
 };
 
-/// A run, measured: --report.
+/// A run, measured: --report. Each moment of a rank lies in one of its phases.
 struct Report {
   std::string version;
   std::string model;
@@ -66,9 +67,9 @@ struct Report {
 /// The same in the order of the run.
 [[nodiscard]] std::vector<std::pair<std::string, double>> seconds_in_order(const Report& report);
 
-/// Seconds of the run under the names that `plan` predicts them by, of the rank that ended last: start, load,
-/// encode, warm_up, denoise, decode, write, finish, each without what those before it cover, then the "rest",
-/// which is in no phase. They add up to "total"; "step" is the mean one.
+/// Seconds of the run under the names that `plan` predicts them by, of the rank that worked last: start,
+/// load, encode, warm_up, denoise, decode, write, finish, each without what those before it cover, then the
+/// "rest", which is in no phase. They add up to "total"; "step" is the mean one.
 [[nodiscard]] std::vector<std::pair<std::string, double>> seconds_by_part(const Report& report);
 
 /// Indented JSON.

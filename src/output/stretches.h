@@ -21,6 +21,23 @@ using Stretch = std::pair<double, double>;  ///< seconds from and to
   return sum;
 }
 
+/// Of a phase; its own seconds are counted there.
+[[nodiscard]] inline bool is_part(const Phase& phase) {
+  return phase.name.find('.') != std::string::npos;
+}
+
+/// The rank that was at work last, which the others' ends do not hold up; -1: none was.
+[[nodiscard]] inline std::int64_t last_at_work(const Report& report) {
+  std::int64_t rank = -1;
+  double end_s = 0;
+  for (const Phase& phase : report.phases)
+    if (phase.name != "finish" && !is_part(phase) && (rank < 0 || phase.end_s > end_s)) {
+      rank = phase.rank;
+      end_s = phase.end_s;
+    }
+  return rank;
+}
+
 /// From the first step's begin to the last one's end; empty, the end before the begin, without steps.
 [[nodiscard]] inline Stretch span_of_steps(const Report& report) {
   Stretch span{report.wall_s, 0};

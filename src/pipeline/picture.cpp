@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
 
+#include <cmath>
+
 #include "core/error.h"
 
 namespace xdit::pipeline {
@@ -15,14 +17,15 @@ at::Tensor PictureNoise::draw(at::ScalarType dtype) {
 }
 
 at::Tensor finished_picture(const at::Tensor& decoded) {
-  const at::Tensor picture = decoded.to(at::kFloat);
+  // On the host: each of these lines on a GPU loads a kernel of its own first, which takes longer than it.
+  const at::Tensor picture = decoded.cpu().to(at::kFloat);
   const char* fix = "--dtype bf16 or fp32 (float16 overflows in some models), or inspect the model file";
-  if (!at::isfinite(picture).all().item<bool>())
+  const auto [least, most] = at::aminmax(picture);  // NaN if one is
+  if (!std::isfinite(least.item<float>()) || !std::isfinite(most.item<float>()))
     throw Error(ExitCode::kModel, "the picture holds NaN or infinite values", {}, fix);
-  const auto [least, most] = at::aminmax(picture);
   if (least.item<float>() == most.item<float>())
     throw Error(ExitCode::kModel, "the picture is constant", {}, fix);
-  return (picture / 2 + 0.5).clamp(0, 1).cpu();
+  return (picture / 2).add_(0.5).clamp_(0, 1);
 }
 
 std::vector<std::uint8_t> to_rgb(const at::Tensor& picture) {

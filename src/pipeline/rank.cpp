@@ -86,13 +86,24 @@ class LoadingRank final : public Rank {
     RankJob& job = job_.emplace(asked);
     const auto rank = static_cast<int>(job.rank);
     const double begun_s = now_s();
-    if (job.meeting)
+    double from_s = begun_s;
+    const auto connected = [&](const char* name, double since_s) {
+      from_s = now_s();
+      report.phases.push_back({name, since_s - job.started_s, from_s - job.started_s, job.rank});
+    };
+    if (job.meeting) {
       job.peers = meet(*job.meeting, rank, static_cast<int>(job.plan.ranks.size()),
                        std::chrono::milliseconds(std::llround(job.spec.runtime.timeout_s * 1e3)), job.stop);
+      connected("connect.meet", from_s);
+    }
     try {
+      // Makes the GPU's context, without which nothing can be read into its memory.
+      if (!job.plan.ranks.at(static_cast<std::size_t>(job.rank)).networks.empty())
+        synchronise(device_of(job));
+      connected("connect.device", from_s);
       run_ = std::make_unique<RankRun>(job, listener, report, residents_[&job.model], handoff_);
-      report.phases.push_back(
-          {"connect", begun_s - job.started_s, now_s() - job.started_s, job.rank, -1, -1});
+      connected("connect.peers", from_s);
+      connected("connect", begun_s);
       run_->run();
     } catch (...) {
       // Ranks without a common launcher of ours tell each other of a failure themselves.

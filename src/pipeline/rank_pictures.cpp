@@ -69,9 +69,7 @@ void RankRun::make_pictures(const Networks& networks) {
       if (alone) resident_.replays.clear();
     }
     if (!decoder || plan_.latent_rows.count == 0) return;
-    const at::Tensor decoded = decode_timed(*decoder, latents, picture.index);
-    if (!plan_.decodes) return;
-    const at::Tensor image = finished(decoded, picture.index);
+    const at::Tensor image = decode_timed(*decoder, latents, picture.index);
     if (!image.defined()) return;
     trace_.add("image", image);
     collect();
@@ -80,15 +78,20 @@ void RankRun::make_pictures(const Networks& networks) {
       write_picture(job_, courses_.at(picture.variant), picture, image);
       return phase("write", start, now_s(), picture.index);
     });
-    prepared_from_s_ = now_s();
   };
   try {
-    for (std::int64_t i = 0; i < plan_.pictures.count; ++i) make(i);
+    for (std::int64_t i = 0; i < plan_.pictures.count; ++i) {
+      make(i);
+      prepared_from_s_ = now_s();
+    }
   } catch (...) {
     collect();  // the one before is whole
     throw;
   }
+  if (!writing.valid()) return;
+  listener_.begin("write", 0);  // of the last one; others are written during the next one's steps
   collect();
+  listener_.finish();
 }
 
 at::Tensor RankRun::denoise(models::Denoiser& denoiser, PreparedPrompts& prepared,
@@ -159,6 +162,8 @@ at::Tensor RankRun::denoise(models::Denoiser& denoiser, PreparedPrompts& prepare
     if (marks.queued() && end_s - marks.added_s(i) < kAtOnce * (end_s - begin_s))
       host_bound_s_ += end_s - begin_s;
   }
+  const double stepped_s = marks.at_s(marks.count() - 1);
+  stepped_s_ = std::min(stepped_s, now_s());  // a GPU's clock is its own
   waited_s_ = std::max(waited_s_, 0.0) + waited() - waited_before_s;
   listener_.advance(course.evaluations.count);
   listener_.finish();
@@ -188,15 +193,21 @@ at::Tensor RankRun::decode(const models::VaeDecoder& decoder, const at::Tensor& 
 at::Tensor RankRun::decode_timed(const models::VaeDecoder& decoder, const at::Tensor& latents,
                                  std::int64_t picture) {
   const double start = now_s();
+  report_.phases.push_back(phase("decode.latents", stepped_s_, start, picture));
   listener_.begin("decode", 0);
-  at::Tensor decoded = decode(decoder, latents);
+  const at::Tensor decoded = decode(decoder, latents);
   Marks marks(device_);
   marks.add();
-  marks.wait(0);
+  const double decoded_s = marks.at_s(0);
   spread_.check();
-  report_.phases.push_back(phase("decode", start, marks.at_s(0), picture));
+  at::Tensor image;
+  if (plan_.decodes) {
+    image = finished(decoded, picture);
+    report_.phases.push_back(phase("decode.to_host", decoded_s, now_s(), picture));
+  }
+  report_.phases.push_back(phase("decode", stepped_s_, plan_.decodes ? now_s() : decoded_s, picture));
   listener_.finish();
-  return decoded;
+  return image;
 }
 
 at::Tensor RankRun::finished(const at::Tensor& decoded, std::int64_t picture) {

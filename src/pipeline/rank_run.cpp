@@ -10,11 +10,19 @@
 #include <utility>
 
 #include "core/error.h"
+#include "output/finish.h"
 #include "parallel/load.h"
 #include "parallel/plan_weights.h"
 #include "pipeline/marks.h"
 
 namespace xdit::pipeline {
+
+at::Device device_of(const RankJob& job) {
+  if (job.spec.runtime.device == config::Device::kCpu) return at::kCPU;
+  const std::int64_t device = job.plan.ranks.at(static_cast<std::size_t>(job.rank)).device;
+  return {at::kCUDA, static_cast<c10::DeviceIndex>(device)};
+}
+
 RankRun::RankRun(const RankJob& job, Listener& listener, output::Report& report, Resident& resident,
                  Handoff& handoff)
     : job_(job),
@@ -23,9 +31,7 @@ RankRun::RankRun(const RankJob& job, Listener& listener, output::Report& report,
       report_(report),
       resident_(resident),
       handoff_(handoff),
-      device_(job.spec.runtime.device == config::Device::kCpu
-                  ? at::Device(at::kCPU)
-                  : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(plan_.device))),
+      device_(device_of(job)),
       dtype_(parallel::torch_type(job.spec.model.dtype)),
       guided_(job.spec.sampling.cfg_scale > 1),
       trace_(job.stage == Stage::kSecond ? std::move(handoff.trace) : Trace(!job.spec.output.trace.empty())),
@@ -45,6 +51,14 @@ RankRun::RankRun(const RankJob& job, Listener& listener, output::Report& report,
   }
   for (const parallel::Range& band : plan_.image_tokens) image_.push_back({band.first, band.count});
   for (const config::Picture& picture : pictures_) prompts_.merge(prompts_of(picture));
+}
+
+at::TensorOptions RankRun::options() const {
+  return at::TensorOptions().dtype(dtype_).device(device_);
+}
+
+std::int64_t RankRun::latents_of(std::int64_t pixels) const {
+  return pixels / job_.model.shape.latent_scale;
 }
 
 const config::Picture& RankRun::my_picture(std::int64_t i) const {
@@ -89,12 +103,20 @@ void RankRun::run() {
   }
   if (!stayed_) resident_.hold(std::move(networks), job_.plan);
   if (plan_.pictures.count > 0) make_pictures(resident_.networks);
-  if (holds) synchronise(device_);
-  if (job_.stage == Stage::kFirst)
-    handoff_.trace = std::move(trace_);
-  else if (plan_.decodes && plan_.pictures.count > 0)
+  if (job_.stage != Stage::kFirst && plan_.decodes && plan_.pictures.count > 0 && trace_.enabled()) {
+    const double start = now_s();
     trace_.write(job_.spec.output.trace, job_.spec.output.overwrite);
+    report_.phases.push_back(phase("write_trace", start, now_s()));
+  }
+  const double last_s = job_.started_s + output::end_of(report_, job_.rank);
+  if (holds) synchronise(device_);
+  const double idle_s = now_s();
+  if (job_.stage == Stage::kFirst) handoff_.trace = std::move(trace_);
   spread_.finish();  // last: from here on no rank fails by itself
+  if (job_.stage != Stage::kFirst) {
+    report_.phases.push_back(phase("finish.device", last_s, idle_s));
+    report_.phases.push_back(phase("finish.peers", idle_s, now_s()));
+  }
   const comm::Use* const exchanged = spread_.use();
   const std::uint64_t buffers = exchanged != nullptr ? exchanged->peak_device_bytes() : 0;
   report_.ranks.push_back({.rank = job_.rank,
@@ -122,8 +144,10 @@ EncoderWeights RankRun::expect_encoders(Arrivals& arrivals) {
   std::set<Prompt> unknown;
   for (const Prompt& prompt : prompts_)
     if (!embeddings_.contains(prompt)) unknown.insert(prompt);
+  const double start = now_s();
   ids_ = tokenise(job_.model, unknown, job_.spec.sampling.max_sequence_length,
                   [this](std::string_view line) { listener_.warn(line); });
+  report_.phases.push_back(phase("tokenise", start, now_s()));
   EncoderWeights weights;
   for (const models::TextEncoder& encoder : job_.model.text_encoders)
     weights[encoder.component] = arrivals.expect(encoder.component);
@@ -141,10 +165,20 @@ Networks RankRun::expect_networks(Arrivals& arrivals) {
 
 void RankRun::warm_up(const EncoderWeights& encoders, const Networks& networks) {
   const double start = now_s();
+  double from = start;
+  const auto over = [&](const char* part) {
+    report_.phases.push_back(phase(part, from, now_s()));
+    from = now_s();
+  };
   listener_.begin("load", 0);
-  if (!encoders.empty()) static_cast<void>(encode(job_.model, encoders, {*ids_.begin()}, device_));
-  if (comm::Group* world = spread_.world())
+  if (!encoders.empty()) {
+    static_cast<void>(encode(job_.model, encoders, {*ids_.begin()}, device_));
+    over("warm_up.encoders");
+  }
+  if (comm::Group* world = spread_.world()) {
     static_cast<void>(world->share({}));  // devices do not wait for files
+    over("warm_up.peers");
+  }
   if (plan_.pictures.count > 0 && !courses_.empty()) {
     const auto denoiser = make_denoiser(networks);
     const Course& course = courses_.begin()->second;
@@ -163,8 +197,11 @@ void RankRun::warm_up(const EncoderWeights& encoders, const Networks& networks) 
          .end = course.evaluations.first + 1,
          .draw = [&](schedulers::Draw) { return packed; }},
         [](std::int64_t, const at::Tensor&) {})));
-    if (networks.vae && plan_.latent_rows.count > 0)
+    over("warm_up.denoiser");
+    if (networks.vae && plan_.latent_rows.count > 0) {
       static_cast<void>(decode(models::VaeDecoder(vae_, *networks.vae), latents));
+      over("warm_up.decoder");
+    }
     if (const comm::Use* use = spread_.use()) warm_up_bytes_ = use->bytes_sent();
   }
   report_.phases.push_back(phase("warm_up", start, now_s()));
@@ -183,9 +220,11 @@ void RankRun::encode_prompts(EncoderWeights encoders, Arrivals& arrivals) {
   embeddings_.merge(encode(job_.model, encoders, ids_, device_));
   Marks marks(device_);
   marks.add();
-  report_.phases.push_back(phase("text_encode", start, marks.at_s(0)));
+  const double encoded = marks.at_s(0);
   encoders.clear();  // they leave the device before the denoiser runs
   release_cached_memory(device_);
+  report_.phases.push_back(phase("text_encode.free", encoded, now_s()));
+  report_.phases.push_back(phase("text_encode", start, now_s()));
   listener_.finish();
   if (!job_.last) resident_.embeddings.keep(embeddings_, job_.spec.sampling.max_sequence_length);
 }

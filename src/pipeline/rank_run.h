@@ -26,6 +26,8 @@
 
 namespace xdit::pipeline {
 
+[[nodiscard]] at::Device device_of(const RankJob& job);
+
 /// One rank's part of a run, from the files to its pictures.
 class RankRun {
  public:
@@ -35,12 +37,8 @@ class RankRun {
   void settle();  ///< after a failure: returns when the device works no more
 
  private:
-  [[nodiscard]] at::TensorOptions options() const {
-    return at::TensorOptions().dtype(dtype_).device(device_);
-  }
-  [[nodiscard]] std::int64_t latents_of(std::int64_t pixels) const {
-    return pixels / job_.model.shape.latent_scale;
-  }
+  [[nodiscard]] at::TensorOptions options() const;
+  [[nodiscard]] std::int64_t latents_of(std::int64_t pixels) const;
   [[nodiscard]] bool meets_new_prompts();  ///< which no job before had
   [[nodiscard]] EncoderWeights expect_encoders(Arrivals& arrivals);
   [[nodiscard]] Networks expect_networks(Arrivals& arrivals);
@@ -62,6 +60,7 @@ class RankRun {
   void show(const Course& course, const at::Tensor& latents, std::int64_t picture);  ///< a preview
   /// The picture on the rank that writes it, from this rank's rows and the others'.
   [[nodiscard]] at::Tensor decode(const models::VaeDecoder& decoder, const at::Tensor& latents);
+  /// The same, told and timed, as an image; undefined on other ranks and where it is none.
   [[nodiscard]] at::Tensor decode_timed(const models::VaeDecoder& decoder, const at::Tensor& latents,
                                         std::int64_t picture);
   [[nodiscard]] at::Tensor finished(const at::Tensor& decoded, std::int64_t picture);  ///< or undefined
@@ -92,6 +91,7 @@ class RankRun {
   std::vector<models::TokenRange> image_;  ///< tokens that this rank denoises
   bool previews_fail_ = false;
   double prepared_from_s_ = 0;                ///< when the work for the next picture's steps began
+  double stepped_s_ = 0;                      ///< when the last step was over
   double waited_s_ = -1, host_bound_s_ = -1;  ///< as output::RankUse's
   std::uint64_t warm_up_bytes_ = 0;           ///< sent to other ranks in vain
 };

@@ -218,7 +218,7 @@ TEST_CASE("more ranks than pictures: the others are idle, read nothing, and it i
   CHECK(outcome.report.ranks[2].bytes_read == 0);
 }
 
-TEST_CASE("a rank killed or stopped in load, encode, denoise or decode: exit 7 names it") {
+TEST_CASE("a rank killed or stopped in load, encode, denoise, decode or write: exit 7 names it") {
   // Rank 0's phase is the one that it has just begun: the kill comes at once, and what the phase does takes
   // longer. Loading the small model does not, so that the phase after it may be named.
   struct Case {
@@ -235,7 +235,13 @@ TEST_CASE("a rank killed or stopped in load, encode, denoise or decode: exit 7 n
        "in text_encode"},
       {"denoise", [](config::RunSpec& spec) { spec.sampling.steps = 1000; }, "in denoise"},
       {"decode", [](config::RunSpec& spec) { spec.image = {.width = 768, .height = 768, .count = 3}; },
-       "in decode"}};
+       "in decode"},
+      {"write",
+       [](config::RunSpec& spec) {
+         spec.prompts.pop_back();
+         spec.image = {.width = 1536, .height = 1024, .count = 1};
+       },
+       "in write"}};
   const models::Model model = open_tiny();
   for (const Case& c : cases)
     for (const int signal : {SIGKILL, SIGSTOP}) {

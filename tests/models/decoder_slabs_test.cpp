@@ -169,7 +169,7 @@ TEST_CASE("a slab of the decoder, given its halos, is the whole picture's") {
     check_slabs(decoder, config, latents_of(config, 128, 128, at::Device("cuda:0"), type));
     check_slabs(decoder, config, latents_of(config, 45, 70, at::Device("cuda:0"), type));
     if (std::getenv("XDIT_TEST_PRINT") == nullptr) continue;
-    for (const std::int64_t side : {128, 256})
+    for (const std::int64_t side : {128, 256, 512})
       print_cost(decoder, latents_of(config, side, side, at::Device("cuda:0"), type));
   }
 }

@@ -4,7 +4,9 @@
 
 #include "core/error.h"
 #include "core/file.h"
+#include "output/finish.h"
 #include "output/report.h"
+#include "output/stretches.h"
 #include "output/trace.h"
 #include "tests/catch.h"
 #include "tests/scratch.h"
@@ -82,6 +84,31 @@ TEST_CASE("the parts of a run are named as plan's, count each moment once and ad
   CHECK(nlohmann::json::parse(xdit::output::to_json(report)).at("parts").at("denoise") == 2.5);
   CHECK(xdit::output::seconds_by_part(Report{.wall_s = 2}).back() ==
         std::pair<std::string, double>("total", 2));
+}
+
+TEST_CASE("parts of a phase are in the timeline and in no sum; a rank's finish follows its last phase") {
+  Report report = report_of_two_ranks();  // steps up to 7 and 7.25
+  const std::map<std::string, double> before = xdit::output::seconds_by_phase(report);
+  report.phases.push_back({.name = "load.encoders", .start_s = 0, .end_s = 3, .rank = 1});
+  CHECK(xdit::output::seconds_by_phase(report) == before);
+  report.phases.push_back({.name = "finish.release", .start_s = 7, .end_s = 7.5, .rank = 0});
+  xdit::output::add_finish(report, 0, 9, /*ends=*/true);
+  xdit::output::add_finish(report, 1, 8, /*ends=*/false);
+  xdit::output::end_at(report, 10);  // of rank 1, which was at work last
+  const auto stretches = [&](const std::string& name, std::int64_t rank) {
+    std::vector<xdit::output::Stretch> found;
+    for (const xdit::output::Phase& phase : report.phases)
+      if (phase.name == name && phase.rank == rank) found.emplace_back(phase.start_s, phase.end_s);
+    return found;
+  };
+  using Stretches = std::vector<xdit::output::Stretch>;
+  CHECK(stretches("finish", 0) == Stretches{{7, 9}});
+  CHECK(stretches("finish.exit", 0) == Stretches{{7.5, 9}});
+  CHECK(stretches("finish", 1) == Stretches{{7.25, 10}});
+  CHECK(report.wall_s == 10);
+  Report empty;
+  xdit::output::end_at(empty, 2);
+  CHECK((empty.phases.empty() && empty.wall_s == 2));
 }
 
 TEST_CASE("what a table shows of a report: the slowest rank, overlapping loads once") {
