@@ -24,9 +24,10 @@ FluxDoubleBlock::FluxDoubleBlock(const FluxConfig& config, const nn::Weights& we
            weights.get(at + "attn.norm_added_k.weight")};
 }
 
-void FluxDoubleBlock::forward(nn::ResidualStream& text, nn::ResidualStream& image,
-                              FluxModulations& modulations, const at::Tensor& rotary,
-                              nn::Attention& attention) const {
+std::function<void()> FluxDoubleBlock::forward(nn::ResidualStream& text, nn::ResidualStream& image,
+                                               FluxModulations& modulations, const at::Tensor& rotary,
+                                               nn::Attention& attention,
+                                               const std::function<void()>& before) const {
   const FluxModulation image1(modulations), image2(modulations), text1(modulations), text2(modulations);
 
   const std::int64_t tokens = text.tokens() + image.tokens(), width = image_.qkv->outputs();
@@ -38,6 +39,7 @@ void FluxDoubleBlock::forward(nn::ResidualStream& text, nn::ResidualStream& imag
   // The many first: they travel while the few are computed.
   image_.qkv->into(image_rows(qkv), image.normed(image1.shift, image1.scale, quantised));
   attention.add(text.tokens(), {image.tokens(), image_.query_norm, image_.key_norm});
+  before();
   text_.qkv->into(text_rows(qkv), text.normed(text1.shift, text1.scale, quantised));
   attention.add(0, {text.tokens(), text_.query_norm, text_.key_norm});
   const at::Tensor attended = at::empty({tokens, width / 3}, text.options());
@@ -50,7 +52,7 @@ void FluxDoubleBlock::forward(nn::ResidualStream& text, nn::ResidualStream& imag
     x.add(second.gate, (*half.mlp_out)((*half.mlp_in)(h, nn::Activation::kGeluTanh)));
   };
   add(image_, image, image_rows(attended), image1, image2);
-  add(text_, text, text_rows(attended), text1, text2);
+  return [=, this, &text, y = text_rows(attended)] { add(text_, text, y, text1, text2); };
 }
 
 FluxSingleBlock::FluxSingleBlock(const FluxConfig& config, const nn::Weights& weights,

@@ -1,6 +1,7 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -39,9 +40,12 @@ class FluxDoubleBlock {
  public:
   FluxDoubleBlock(const FluxConfig& config, const nn::Weights& weights, const nn::Linears& linears,
                   std::int64_t index);
-  /// Updates text [S, C] and image [T, C].
-  void forward(nn::ResidualStream& text, nn::ResidualStream& image, FluxModulations& modulations,
-               const at::Tensor& rotary, nn::Attention& attention) const;
+  /// Updates image [T, C] and returns what updates text [S, C], which the next block's attention wants. Calls
+  /// `before`, the block before's, while image's tokens travel.
+  [[nodiscard]] std::function<void()> forward(nn::ResidualStream& text, nn::ResidualStream& image,
+                                              FluxModulations& modulations, const at::Tensor& rotary,
+                                              nn::Attention& attention,
+                                              const std::function<void()>& before) const;
 
  private:
   struct Half {

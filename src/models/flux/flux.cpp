@@ -1,6 +1,10 @@
 #include "models/flux/flux.h"
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <functional>
+#include <utility>
 
 #include "nn/ops.h"
 
@@ -93,11 +97,16 @@ at::Tensor Flux::forward(const at::Tensor& input, const FluxConditioning& condit
   nn::ResidualStream text(state.narrow(0, 0, text_tokens));
   nn::ResidualStream image(state.narrow(0, text_tokens, image_tokens));
   std::int64_t index = blocks_.first;
+  const auto nothing = [] {};
+  std::function<void()> text_update = nothing;  // of the block before
+  const bool stay = weights_.stays(fmt::format("transformer_blocks.{}.attn.to_add_out.weight", index));
   for (const FluxDoubleBlock& block : double_blocks_) {
     weights_.enter(index);
-    block.forward(text, image, modulations, rotary, attention);
+    text_update = block.forward(text, image, modulations, rotary, attention, text_update);
+    if (!stay) std::exchange(text_update, nothing)();
     weights_.leave(index++);
   }
+  text_update();
   text.settle();
   image.settle();
   nn::ResidualStream x(state);  // of both
