@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstdint>
+#include <set>
 #include <vector>
 
 #include "cuda/kernels.h"
@@ -110,6 +111,7 @@ cudaError_t fill_by_kernels(cudaGraph_t graph, void* counters, std::size_t bytes
   if (error != cudaSuccess) return error;
   std::vector<cudaGraphNode_t> nodes(count);
   error = cudaGraphGetNodes(graph, nodes.data(), &count);
+  std::set<const void*> filled;  // a second fill of the same words is for another kernel
   for (const cudaGraphNode_t node : nodes) {
     if (error != cudaSuccess) return error;
     cudaGraphNodeType type{};
@@ -119,7 +121,7 @@ cudaError_t fill_by_kernels(cudaGraph_t graph, void* counters, std::size_t bytes
     error = cudaGraphMemsetNodeGetParams(node, &of);
     if (error != cudaSuccess || of.height != 1 || of.width == 0) continue;
     const auto offset = reinterpret_cast<std::uintptr_t>(of.dst) - reinterpret_cast<std::uintptr_t>(counters);
-    if (of.value == 0 && offset < bytes)
+    if (of.value == 0 && offset < bytes && filled.insert(of.dst).second)
       error = drop(graph, node);
     else if (of.width * of.elementSize <= kSmall)
       error = replace(graph, node, of);

@@ -18,7 +18,7 @@ struct Shift {
 };
 /// moments [pictures, rows, groups, 2]: of each row's groups of neighbouring channels of x + shift the mean
 /// and the sum of squared differences from it. Their bits depend neither on the number of rows nor on a row's
-/// place. At most 1024 channels a group.
+/// place. At most 512 channels a group.
 cudaError_t row_moments(Type type, const void* x, std::int64_t x_stride, const Shift& shift,
                         const Picture& shape, std::int64_t groups, float* moments, cudaStream_t stream);
 /// whole [pictures, groups, 2]: mean and variance of all rows, merged in one binary tree over the rows, which

@@ -46,9 +46,11 @@ class Denoiser {
 };
 
 /// The denoiser of the model's family, or that of some of its blocks. One of tokens exchanges them through
-/// `attention`, one of pictures through `spatial`; both and `weights` outlive it.
+/// `attention`, one of pictures through `spatial`; both and `weights` outlive it. `built`: what its own
+/// attentions share with other denoisers.
 [[nodiscard]] std::unique_ptr<Denoiser> make_denoiser(const Model& model, BlockRange blocks,
                                                       nn::Weights& weights, const nn::Linears& linears,
-                                                      nn::Attention& attention, const nn::Spatial& spatial);
+                                                      nn::Attention& attention, const nn::Spatial& spatial,
+                                                      std::shared_ptr<nn::cudnn::Attentions> built);
 
 }  // namespace xdit::models

@@ -50,8 +50,7 @@ class Attention {
 /// [B, T, H, D]. A query row's bits depend on no other row or head. Keeps what it has built.
 class TokenAttention {
  public:
-  explicit TokenAttention(std::shared_ptr<cudnn::Attentions> in_place = std::make_shared<cudnn::Attentions>())
-      : in_place_(std::move(in_place)) {}
+  explicit TokenAttention(std::shared_ptr<cudnn::Attentions> in_place) : in_place_(std::move(in_place)) {}
   void operator()(const at::Tensor& out, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
 
  private:

@@ -2,11 +2,14 @@
 
 #include <ATen/ATen.h>
 
+#include "core/error.h"
+
 namespace xdit::nn {
 namespace {
 
 constexpr std::int64_t kBlock = 1 << 20, kMost = 512, kAligned = 256;  // bytes
 
+// Of the thread, like Torch's guards: what launches kernels is far below whoever captures them.
 thread_local Counters* youngest = nullptr;
 
 }  // namespace
@@ -32,6 +35,7 @@ at::Tensor Counters::take(std::int64_t bytes) {
 }
 
 at::Tensor workspace(std::int64_t bytes, c10::Device device) {
+  XDIT_ASSERT(youngest == nullptr || youngest->device() == device);
   if (at::Tensor words = bytes > 0 ? Counters::take(bytes) : at::Tensor(); words.defined()) return words;
   return at::empty({bytes}, at::TensorOptions(device).dtype(at::kByte));
 }

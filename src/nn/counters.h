@@ -14,6 +14,7 @@ class Counters {
   Counters(const Counters&) = delete;
   Counters& operator=(const Counters&) = delete;
   ~Counters();
+  [[nodiscard]] c10::Device device() const { return block_.device(); }
   [[nodiscard]] at::Tensor used() const;  ///< the words that were given out, which the graph needs
 
   /// `bytes` of the thread's youngest Counters; undefined where there is none, or has not so many.

@@ -34,7 +34,7 @@ bool takes(const at::Tensor& x) {
 
 std::int64_t widest_head() {
   constexpr int kHopper = 9;
-  return at::cuda::getCurrentDeviceProperties()->major >= kHopper ? 256 : 128;
+  return at::cuda::getCurrentDeviceProperties()->major == kHopper ? 256 : 128;
 }
 
 struct Attentions::Built {

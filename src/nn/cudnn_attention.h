@@ -9,7 +9,7 @@
 
 namespace xdit::nn::cudnn {
 
-/// Channels of a head that cuDNN's kernels take on the current GPU.
+/// Channels of a head up to which cuDNN's kernels were seen to be exact on the current GPU.
 [[nodiscard]] std::int64_t widest_head();
 
 /// cuDNN's attention on the current GPU, the kernel that LibTorch takes, into memory that the caller has.

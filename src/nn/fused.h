@@ -46,9 +46,9 @@ void fill_by_kernels(at::cuda::CUDAGraph& graph, const at::Tensor& counters);
 /// Of channels-last pictures.
 [[nodiscard]] at::Tensor row_moments(const at::Tensor& x, const GroupNorm& layer);
 [[nodiscard]] at::Tensor merge_rows(const at::Tensor& rows, std::int64_t row_elements);
-/// `margin` rows above and below `out` become zeros.
+/// Between `margin` rows of zeros of `padded`.
 void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& layer, bool silu,
-               const at::Tensor& out, std::int64_t margin = 0);
+               const at::Tensor& padded, std::int64_t margin = 0);
 /// Of a whole picture x.
 [[nodiscard]] at::Tensor window(const at::Tensor& x, const Window& of);
 

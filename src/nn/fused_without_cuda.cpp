@@ -37,8 +37,9 @@ at::Tensor merge_rows(const at::Tensor& rows, std::int64_t row_elements) {
 }
 
 void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& layer, bool silu,
-               const at::Tensor& out, std::int64_t /*margin*/) {
-  reference::normalise(x, whole, layer, silu, out);
+               const at::Tensor& padded, std::int64_t margin) {
+  reference::normalise(x, whole, layer, silu, padded.narrow(2, margin, x.size(2)));
+  zero_margin(padded, margin);
 }
 
 void quantise_rows(const at::Tensor& x, const Rows& rows) {

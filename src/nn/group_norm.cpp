@@ -92,11 +92,10 @@ void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& la
 void group_norm(const at::Tensor& x, const GroupNorm& layer, bool silu, const at::Tensor& padded,
                 std::int64_t margin) {
   const at::Tensor whole = merge_rows(row_moments(x, layer), x.size(1) / layer.groups * x.size(3));
-  const at::Tensor out = padded.narrow(2, margin, x.size(2));
   if (x.is_cuda()) {
-    fused::normalise(x.contiguous(at::MemoryFormat::ChannelsLast), whole, layer, silu, out, margin);
+    fused::normalise(x.contiguous(at::MemoryFormat::ChannelsLast), whole, layer, silu, padded, margin);
   } else {
-    reference::normalise(x, whole, layer, silu, out);
+    reference::normalise(x, whole, layer, silu, padded.narrow(2, margin, x.size(2)));
     zero_margin(padded, margin);
   }
 }

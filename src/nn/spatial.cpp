@@ -73,7 +73,7 @@ at::Tensor Spatial::convolve_normed(const at::Tensor& x, const GroupNorm& norm,
 // A kernel's centre is at each even row.
 at::Tensor Spatial::convolve_halved(const at::Tensor& x, const Convolution& layer) const {
   const std::int64_t kernel = layer.weight.size(2);
-  XDIT_ASSERT(layer.stride == 2 && kernel % 2 == 1);
+  XDIT_ASSERT(layer.stride == 2 && kernel % 2 == 1 && kernel > 1);
   const RowPlace of = place(x.size(2));
   const std::int64_t rows = (of.first + of.count + 1) / 2 - (of.first + 1) / 2;  // the even ones
   const at::Tensor even = window(x, {.first = of.first + of.first % 2 - kernel / 2,

@@ -66,9 +66,9 @@ class Findings {
     const std::int64_t rank = last_at_work(report_);
     if (rank < 0) return;
     const std::vector<Stretch> start = stretches(report_, rank, {"start", "connect", "finish"});
-    const std::vector<Stretch> work =
-        start + stretches(report_, rank,
-                          {"tokenise", "text_encode", "prepare", "step", "decode", "write", "write_trace"});
+    const std::vector<Stretch> work = start + stretches(report_, rank,
+                                                        {"tokenise", "text_encode", "prepare", "step",
+                                                         "hand_over", "decode", "write", "write_trace"});
     const std::vector<Stretch> warm_up = stretches(report_, rank, {"warm_up"});
     const std::vector<Stretch> files = stretches(report_, rank, {"load", "load_encoders"});
     add("start", covered(start), report_.wall_s,

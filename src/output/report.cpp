@@ -100,9 +100,11 @@ double gpu_seconds(const Report& report) {
 }
 
 std::map<std::string, double> seconds_by_phase(const Report& report) {
+  const std::int64_t last = last_at_work(report);               // the others' finish is a wait for it
   std::map<std::pair<std::string, std::int64_t>, double> sums;  // by name and rank
   for (const Phase& phase : report.phases)
-    if (!is_part(phase)) sums[{phase.name, phase.rank}] += phase.end_s - phase.start_s;
+    if (!is_part(phase) && (phase.name != "finish" || phase.rank == last))
+      sums[{phase.name, phase.rank}] += phase.end_s - phase.start_s;
   std::map<std::string, double> seconds;
   for (const auto& [key, sum] : sums) seconds[key.first] = std::max(seconds[key.first], sum);
   return seconds;
@@ -122,7 +124,7 @@ std::vector<std::pair<std::string, double>> seconds_by_part(const Report& report
       {"load", {"load", "load_encoders"}},
       {"encode", {"tokenise", "text_encode", "share_prompts"}},
       {"warm_up", {"warm_up"}},
-      {"denoise", {"prepare", "step"}},
+      {"denoise", {"prepare", "step", "hand_over"}},
       {"decode", {"decode"}},
       {"write", {"write", "write_trace"}},
       {"finish", {"finish"}}};

@@ -54,10 +54,9 @@ void end_anyhow(at::cuda::CUDAGraph& graph, c10::DeviceIndex device, at::cuda::M
   }
 }
 
-}  // namespace
-
+// A capture takes memory of its own, about as much as the forward before has left in the allocator's cache,
+// which it cannot use.
 void make_room(at::Device device) {
-  if (!device.is_cuda() || !c10::cuda::CUDACachingAllocator::get()->initialized()) return;
   using c10::CachingAllocator::StatType;
   std::size_t free = 0, total = 0;
   C10_CUDA_CHECK(cudaMemGetInfo(&free, &total));
@@ -66,6 +65,8 @@ void make_room(at::Device device) {
   const std::int64_t cached = stats.reserved_bytes[all].current - stats.allocated_bytes[all].current;
   if (static_cast<std::int64_t>(free) < cached) c10::cuda::CUDACachingAllocator::emptyCache();
 }
+
+}  // namespace
 
 // One stream captures all: the allocator lets graphs share what one stream has freed.
 struct Replays::Memory {
@@ -146,7 +147,7 @@ Replays::Slot& ReplayedDenoiser::slot_of(const models::Branch& branch, const at:
 
 void ReplayedDenoiser::capture(Replays::Slot& slot, const models::ForwardPart& part) {
   const c10::DeviceIndex device = slot.input.get_device();
-  make_room(slot.input.device());  // about as much as the forward before has left in the cache
+  make_room(slot.input.device());
   Replays::Memory& memory = *replays_.memory_;
   if (std::ranges::none_of(replays_.slots_, [](const auto& of) { return of->graph != nullptr; }))
     memory.pool = at::cuda::graph_pool_handle();  // the allocator takes none again whose graphs are gone

@@ -10,10 +10,6 @@
 
 namespace xdit::parallel {
 
-/// Gives the allocator's cache back where the device has less memory left than lies there: neither a capture
-/// nor what ranks exchange can use it. Of this thread's device; nothing on the CPU.
-void make_room(at::Device device);
-
 /// Captured forwards. They outlast a ReplayedDenoiser, but neither the denoiser that it wraps, whose memory
 /// they read, nor the memory of what it exchanges, nor a pair of ranks' signals that went apart.
 class Replays {

@@ -78,7 +78,7 @@ at::Tensor TensorLinears::sum(const at::Tensor& product, const at::Tensor& bias)
   mine = mine.to(options_.dtype());
   const auto free = std::find_if(results_.begin(), results_.end(),
                                  [](const auto& result) { return result.use_count() == 1; });
-  XDIT_ASSERT(free != results_.end());
+  XDIT_ASSERT(free != results_.end());  // one waits for its norm while the next is made: FLUX's text's, too
   group_.all_gather_v(mine.const_data_ptr(), bytes, **free, stream);
   return at::from_blob((*free)->data(), {rows, width}, [held = *free](void*) {}, options_);
 }

@@ -70,6 +70,12 @@ std::uint64_t peak_host_bytes() {
   return static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;
 }
 
+void use(c10::Device device) {
+  if (!device.is_cuda()) return;
+  c10::cuda::set_device(device.index());
+  c10::cuda::device_synchronize();
+}
+
 void synchronise(c10::Device device) {
   if (!device.is_cuda()) return;
   const c10::cuda::CUDAGuard here(device);

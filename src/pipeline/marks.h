@@ -38,6 +38,8 @@ class Marks {
 [[nodiscard]] std::uint64_t peak_host_bytes();
 /// Returns when the device has done all that was queued.
 void synchronise(c10::Device device);
+/// Makes a GPU, and its context, this thread's.
+void use(c10::Device device);
 /// Gives memory that no tensor holds back to the device.
 void release_cached_memory(c10::Device device);
 

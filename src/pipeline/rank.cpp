@@ -14,6 +14,7 @@
 #include <optional>
 
 #include "core/error.h"
+#include "output/finish.h"
 #include "pipeline/handoff.h"
 #include "pipeline/marks.h"
 #include "pipeline/meet.h"
@@ -98,8 +99,7 @@ class LoadingRank final : public Rank {
     }
     try {
       // Makes the GPU's context, without which nothing can be read into its memory.
-      if (!job.plan.ranks.at(static_cast<std::size_t>(job.rank)).networks.empty())
-        synchronise(device_of(job));
+      if (!job.plan.ranks.at(static_cast<std::size_t>(job.rank)).networks.empty()) use(device_of(job));
       connected("connect.device", from_s);
       run_ = std::make_unique<RankRun>(job, listener, report, residents_[&job.model], handoff_);
       connected("connect.peers", from_s);
@@ -115,6 +115,9 @@ class LoadingRank final : public Rank {
     residents_[&job.model].release(job.plan);
     if (job.stage == Stage::kSecond) add_up(report.ranks);
     if (job.last) residents_.erase(&job.model);
+    if (job.stage == Stage::kFirst)
+      report.phases.push_back(
+          {"hand_over", output::end_of(report, job.rank), now_s() - job.started_s, job.rank});
     job_.reset();
   }
 

@@ -136,7 +136,9 @@ void RankRun::settle() {
 }
 
 bool RankRun::meets_new_prompts() {
+  const double start = now_s();
   embeddings_ = resident_.embeddings.find(prompts_, job_.spec.sampling.max_sequence_length, device_);
+  report_.phases.push_back(phase("tokenise", start, now_s()));
   return embeddings_.size() < prompts_.size();
 }
 
@@ -224,9 +226,9 @@ void RankRun::encode_prompts(EncoderWeights encoders, Arrivals& arrivals) {
   encoders.clear();  // they leave the device before the denoiser runs
   release_cached_memory(device_);
   report_.phases.push_back(phase("text_encode.free", encoded, now_s()));
+  if (!job_.last) resident_.embeddings.keep(embeddings_, job_.spec.sampling.max_sequence_length);
   report_.phases.push_back(phase("text_encode", start, now_s()));
   listener_.finish();
-  if (!job_.last) resident_.embeddings.keep(embeddings_, job_.spec.sampling.max_sequence_length);
 }
 
 void RankRun::share_prompts() {
@@ -259,7 +261,8 @@ parallel::Spread::Run RankRun::spread_run() const {
 
 std::unique_ptr<models::Denoiser> RankRun::make_denoiser(const Networks& networks) {
   return models::make_denoiser(job_.model, {plan_.blocks.first, plan_.blocks.count}, *networks.denoiser,
-                               spread_.linears(), spread_.attention(), spread_.patches());
+                               spread_.linears(), spread_.attention(), spread_.patches(),
+                               resident_.built.attentions);
 }
 
 models::LoopShape RankRun::loop_shape(const Course& course) const {

@@ -74,18 +74,15 @@ void KeptEmbeddings::keep(const Map& embeddings, std::int64_t length) {
 }
 
 parallel::Spread& Resident::spread_for(parallel::Spread::Run next) {
-  const Origin of{.plan = next.plan,
-                  .branches = next.branches,
-                  .peers = next.peers,
-                  .renewals = next.peers ? next.peers->renewals() : 0};
+  Origin of{.plan = next.plan,
+            .branches = next.branches,
+            .peers = next.peers,
+            .renewals = next.peers ? next.peers->renewals() : 0};
   const bool alike = spread && same_picture(origin_->plan, of.plan) && origin_->peers == of.peers &&
                      (!of.peers || (origin_->renewals == of.renewals && origin_->branches == of.branches &&
                                     same_exchange(origin_->plan, of.plan)));
   if (alike) {
-    if (comm::Use* use = spread->use()) {
-      use->restart();
-      parallel::make_room(next.options.device());
-    }
+    if (comm::Use* use = spread->use()) use->restart();
     return *spread;
   }
   let_spread_go();
@@ -93,7 +90,7 @@ parallel::Spread& Resident::spread_for(parallel::Spread::Run next) {
   if (built.count() > kBuiltKernels) built = {};
   next.built = built;
   spread = std::make_unique<parallel::Spread>(next);
-  origin_ = of;
+  origin_ = std::move(of);
   return *spread;
 }
 

@@ -27,7 +27,7 @@ GROUPS = {
     "layer norms": r"layer_norm",
     "group norms": r"(group_norm|row_moments|merge_rows|normalise)_kernel|GroupNorm|RowwiseMoments",
     "quantisation": r"quantise_rows",
-    "upsampling": r"doubled_kernel|upsample",
+    "upsampling": r"window_kernel|upsample",
     "fills": r"^fill$|fill_kernel<|FillFunctor",
     "attention": r"sdpa|fmha|flash|(?i:softmax)",
     "cat and copy": r"CatArrayBatchedCopy|copy_kernel",

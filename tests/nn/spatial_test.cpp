@@ -46,6 +46,40 @@ TEST_CASE("a convolution of a doubled picture is Torch's, for odd sizes as well"
       }
 }
 
+// Takes its windows from padded pictures, as ranks do that have some of the rows.
+class ByHalos final : public Spatial {
+ public:
+  [[nodiscard]] const Spatial& halved() const override { return *this; }
+  [[nodiscard]] at::Tensor gather_tokens(const at::Tensor& rows) const override { return rows.flatten(1, 2); }
+
+ private:
+  [[nodiscard]] at::Tensor whole_moments(const at::Tensor& rows, std::int64_t row_elements) const override {
+    return merge_rows(rows, row_elements);
+  }
+  void fill_halo(const at::Tensor& padded, std::int64_t halo) const override { zero_margin(padded, halo); }
+  [[nodiscard]] RowPlace place(std::int64_t rows) const override { return {0, rows, rows}; }
+};
+
+TEST_CASE("whole pictures convolve to the bits that rows with halos do") {
+  at::manual_seed(3);
+  const LocalSpatial local;
+  const ByHalos halos;
+  for (const at::ScalarType type : {at::kFloat, at::kHalf, at::kBFloat16})
+    for (const std::int64_t rows : {1, 2, 6, 7})
+      for (const std::int64_t columns : {4, 9})
+        for (const std::int64_t channels : {64, 3}) {
+          CAPTURE(at::toString(type), rows, columns, channels);
+          const at::Tensor x = channels_last({2, channels, rows, columns}, type);
+          const at::Tensor weight = channels_last({16, channels, 3, 3}, type);
+          const Convolution plain{weight, at::Tensor()}, halving{weight, at::Tensor(), /*stride=*/2};
+          CHECK(at::equal(local.convolve(x, plain), halos.convolve(x, plain)));
+          CHECK(at::equal(local.convolve_halved(x, halving), halos.convolve_halved(x, halving)));
+          for (const std::int64_t less : {0, 1})
+            CHECK(at::equal(local.convolve_doubled(x, plain, local, 2 * rows - less, 2 * columns - less),
+                            halos.convolve_doubled(x, plain, halos, 2 * rows - less, 2 * columns - less)));
+        }
+}
+
 TEST_CASE("a sum takes a convolution of one pixel, rounded once at most beside it") {
   at::manual_seed(2);
   const LocalSpatial spatial;

@@ -106,6 +106,9 @@ TEST_CASE("parts of a phase are in the timeline and in no sum; a rank's finish f
   CHECK(stretches("finish.exit", 0) == Stretches{{7.5, 9}});
   CHECK(stretches("finish", 1) == Stretches{{7.25, 10}});
   CHECK(report.wall_s == 10);
+  CHECK(xdit::output::seconds_by_phase(report).at("finish") == 2.75);  // not the wait of rank 0
+  report.phases.push_back({.name = "finish", .start_s = 1, .end_s = 10, .rank = 2});  // had no picture
+  CHECK(xdit::output::seconds_by_phase(report).at("finish") == 2.75);
   Report empty;
   xdit::output::end_at(empty, 2);
   CHECK((empty.phases.empty() && empty.wall_s == 2));

@@ -73,8 +73,9 @@ at::Tensor denoise(const Run& run, const models::Model& model, std::int64_t rank
   arriving.read();
   arriving.exchange();
   const std::unique_ptr<nn::Weights>& weights = arriving.weights;
-  const auto denoiser = models::make_denoiser(model, {mine.blocks.first, mine.blocks.count}, *weights,
-                                              spread.linears(), spread.attention(), spread.patches());
+  const auto denoiser =
+      models::make_denoiser(model, {mine.blocks.first, mine.blocks.count}, *weights, spread.linears(),
+                            spread.attention(), spread.patches(), std::make_shared<nn::cudnn::Attentions>());
   const auto sampler = schedulers::make_sampler(
       {.name = run.sampler, .steps = run.steps, .image_tokens = run.rows * run.columns},
       run.sampler.starts_with("flow") ? model.files.scheduler_config : Json::object());

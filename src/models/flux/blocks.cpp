@@ -22,6 +22,7 @@ FluxDoubleBlock::FluxDoubleBlock(const FluxConfig& config, const nn::Weights& we
            linear("ff_context.net.2"),
            weights.get(at + "attn.norm_added_q.weight"),
            weights.get(at + "attn.norm_added_k.weight")};
+  text_stays_ = weights.stays(at + "attn.to_add_out.weight");  // as all of the block
 }
 
 std::function<void()> FluxDoubleBlock::forward(nn::ResidualStream& text, nn::ResidualStream& image,

@@ -46,6 +46,8 @@ class FluxDoubleBlock {
                                               FluxModulations& modulations, const at::Tensor& rotary,
                                               nn::Attention& attention,
                                               const std::function<void()>& before) const;
+  /// Whether what forward() returns may be called once the block has been left.
+  [[nodiscard]] bool text_stays() const { return text_stays_; }
 
  private:
   struct Half {
@@ -54,6 +56,7 @@ class FluxDoubleBlock {
   };
   std::int64_t index_;
   std::int64_t head_dim_;
+  bool text_stays_;
   Half image_;
   Half text_;
 };

@@ -8,6 +8,7 @@ namespace xdit::models {
 [[nodiscard]] std::unique_ptr<Denoiser> make_flux_denoiser(const Model& model, BlockRange blocks,
                                                            nn::Weights& weights, const nn::Linears& linears,
                                                            nn::Attention& attention,
-                                                           const nn::Spatial& spatial);
+                                                           const nn::Spatial& spatial,
+                                                           std::shared_ptr<nn::cudnn::Attentions> built);
 
 }  // namespace xdit::models

@@ -1,7 +1,6 @@
 #include "models/flux/flux.h"
 
 #include <ATen/ATen.h>
-#include <fmt/format.h>
 
 #include <functional>
 #include <utility>
@@ -99,11 +98,10 @@ at::Tensor Flux::forward(const at::Tensor& input, const FluxConditioning& condit
   std::int64_t index = blocks_.first;
   const auto nothing = [] {};
   std::function<void()> text_update = nothing;  // of the block before
-  const bool stay = weights_.stays(fmt::format("transformer_blocks.{}.attn.to_add_out.weight", index));
   for (const FluxDoubleBlock& block : double_blocks_) {
     weights_.enter(index);
     text_update = block.forward(text, image, modulations, rotary, attention, text_update);
-    if (!stay) std::exchange(text_update, nothing)();
+    if (!block.text_stays()) std::exchange(text_update, nothing)();
     weights_.leave(index++);
   }
   text_update();

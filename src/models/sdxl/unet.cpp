@@ -16,7 +16,8 @@ at::Tensor joined(const at::Tensor& x, const at::Tensor& skip) {
 
 }  // namespace
 
-Unet::Unet(const UnetConfig& config, nn::Weights& weights, const nn::Linears& linears)
+Unet::Unet(const UnetConfig& config, nn::Weights& weights, const nn::Linears& linears,
+           std::shared_ptr<nn::cudnn::Attentions> built)
     : config_(config),
       layout_(unet_layout(config)),
       weights_(weights),
@@ -24,7 +25,8 @@ Unet::Unet(const UnetConfig& config, nn::Weights& weights, const nn::Linears& li
       time_projections_(linears.make(weights, "time_projections", true)),
       conv_in_(nn::read_convolution(weights, "conv_in")),
       norm_out_(nn::read_group_norm(weights, "conv_norm_out", config.groups, config.eps)),
-      conv_out_(nn::read_convolution(weights, "conv_out")) {
+      conv_out_(nn::read_convolution(weights, "conv_out")),
+      attention_(std::make_unique<nn::TokenAttention>(std::move(built))) {
   if (config.added_width > 0) added_in_.emplace(weights, linears, "add_embedding");
   bool transformers = false;
   const auto make = [&](const std::vector<UnetLayer>& layers, std::int64_t stride,

@@ -29,7 +29,8 @@ struct UnetInputs {
 class Unet {
  public:
   /// Takes its tensors from `weights`, which outlives it.
-  Unet(const UnetConfig& config, nn::Weights& weights, const nn::Linears& linears);
+  Unet(const UnetConfig& config, nn::Weights& weights, const nn::Linears& linears,
+       std::shared_ptr<nn::cudnn::Attentions> built = std::make_shared<nn::cudnn::Attentions>());
 
   /// Error(kModel) where pooled embedding and size ids are not as wide as the model takes them. Once the last
   /// prompt is prepared, `release_conditioning` frees what only this needs.
@@ -55,7 +56,7 @@ class Unet {
   std::vector<UnetBlock> down_, middle_, up_;
   nn::GroupNorm norm_out_;
   nn::Convolution conv_out_;
-  std::unique_ptr<nn::TokenAttention> attention_ = std::make_unique<nn::TokenAttention>();
+  std::unique_ptr<nn::TokenAttention> attention_;
 };
 
 }  // namespace xdit::models
