@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <charconv>
 #include <ctime>
 #include <limits>
 #include <random>
@@ -81,6 +82,25 @@ bool ends_point_only(ExitCode code) {
   return code != ExitCode::kOutput && code != ExitCode::kInterrupted && code != ExitCode::kTerminated;
 }
 
+std::optional<parallel::Prediction> prediction_of(const Prepared& run, parallel::Machine machine) {
+  const config::RunSpec& spec = run.resolved.spec;
+  std::size_t asked = 0;
+  const std::string& gpus = spec.parallel.gpus;
+  const auto [end, error] = std::from_chars(gpus.data(), gpus.data() + gpus.size(), asked);
+  constexpr std::size_t kMost = 1024;  // GPUs that are worth a guess
+  if (error == std::errc{} && end == gpus.data() + gpus.size() && asked > machine.gpus.size() &&
+      asked <= kMost && !machine.gpus.empty()) {
+    machine.gpus.resize(asked, machine.gpus.front());
+    machine.links.clear();
+  }
+  try {
+    const parallel::Plan plan = parallel::make_plan(spec, run.model, machine);
+    return parallel::predict(plan, run.model, machine, spec, run.models().refiner);
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+}
+
 std::vector<SweepPoint> settle_points(const std::vector<config::Axis>& axes, const GenerateOptions& options,
                                       const char* const* environment, const SweepPlace& place,
                                       std::uint64_t drawn_from, bool overwrite) {
@@ -106,6 +126,7 @@ std::vector<SweepPoint> settle_points(const std::vector<config::Axis>& axes, con
       spec.output.overwrite = overwrite;
       spec.date = date;
       point.pictures = output::output_paths(spec.output.path, config::pictures(spec), date, overwrite);
+      point.predicted = prediction_of(*point.run, machine);
       point.plan = parallel::make_plan(spec, point.run->model, machine);
     } catch (const Error& error) {
       if (!ends_point_only(error.code())) throw;

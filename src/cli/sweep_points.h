@@ -10,6 +10,7 @@
 #include "config/sweep_profile.h"
 #include "output/report.h"
 #include "parallel/plan.h"
+#include "parallel/plan_predict.h"
 
 namespace xdit::cli {
 
@@ -32,12 +33,18 @@ struct SweepPoint {
   std::string group{};  ///< all settings but those of parallel: pictures of one group are to be equal
   std::optional<Error> fault{};  ///< why it cannot run, or what ended it
 
+  std::optional<parallel::Prediction> predicted{};
   std::optional<output::Measured> measured{};  ///< once it is complete
   std::string equality{};                      ///< its pictures beside those of its group
   [[nodiscard]] bool exact() const { return plan.grade == config::Allow::kExact; }
   [[nodiscard]] std::filesystem::path profile() const { return folder / "profile.yaml"; }
   [[nodiscard]] std::filesystem::path report() const { return folder / "report.json"; }
 };
+
+/// What the run would take on such a machine, with more GPUs like its first if it asks for more; nothing on
+/// the CPU, and where it could not run there either.
+[[nodiscard]] std::optional<parallel::Prediction> prediction_of(const Prepared& run,
+                                                                parallel::Machine machine);
 
 /// Whether the others can still be tried after this fault of a point.
 [[nodiscard]] bool ends_point_only(ExitCode code);

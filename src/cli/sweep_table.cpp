@@ -64,6 +64,12 @@ void add_measured(const SweepPoint& point, const std::vector<SweepPoint>& points
   if (!point.equality.empty()) row.emplace_back(point.equality);
 }
 
+Cell& cell(const output::Table& table, Row& row, std::string_view column) {
+  const auto found =
+      std::ranges::find_if(table.columns, [&](const auto& other) { return other.name == column; });
+  return row.at(static_cast<std::size_t>(found - table.columns.begin()));
+}
+
 // "steps 20, ulysses auto": the point's values but that of `x_key`.
 std::string label_without(const SweepPoint& point, const std::string& x_key) {
   std::string label;
@@ -111,6 +117,8 @@ output::Table table_of(const std::vector<config::Axis>& axes, const std::vector<
                                     {"efficiency", "efficiency"},
                                     {"denoise_speed_up", "of denoising"},
                                     {"pictures", "pictures"},
+                                    {"predicted_denoise_s", "denoise predicted"},
+                                    {"predicted_total_s", "total predicted"},
                                     {"error", "error"},
                                     {"folder", ""}})
     table.columns.push_back({name, title});
@@ -120,7 +128,11 @@ output::Table table_of(const std::vector<config::Axis>& axes, const std::vector<
     for (const config::Setting& value : point.values) row.push_back(value_cell(value));
     if (point.measured) add_measured(point, points, row);
     row.resize(table.columns.size());
-    if (point.fault) row[row.size() - 2] = config::valid_utf8(point.fault->message());
+    if (point.predicted) {
+      cell(table, row, "predicted_denoise_s") = point.predicted->denoise_s;
+      cell(table, row, "predicted_total_s") = point.predicted->total_s();
+    }
+    if (point.fault) cell(table, row, "error") = config::valid_utf8(point.fault->message());
     row.back() = config::valid_utf8(point.folder.filename().string());
   }
   return table;

@@ -1,5 +1,8 @@
+#include "cli/sweep_points.h"
+
 #include <filesystem>
 
+#include "cli/sweep_table.h"
 #include "tests/catch.h"
 #include "tests/cli/process.h"
 
@@ -83,6 +86,43 @@ TEST_CASE("sweep: what is wrong, where, and its exit code") {
     CHECK_THAT(result.err, ContainsSubstring(wrong.message));
   }
   CHECK_THAT(xdit_gen({"--profile", profile, "--dry-run"}).err, ContainsSubstring("xdit-gen sweep"));
+}
+
+TEST_CASE("a point's prediction is plan's, also where this machine has too few GPUs; its table shows it") {
+  const auto prepared = [](const std::string& gpus) {
+    GenerateOptions options;
+    const auto set = [&](const char* key, const std::string& value) {
+      options.settings.push_back({.key = key, .values = {value}, .where = key, .code = ExitCode::kUsage});
+    };
+    set("model.path", "FLUX.1-dev");
+    set("model.load_format", "dummy");
+    set("prompt", "fox");
+    set("runtime.device", "cuda");
+    set("parallel.gpus", gpus);
+    const char* const none = nullptr;
+    return prepare(options, &none, [] { return std::uint64_t{1}; });
+  };
+  const parallel::Machine two = parallel::read_machine("h200x2"), four = parallel::read_machine("h200x4");
+  const Prepared on_two = prepared("2"), on_four = prepared("4");
+  const auto of = [](const Prepared& run, const parallel::Machine& machine) {
+    const std::optional<parallel::Prediction> predicted = prediction_of(run, machine);
+    REQUIRE(predicted);
+    return predicted->denoise_s;
+  };
+  CHECK(of(on_four, two) == of(on_four, four));
+  CHECK(of(on_four, two) < of(on_two, two));
+  CHECK_FALSE(prediction_of(on_two, {}));
+
+  SweepPoint point{.values = {{"parallel.gpus", {"4"}, "", ExitCode::kUsage}}, .label = "", .folder = "x"};
+  point.predicted = prediction_of(on_four, two);
+  point.fault = Error(ExitCode::kDevice, "only 2 GPUs");
+  const output::Table table = table_of({{"parallel.gpus", point.values}}, {point});
+  REQUIRE(table.rows.size() == 1);
+  for (std::size_t i = 0; i < table.columns.size(); ++i) {
+    if (table.columns[i].name == "predicted_denoise_s")
+      CHECK(table.rows[0][i] == output::Cell(point.predicted->denoise_s));
+    if (table.columns[i].name == "error") CHECK(table.rows[0][i] == output::Cell("only 2 GPUs"));
+  }
 }
 
 }  // namespace xdit::cli
