@@ -13,7 +13,7 @@ namespace {
 
 using Make = std::unique_ptr<Denoiser>(const Model&, BlockRange, nn::Weights&, const nn::Linears&,
                                        nn::Attention&, const nn::Spatial&,
-                                       std::shared_ptr<nn::cudnn::Attentions>);
+                                       const std::shared_ptr<nn::cudnn::Attentions>&);
 constexpr std::array<std::pair<std::string_view, Make*>, 4> kFamilies{{
     {"flux", make_flux_denoiser},
     {"sdxl", make_unet_denoiser},
@@ -26,10 +26,9 @@ constexpr std::array<std::pair<std::string_view, Make*>, 4> kFamilies{{
 std::unique_ptr<Denoiser> make_denoiser(const Model& model, BlockRange blocks, nn::Weights& weights,
                                         const nn::Linears& linears, nn::Attention& attention,
                                         const nn::Spatial& spatial,
-                                        std::shared_ptr<nn::cudnn::Attentions> built) {
+                                        const std::shared_ptr<nn::cudnn::Attentions>& built) {
   for (const auto& [family, make] : kFamilies)
-    if (family == model.family)
-      return make(model, blocks, weights, linears, attention, spatial, std::move(built));
+    if (family == model.family) return make(model, blocks, weights, linears, attention, spatial, built);
   broken_invariant("the family has a denoiser", __FILE__, __LINE__);
 }
 

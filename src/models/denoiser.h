@@ -51,6 +51,6 @@ class Denoiser {
 [[nodiscard]] std::unique_ptr<Denoiser> make_denoiser(const Model& model, BlockRange blocks,
                                                       nn::Weights& weights, const nn::Linears& linears,
                                                       nn::Attention& attention, const nn::Spatial& spatial,
-                                                      std::shared_ptr<nn::cudnn::Attentions> built);
+                                                      const std::shared_ptr<nn::cudnn::Attentions>& built);
 
 }  // namespace xdit::models

@@ -79,7 +79,7 @@ class FluxDenoiser final : public Denoiser {
 std::unique_ptr<Denoiser> make_flux_denoiser(const Model& model, BlockRange blocks, nn::Weights& weights,
                                              const nn::Linears& linears, nn::Attention& attention,
                                              const nn::Spatial& /*spatial*/,
-                                             std::shared_ptr<nn::cudnn::Attentions> /*built*/) {
+                                             const std::shared_ptr<nn::cudnn::Attentions>& /*built*/) {
   const weights::Component& component = model.files.components.at("transformer");
   return std::make_unique<FluxDenoiser>(read_flux_config(component.config, "transformer/config.json"), blocks,
                                         weights, linears, attention);

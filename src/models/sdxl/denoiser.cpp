@@ -34,8 +34,8 @@ class UnetBranch final : public Branch {
 class UnetDenoiser final : public Denoiser {
  public:
   UnetDenoiser(const UnetConfig& config, nn::Weights& weights, const nn::Linears& linears,
-               const nn::Spatial& spatial, std::shared_ptr<nn::cudnn::Attentions> built)
-      : unet_(config, weights, linears, std::move(built)), spatial_(spatial) {}
+               const nn::Spatial& spatial, const std::shared_ptr<nn::cudnn::Attentions>& built)
+      : unet_(config, weights, linears, built), spatial_(spatial) {}
 
   std::unique_ptr<Branch> prepare(const PromptEmbedding& prompt, const LoopShape& shape) override {
     return std::make_unique<UnetBranch>(unet_.prepare({.text = prompt.tokens,
@@ -88,11 +88,11 @@ class UnetDenoiser final : public Denoiser {
 std::unique_ptr<Denoiser> make_unet_denoiser(const Model& model, BlockRange blocks, nn::Weights& weights,
                                              const nn::Linears& linears, nn::Attention& /*attention*/,
                                              const nn::Spatial& spatial,
-                                             std::shared_ptr<nn::cudnn::Attentions> built) {
+                                             const std::shared_ptr<nn::cudnn::Attentions>& built) {
   const weights::Component& component = model.files.components.at("unet");
   const UnetConfig config = read_unet_config(component.config, "unet/config.json");
   XDIT_ASSERT(blocks.first == 0 && blocks.count == config.blocks());
-  return std::make_unique<UnetDenoiser>(config, weights, linears, spatial, std::move(built));
+  return std::make_unique<UnetDenoiser>(config, weights, linears, spatial, built);
 }
 
 }  // namespace xdit::models
