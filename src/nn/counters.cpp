@@ -7,7 +7,7 @@
 namespace xdit::nn {
 namespace {
 
-constexpr std::int64_t kBlock = 1 << 20, kMost = 512, kAligned = 256;  // bytes
+constexpr std::int64_t kBlock = 1 << 20, kMostWords = 512, kApart = 256;  // bytes
 
 // Of the thread, like Torch's guards: what launches kernels is far below whoever captures them.
 thread_local Counters* youngest = nullptr;
@@ -28,9 +28,9 @@ at::Tensor Counters::used() const {
 }
 
 at::Tensor Counters::take(std::int64_t bytes) {
-  if (youngest == nullptr || bytes > kMost || youngest->taken_ + kAligned + bytes > kBlock) return {};
-  const at::Tensor words = youngest->block_.narrow(0, youngest->taken_, bytes);
-  youngest->taken_ += (bytes + kAligned - 1) / kAligned * kAligned;
+  if (youngest == nullptr || bytes > kMostWords || youngest->taken_ + kApart + bytes > kBlock) return {};
+  at::Tensor words = youngest->block_.narrow(0, youngest->taken_, bytes);
+  youngest->taken_ += (bytes + kApart - 1) / kApart * kApart;
   return words;
 }
 
