@@ -44,6 +44,7 @@ class Attention {
   virtual void add(std::int64_t first, const TokenNorms& norms) = 0;
   /// Writes softmax(q k^T / sqrt(D)) v to `out` [T, H * D], whose rows may be strided.
   virtual void finish(const at::Tensor& out) = 0;
+  [[nodiscard]] virtual bool sends() const { return false; }  ///< tokens travel after `add`
 };
 
 /// softmax(q k^T / sqrt(D)) v of tokens q [T, H, D], k, v [S, H, D] into `out` [T, H, D], or of pictures

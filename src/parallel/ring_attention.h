@@ -20,6 +20,7 @@ class RingAttention final : public nn::Attention {
   void begin(std::int64_t layer, const at::Tensor& qkv, const at::Tensor& rotary) override;
   void add(std::int64_t first, const nn::TokenNorms& norms) override;
   void finish(const at::Tensor& out) override;
+  [[nodiscard]] bool sends() const override { return true; }
 
  private:
   void send();  ///< K, V and Q to the neighbours

@@ -33,6 +33,7 @@ class SplitAttention final : public nn::Attention {
   void begin(std::int64_t layer, const at::Tensor& qkv, const at::Tensor& rotary) override;
   void add(std::int64_t first, const nn::TokenNorms& norms) override;
   void finish(const at::Tensor& out) override;
+  [[nodiscard]] bool sends() const override { return true; }
 
  private:
   /// Those of this rank's tokens [first, first + count).

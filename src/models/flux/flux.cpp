@@ -101,7 +101,7 @@ at::Tensor Flux::forward(const at::Tensor& input, const FluxConditioning& condit
   for (const FluxDoubleBlock& block : double_blocks_) {
     weights_.enter(index);
     text_update = block.forward(text, image, modulations, rotary, attention, text_update);
-    if (!block.text_stays()) std::exchange(text_update, nothing)();
+    if (!attention.sends() || !block.text_stays()) std::exchange(text_update, nothing)();
     weights_.leave(index++);
   }
   text_update();
