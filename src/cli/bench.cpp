@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 #include <poll.h>
 
-#include <charconv>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -12,6 +11,7 @@
 #include "cli/console.h"
 #include "cli/generate_options.h"
 #include "cli/layers.h"
+#include "cli/number.h"
 #include "config/values.h"
 #include "core/temporary_folder.h"
 #include "launch/clock.h"
@@ -39,13 +39,12 @@ struct Schedule {
 std::int64_t runs_of(const Parser& flags, const char* flag, std::int64_t usual) {
   const std::string text = flags.last(flag);
   if (text.empty()) return usual;
-  std::int64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc{} || end != text.data() + text.size() || value < 1 || value > kMostRuns)
+  const std::optional<std::int64_t> value = number<std::int64_t>(text);
+  if (!value || *value < 1 || *value > kMostRuns)
     throw Error(ExitCode::kUsage,
                 fmt::format("expected a number 1..{}, found {}", kMostRuns, config::in_quotes(text)), flag,
                 fmt::format("{} {}", flag, usual));
-  return value;
+  return *value;
 }
 
 // Seconds, also with a unit.

@@ -5,12 +5,12 @@
 
 #include <algorithm>
 #include <cctype>
-#include <charconv>
 #include <ctime>
 #include <limits>
 #include <random>
 #include <set>
 
+#include "cli/number.h"
 #include "config/values.h"
 #include "launch/launch.h"
 #include "output/compare.h"
@@ -84,13 +84,10 @@ bool ends_point_only(ExitCode code) {
 
 std::optional<parallel::Prediction> prediction_of(const Prepared& run, parallel::Machine machine) {
   const config::RunSpec& spec = run.resolved.spec;
-  std::size_t asked = 0;
-  const std::string& gpus = spec.parallel.gpus;
-  const auto [end, error] = std::from_chars(gpus.data(), gpus.data() + gpus.size(), asked);
+  const auto asked = number<std::size_t>(spec.parallel.gpus);
   constexpr std::size_t kMost = 1024;  // GPUs that are worth a guess
-  if (error == std::errc{} && end == gpus.data() + gpus.size() && asked > machine.gpus.size() &&
-      asked <= kMost && !machine.gpus.empty()) {
-    machine.gpus.resize(asked, machine.gpus.front());
+  if (asked && *asked > machine.gpus.size() && *asked <= kMost && !machine.gpus.empty()) {
+    machine.gpus.resize(*asked, machine.gpus.front());
     machine.links.clear();
   }
   try {

@@ -4,10 +4,10 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <map>
 
+#include "cli/number.h"
 #include "config/values.h"
 
 namespace xdit::cli {
@@ -15,14 +15,6 @@ namespace {
 
 using output::Cell;
 using Row = std::vector<Cell>;
-
-template <class T>
-std::optional<T> number(const std::string& text) {
-  T value{};
-  const char* end = text.data() + text.size();
-  const auto [stopped, error] = std::from_chars(text.data(), end, value);
-  return error == std::errc{} && stopped == end ? std::optional(value) : std::nullopt;
-}
 
 // A swept value: a number where it reads as one.
 Cell value_cell(const config::Setting& setting) {

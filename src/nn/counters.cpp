@@ -7,7 +7,7 @@
 namespace xdit::nn {
 namespace {
 
-constexpr std::int64_t kBlock = 1 << 20, kMostWords = 512, kApart = 256;  // bytes
+constexpr std::int64_t kBlock = 1 << 20, kMostTaken = 512, kApart = 256;  // bytes
 
 // Of the thread, like Torch's guards: what launches kernels is far below whoever captures them.
 thread_local Counters* youngest = nullptr;
@@ -28,7 +28,8 @@ at::Tensor Counters::used() const {
 }
 
 at::Tensor Counters::take(std::int64_t bytes) {
-  if (youngest == nullptr || bytes > kMostWords || youngest->taken_ + kApart + bytes > kBlock) return {};
+  if (youngest == nullptr || bytes <= 0 || bytes > kMostTaken || youngest->taken_ + kApart + bytes > kBlock)
+    return {};
   at::Tensor words = youngest->block_.narrow(0, youngest->taken_, bytes);
   youngest->taken_ += (bytes + kApart - 1) / kApart * kApart;
   return words;
@@ -36,7 +37,7 @@ at::Tensor Counters::take(std::int64_t bytes) {
 
 at::Tensor workspace(std::int64_t bytes, c10::Device device) {
   XDIT_ASSERT(youngest == nullptr || youngest->device() == device);
-  if (at::Tensor words = bytes > 0 ? Counters::take(bytes) : at::Tensor(); words.defined()) return words;
+  if (at::Tensor words = Counters::take(bytes); words.defined()) return words;
   return at::empty({bytes}, at::TensorOptions(device).dtype(at::kByte));
 }
 

@@ -17,7 +17,8 @@ class Counters {
   [[nodiscard]] c10::Device device() const { return block_.device(); }
   [[nodiscard]] at::Tensor used() const;  ///< the words that were given out, which the graph needs
 
-  /// `bytes` of the thread's youngest Counters; undefined where there is none, or has not so many.
+  /// `bytes` of the thread's youngest Counters; undefined where there is none, it has not so many, or none
+  /// are wanted.
   [[nodiscard]] static at::Tensor take(std::int64_t bytes);
 
  private:

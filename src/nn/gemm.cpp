@@ -116,7 +116,7 @@ class Product {
     Layouts layouts = layouts_of(x_.size(0), leading(x_));
     const float one = 1;
     void* result = y_.mutable_data_ptr();
-    const at::Tensor counters = wants_ > 0 ? Counters::take(static_cast<std::int64_t>(wants_)) : at::Tensor();
+    const at::Tensor counters = Counters::take(static_cast<std::int64_t>(wants_));
     void* memory = counters.defined() ? counters.data_ptr() : at::cuda::getCUDABlasLtWorkspace();
     TORCH_CUDABLAS_CHECK(cublasLtMatmul(
         handle_, &operation_, &one, weight_.const_data_ptr(), &layouts.weight, x_.const_data_ptr(),

@@ -84,20 +84,19 @@ at::Tensor merge_rows(const at::Tensor& rows, std::int64_t row_elements) {
 }
 
 void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& layer, bool silu,
-               const at::Tensor& out) {
-  x.is_cuda() ? fused::normalise(x.contiguous(at::MemoryFormat::ChannelsLast), whole, layer, silu, out)
-              : reference::normalise(x, whole, layer, silu, out);
+               const at::Tensor& padded, std::int64_t margin) {
+  if (x.is_cuda()) {
+    fused::normalise(x.contiguous(at::MemoryFormat::ChannelsLast), whole, layer, silu, padded, margin);
+    return;
+  }
+  reference::normalise(x, whole, layer, silu, padded.narrow(2, margin, x.size(2)));
+  if (margin > 0) zero_margin(padded, margin);
 }
 
 void group_norm(const at::Tensor& x, const GroupNorm& layer, bool silu, const at::Tensor& padded,
                 std::int64_t margin) {
   const at::Tensor whole = merge_rows(row_moments(x, layer), x.size(1) / layer.groups * x.size(3));
-  if (x.is_cuda()) {
-    fused::normalise(x.contiguous(at::MemoryFormat::ChannelsLast), whole, layer, silu, padded, margin);
-  } else {
-    reference::normalise(x, whole, layer, silu, padded.narrow(2, margin, x.size(2)));
-    zero_margin(padded, margin);
-  }
+  normalise(x, whole, layer, silu, padded, margin);
 }
 
 void zero_margin(const at::Tensor& padded, std::int64_t margin) {

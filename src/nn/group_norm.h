@@ -28,9 +28,9 @@ struct GroupNorm {
 /// merged (Chan et al. 1979) in one binary tree over the rows, which overwrites them.
 [[nodiscard]] at::Tensor merge_rows(const at::Tensor& rows, std::int64_t row_elements);
 /// `out` = x, shifted, normalised by `whole` [B, G, 2], weighted, and its SiLU if asked for; rounded once.
-/// Pictures of `out` [B, C, h, W] may lie apart.
+/// `out` lies in `padded` [B, C, h + 2 margin, W] between `margin` rows of zeros; pictures may lie apart.
 void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& layer, bool silu,
-               const at::Tensor& out);
+               const at::Tensor& padded, std::int64_t margin = 0);
 
 /// All of it for whole pictures [B, C, H, W], with the same bits: `padded` [B, C, H + 2 margin, W] gets them
 /// with `margin` rows of zeros above and below.

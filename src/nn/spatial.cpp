@@ -6,7 +6,6 @@
 #include "nn/fused.h"
 
 namespace xdit::nn {
-
 namespace {
 
 at::Tensor empty_padded(const at::Tensor& x, std::int64_t halo) {
@@ -56,9 +55,14 @@ at::Tensor Spatial::convolve(const at::Tensor& x, const Convolution& layer) cons
                           layer);
 }
 
-void Spatial::convolve_onto(const at::Tensor& sum, const at::Tensor& x, const Convolution& layer) const {
-  XDIT_ASSERT(layer.stride == 1 && layer.weight.size(2) == 1);
-  convolutions_->onto(sum, x, layer);
+void Spatial::add_shortcut(const at::Tensor& sum, const at::Tensor& x,
+                           const std::optional<Convolution>& layer) const {
+  if (!layer) {
+    sum.add_(x);
+    return;
+  }
+  XDIT_ASSERT(layer->stride == 1 && layer->weight.size(2) == 1);
+  convolutions_->onto(sum, x, *layer);
 }
 
 at::Tensor Spatial::convolve_normed(const at::Tensor& x, const GroupNorm& norm,

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "nn/convolution.h"
@@ -37,8 +38,9 @@ class Spatial {
 
   /// With zeros around the picture, K / 2 of them.
   [[nodiscard]] at::Tensor convolve(const at::Tensor& x, const Convolution& layer) const;
-  /// sum += the convolution of x, whose kernel is one pixel; rounded once where a kernel can.
-  void convolve_onto(const at::Tensor& sum, const at::Tensor& x, const Convolution& layer) const;
+  /// sum += x, or its convolution by a kernel of one pixel, rounded once where a kernel can.
+  void add_shortcut(const at::Tensor& sum, const at::Tensor& x,
+                    const std::optional<Convolution>& layer) const;
   /// Of silu(group_norm(x)).
   [[nodiscard]] at::Tensor convolve_normed(const at::Tensor& x, const GroupNorm& norm,
                                            const Convolution& layer) const;
@@ -71,8 +73,7 @@ class Spatial {
   [[nodiscard]] virtual RowPlace place(std::int64_t rows) const = 0;
 
  private:
-  /// x with `halo` rows of its neighbours above and below.
-  [[nodiscard]] at::Tensor padded(const at::Tensor& x, std::int64_t halo) const;
+  [[nodiscard]] at::Tensor padded(const at::Tensor& x, std::int64_t halo) const;  ///< x with halo rows
 
   std::shared_ptr<Convolutions> convolutions_;
 };

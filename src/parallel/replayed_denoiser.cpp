@@ -41,6 +41,18 @@ bool alike(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {
   });
 }
 
+// A capture takes memory of its own, about as much as the forward before has left in the allocator's cache,
+// which it cannot use.
+void make_room(c10::DeviceIndex device) {
+  using c10::CachingAllocator::StatType;
+  std::size_t free = 0, total = 0;
+  C10_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+  const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(device);
+  const auto all = static_cast<std::size_t>(StatType::AGGREGATE);
+  const std::int64_t cached = stats.reserved_bytes[all].current - stats.allocated_bytes[all].current;
+  if (static_cast<std::int64_t>(free) < cached) c10::cuda::CUDACachingAllocator::emptyCache();
+}
+
 // Of a capture that failed: else the stream stays in it, and the allocator gives nothing back.
 void end_anyhow(at::cuda::CUDAGraph& graph, c10::DeviceIndex device, at::cuda::MempoolId_t pool) {
   try {
@@ -52,18 +64,6 @@ void end_anyhow(at::cuda::CUDAGraph& graph, c10::DeviceIndex device, at::cuda::M
     } catch (const c10::Error&) {  // it has been
     }
   }
-}
-
-// A capture takes memory of its own, about as much as the forward before has left in the allocator's cache,
-// which it cannot use.
-void make_room(at::Device device) {
-  using c10::CachingAllocator::StatType;
-  std::size_t free = 0, total = 0;
-  C10_CUDA_CHECK(cudaMemGetInfo(&free, &total));
-  const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(device.index());
-  const auto all = static_cast<std::size_t>(StatType::AGGREGATE);
-  const std::int64_t cached = stats.reserved_bytes[all].current - stats.allocated_bytes[all].current;
-  if (static_cast<std::int64_t>(free) < cached) c10::cuda::CUDACachingAllocator::emptyCache();
 }
 
 }  // namespace
@@ -147,7 +147,7 @@ Replays::Slot& ReplayedDenoiser::slot_of(const models::Branch& branch, const at:
 
 void ReplayedDenoiser::capture(Replays::Slot& slot, const models::ForwardPart& part) {
   const c10::DeviceIndex device = slot.input.get_device();
-  make_room(slot.input.device());
+  make_room(device);
   Replays::Memory& memory = *replays_.memory_;
   if (std::ranges::none_of(replays_.slots_, [](const auto& of) { return of->graph != nullptr; }))
     memory.pool = at::cuda::graph_pool_handle();  // the allocator takes none again whose graphs are gone

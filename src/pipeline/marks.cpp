@@ -73,7 +73,7 @@ std::uint64_t peak_host_bytes() {
 void use(c10::Device device) {
   if (!device.is_cuda()) return;
   c10::cuda::set_device(device.index());
-  c10::cuda::device_synchronize();
+  synchronise(device);
 }
 
 void synchronise(c10::Device device) {

@@ -92,7 +92,7 @@ TEST_CASE("a sum takes a convolution of one pixel, rounded once at most beside i
       const Convolution layer{channels_last({outputs, inputs, 1, 1}, type),
                               at::randn({outputs}).to(test::device(), type)};
       const at::Tensor expected = exact(sum) + at::conv2d(exact(x), exact(layer.weight), exact(layer.bias));
-      spatial.convolve_onto(sum, x, layer);
+      spatial.add_shortcut(sum, x, layer);
       CHECK(test::relative_error(sum, expected) < rounding(type));
     }
 }

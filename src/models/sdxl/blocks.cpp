@@ -94,7 +94,7 @@ at::Tensor UnetBlock::forward(const at::Tensor& x, UnetStep& step, const nn::Spa
   nn::GroupNorm second = norm2_;
   second.shift = step.next_bias(conv1_.weight.size(0));
   h = spatial.convolve_normed(h, second, conv2_);
-  shortcut_ ? spatial.convolve_onto(h, x, *shortcut_) : static_cast<void>(h.add_(x));
+  spatial.add_shortcut(h, x, shortcut_);
   return transformer_norm_ ? transform(h, step, spatial) : h;
 }
 

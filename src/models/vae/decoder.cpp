@@ -47,7 +47,7 @@ VaeDecoder::VaeDecoder(const VaeConfig& config, const nn::Weights& weights) : co
 at::Tensor VaeDecoder::run(const Resnet& layer, const at::Tensor& x, const nn::Spatial& spatial) {
   at::Tensor h = spatial.convolve_normed(x, layer.norm1, layer.conv1);
   h = spatial.convolve_normed(h, layer.norm2, layer.conv2);
-  layer.shortcut ? spatial.convolve_onto(h, x, *layer.shortcut) : static_cast<void>(h.add_(x));
+  spatial.add_shortcut(h, x, layer.shortcut);
   return h;
 }
 
