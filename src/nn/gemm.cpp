@@ -6,6 +6,7 @@
 #include <cublasLt.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <optional>
@@ -14,6 +15,7 @@
 #include "core/error.h"
 #include "nn/counters.h"
 #include "nn/fused.h"
+#include "nn/product_tiles.h"
 
 namespace xdit::nn::fused {
 namespace {
@@ -56,6 +58,37 @@ T configured(const cublasLtMatmulAlgo_t& algorithm, cublasLtMatmulAlgoConfigAttr
   TORCH_CUDABLAS_CHECK(
       cublasLtMatmulAlgoConfigGetAttribute(&algorithm, name, &value, sizeof(value), &written));
   return value;
+}
+
+struct KnownTile {
+  std::uint32_t id;
+  std::int64_t outputs, rows;
+};
+constexpr std::array kKnownTiles{
+    KnownTile{CUBLASLT_MATMUL_TILE_80x128, 80, 128},   KnownTile{CUBLASLT_MATMUL_TILE_96x128, 96, 128},
+    KnownTile{CUBLASLT_MATMUL_TILE_112x128, 112, 128}, KnownTile{CUBLASLT_MATMUL_TILE_128x80, 128, 80},
+    KnownTile{CUBLASLT_MATMUL_TILE_128x96, 128, 96},   KnownTile{CUBLASLT_MATMUL_TILE_128x128, 128, 128},
+    KnownTile{CUBLASLT_MATMUL_TILE_128x160, 128, 160}, KnownTile{CUBLASLT_MATMUL_TILE_128x192, 128, 192},
+    KnownTile{CUBLASLT_MATMUL_TILE_128x256, 128, 256}, KnownTile{CUBLASLT_MATMUL_TILE_144x128, 144, 128},
+    KnownTile{CUBLASLT_MATMUL_TILE_160x128, 160, 128}, KnownTile{CUBLASLT_MATMUL_TILE_168x128, 168, 128},
+    KnownTile{CUBLASLT_MATMUL_TILE_176x128, 176, 128}, KnownTile{CUBLASLT_MATMUL_TILE_192x128, 192, 128},
+    KnownTile{CUBLASLT_MATMUL_TILE_192x192, 192, 192}, KnownTile{CUBLASLT_MATMUL_TILE_256x128, 256, 128},
+    KnownTile{CUBLASLT_MATMUL_TILE_320x128, 320, 128}};
+
+bool is_nvjet(const cublasLtMatmulAlgo_t& algorithm) {
+  return configured<std::int32_t>(algorithm, CUBLASLT_ALGO_CONFIG_ID) == kNvjet;
+}
+
+// Of an "nvjet" kernel, nothing if it is not a known one. Its custom option's third bit says what "coop" in
+// its name does.
+std::optional<ProductTile> tile_of(const cublasLtMatmulAlgo_t& algorithm) {
+  constexpr std::uint32_t kCooperative = 4;
+  const auto id = configured<std::uint32_t>(algorithm, CUBLASLT_ALGO_CONFIG_TILE_ID);
+  const auto* const known = std::ranges::find(kKnownTiles, id, &KnownTile::id);
+  if (!is_nvjet(algorithm) || known == kKnownTiles.end()) return std::nullopt;
+  const auto option = configured<std::uint32_t>(algorithm, CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION);
+  return ProductTile{
+      .outputs = known->outputs, .rows = known->rows, .cooperative = (option & kCooperative) != 0};
 }
 
 bool splits_nothing(const cublasLtMatmulAlgo_t& algorithm) {
@@ -174,10 +207,27 @@ class Product {
   [[nodiscard]] std::optional<cublasLtMatmulAlgo_t> best(std::int64_t rows, bool nvjet) {
     for (const int count : kCounts)
       for (const cublasLtMatmulAlgo_t& algorithm : candidates(rows, count))
-        if ((!nvjet || configured<std::int32_t>(algorithm, CUBLASLT_ALGO_CONFIG_ID) == kNvjet) &&
-            takes_this(algorithm))
-          return algorithm;
+        if ((!nvjet || is_nvjet(algorithm)) && takes_this(algorithm)) return algorithm;
     return std::nullopt;
+  }
+
+  // The one of cuBLASLt's guesses that best_tile() prefers to the first of them.
+  [[nodiscard]] std::optional<cublasLtMatmulAlgo_t> of_better_tile() {
+    constexpr int kGuesses = 8;
+    if (!sums_are_short(x_.size(1)) || x_.element_size() != 2) return std::nullopt;
+    std::vector<ProductTile> tiles;
+    std::vector<cublasLtMatmulAlgo_t> algorithms;
+    for (const cublasLtMatmulAlgo_t& algorithm : candidates(x_.size(0), kGuesses)) {
+      const std::optional<ProductTile> tile = tile_of(algorithm);
+      if (!tile && tiles.empty()) return std::nullopt;
+      if (!tile || !takes_this(algorithm)) continue;
+      tiles.push_back(*tile);
+      algorithms.push_back(algorithm);
+    }
+    const std::size_t best = best_tile(tiles, {x_.size(0), x_.size(1), weight_.size(0)},
+                                       at::cuda::getCurrentDeviceProperties()->multiProcessorCount);
+    if (best == 0 || !takes_this(algorithms[best])) return std::nullopt;
+    return algorithms[best];
   }
 
   [[nodiscard]] bool takes_this(const cublasLtMatmulAlgo_t& algorithm) {
@@ -189,6 +239,7 @@ class Product {
   }
 
   [[nodiscard]] cublasLtMatmulAlgo_t choose() {
+    if (const auto algorithm = of_better_tile()) return *algorithm;
     if (x_.element_size() < 4)
       for (const std::int64_t rows : {x_.size(0), kReferenceRows})
         if (const auto algorithm = best(rows, /*nvjet=*/true)) return *algorithm;

@@ -116,6 +116,31 @@ TEST_CASE("products by rows on a GPU") {
     }
 }
 
+// SDXL's and Stable Diffusion 1.5's, where sums are short and the best tile follows the number of rows.
+TEST_CASE("products of UNets by rows on a GPU") {
+  if (!device().is_cuda()) return;
+  const c10::InferenceMode inference;
+  at::manual_seed(2);
+  for (const at::ScalarType type : {at::kHalf, at::kBFloat16})
+    for (const auto& [out, in] : {Shape{10240, 1280}, Shape{3840, 1280}, Shape{5120, 640}, Shape{1920, 640},
+                                  Shape{2560, 320}, Shape{960, 320}, Shape{320, 320}, Shape{320, 960}}) {
+      CAPTURE(at::toString(type), out, in);
+      const at::Tensor x = randn({8192, in}, type);
+      const at::Tensor weight = randn({out, in}, type) / std::sqrt(static_cast<double>(in));
+      const ResidentWeights weights({{"a.weight", weight}, {"a.bias", randn({out}, type)}});
+      const auto layer = LocalLinears().make(weights, "a", true);
+      const at::Tensor sum = randn({8192, out}, type);
+      const auto onto = [&](const at::Tensor& part) {
+        at::Tensor y = sum.narrow(0, part.storage_offset() / in, part.size(0)).clone();
+        layer->onto(y, part);
+        return y;
+      };
+      const Counts counts{4096, 2048, 2047, 1024, 683, 512, 341, 154, 128, 77, 20, 1};
+      CHECK(differing(x, counts, [&](const at::Tensor& part) { return (*layer)(part); }) == kNone);
+      CHECK(differing(x, counts, onto) == kNone);
+    }
+}
+
 TEST_CASE("products of e4m3 by rows on a GPU") {
   if (!device().is_cuda()) return;
   const c10::InferenceMode inference;
