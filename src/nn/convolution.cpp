@@ -19,14 +19,16 @@ bool has(const std::string& name, const char* knob) {
 }
 
 // Of cuDNN 9's plans for Hopper these give a row the same bits in every cut of a picture and beside other
-// pictures (tests/nn/decoder_probe_test.cpp looks for them): engine 41 adds a bias, engine 62 does not.
-bool is_exact(const std::string& name) {
+// pictures (tests/nn/decoder_probe_test.cpp looks for them): engine 41 adds a bias, engine 62 does not. Of
+// those whose result is wider than their factors, 52 and 71 do.
+bool is_exact(const std::string& name, bool wider_result) {
+  if (wider_result) return name == "eng52" || name == "eng71";
   return (name.starts_with("eng41_") || name.starts_with("eng62_")) && has(name, "_k25=1_");
 }
 
 // Those of one engine give the same bits, whatever their tiles.
 bool is_of_any_tile(const std::string& name) {
-  return is_exact(name) && has(name, "_k13=1_");
+  return is_exact(name, /*wider_result=*/false) && has(name, "_k13=1_");
 }
 bool have_same_bits(const std::string& a, const std::string& b) {
   return is_of_any_tile(a) && is_of_any_tile(b) && a.substr(0, a.find('_')) == b.substr(0, b.find('_'));
@@ -48,6 +50,15 @@ Convolution with_full_groups(const Convolution& layer) {
   return {at::constant_pad_nd(layer.weight, {0, 0, 0, 0, 0, 0, 0, missing})
               .contiguous(at::MemoryFormat::ChannelsLast),
           layer.bias.defined() ? at::constant_pad_nd(layer.bias, {0, missing}) : layer.bias, layer.stride};
+}
+
+// Factors in float32 that may be rounded to 11 bits, as float16: x is scaled down and weights up, so that x
+// may reach 2 million.
+constexpr double kScale = 32;
+at::Tensor in_half(const at::Tensor& x, double scale) {
+  at::Tensor half = at::empty_like(x, x.options().dtype(at::kHalf));
+  at::mul_out(half, x, at::scalar_tensor(scale));
+  return half;
 }
 
 std::int64_t output_rows(const at::Tensor& x, const Convolution& layer) {
@@ -72,9 +83,9 @@ const std::string& Convolutions::choose(const cudnn::Shape& shape) {
   if (!fresh) return found->second;
   const cudnn::Extent square{.rows = shape.output_columns()}, lowest{.rows = 1};  // stand for all
   const std::vector<std::string> names = cudnn::plan_names(shape, square);
-  for (const auto fits : {is_of_any_tile, is_exact})
+  for (const bool any_tile : {true, false})
     for (const std::string& name : names) {
-      if (!fits(name)) continue;
+      if (any_tile ? !is_of_any_tile(name) : !is_exact(name, shape.result != shape.type)) continue;
       std::unique_ptr<cudnn::Plan> plan = cudnn::Plan::build(shape, square, name);
       if (plan == nullptr || cudnn::Plan::build(shape, lowest, name) == nullptr) continue;
       built_[{shape, square}] = std::move(plan);
@@ -102,22 +113,26 @@ std::unique_ptr<cudnn::Plan> Convolutions::plan_of(const cudnn::Shape& shape, co
 
 at::Tensor Convolutions::by_plan(const at::Tensor& x, const Convolution& asked) {
   const Convolution layer = with_full_groups(asked);
+  const bool halves = x.scalar_type() == at::kFloat;
   const cudnn::Shape shape{
       .inputs = x.size(1),
       .outputs = layer.weight.size(0),
       .kernel = layer.weight.size(2),
       .columns = x.size(3),
       .stride = layer.stride,
-      .type = x.scalar_type(),
+      .type = halves ? at::kHalf : x.scalar_type(),
+      .result = x.scalar_type(),
       .epilogue = layer.bias.defined() ? cudnn::Epilogue::kBias : cudnn::Epilogue::kNone};
   const std::string& name = choose(shape);
   if (name.empty()) return {};
   const cudnn::Extent extent{.rows = output_rows(x, layer), .pictures = x.size(0)};
   const at::Tensor y = at::empty({x.size(0), shape.outputs, extent.rows, shape.output_columns()},
                                  x.options().memory_format(at::MemoryFormat::ChannelsLast));
+  const at::Tensor factor = x.contiguous(at::MemoryFormat::ChannelsLast);
+  const at::Tensor weight = halves ? in_half(layer.weight, kScale) : layer.weight;
   const cudnn::Arguments arguments{.y = y,
-                                   .x = x.contiguous(at::MemoryFormat::ChannelsLast),
-                                   .weight = layer.weight,
+                                   .x = halves ? in_half(factor, 1 / kScale) : factor,
+                                   .weight = weight,
                                    .bias = aligned_bias(layer.bias)};
   std::unique_ptr<cudnn::Plan>& plan = built_[{shape, extent}];
   if (!plan) plan = plan_of(shape, extent, name, arguments);
@@ -129,7 +144,8 @@ at::Tensor Convolutions::operator()(const at::Tensor& x, const Convolution& laye
   if (output_rows(x, layer) == 0)
     return at::empty({x.size(0), layer.weight.size(0), 0, output_columns(x, layer)}, x.options());
   const bool product = layer.weight.size(2) == 1 && layer.stride == 1;
-  if (x.is_cuda() && !product && x.scalar_type() != at::kFloat)  // those of float32 are no exact ones
+  if (x.is_cuda() && !product &&
+      (x.scalar_type() != at::kFloat || tf32_))  // of float32 cuDNN has no exact one
     if (at::Tensor y = by_plan(x, layer); y.defined()) return y;
   if (x.is_cpu()) return tiles::convolution(x, layer.weight, layer.bias, 0, layer.stride);
   if (product)

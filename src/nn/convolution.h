@@ -27,7 +27,7 @@ struct Convolution {
 /// bits, by a product with the windows of the picture where there are none. Keeps what it has built.
 class Convolutions {
  public:
-  /// `tf32`: those in float32 may round their factors to TF32 (11 bits, float32's range).
+  /// `tf32`: those in float32 may round their factors to 11 bits: to TF32, or to float16 after a scaling.
   explicit Convolutions(bool tf32 = false) : tf32_(tf32) {}
   /// [B, O, h, w] of x [B, I, (h - 1) stride + K, W]; columns are padded with zeros by K / 2, so w is W /
   /// stride rounded up.
@@ -35,7 +35,8 @@ class Convolutions {
   /// y [B, O, h, W] += the same of a kernel of one pixel.
   void onto(const at::Tensor& y, const at::Tensor& x, const Convolution& layer);
   [[nodiscard]] std::size_t count() const { return built_.size(); }
-  /// The same of pictures on a GPU by a plan; undefined where there is none.
+  /// The same of pictures on a GPU by a plan, in float32 of factors in float16; undefined where there is
+  /// none.
   [[nodiscard]] at::Tensor by_plan(const at::Tensor& x, const Convolution& layer);
 
  private:

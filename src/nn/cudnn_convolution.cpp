@@ -68,7 +68,7 @@ fe::OperationGraph_v8 graph_of(const Shape& shape, const Extent& extent) {
   const auto [rows, pictures] = extent;
   const Sizes result{pictures, shape.outputs, rows, shape.output_columns()};
   const bool bias = shape.epilogue != Epilogue::kNone, picture = shape.epilogue == Epilogue::kBiasAndPicture;
-  fe::Tensor_v8 sum = tensor(bias ? kConvolved : kY, result, shape.type, bias);
+  fe::Tensor_v8 sum = tensor(bias ? kConvolved : kY, result, shape.result, bias);
   std::vector<fe::Operation_v8> operations;
   operations.push_back(
       fe::OperationBuilder_v8(CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR)
@@ -91,9 +91,9 @@ fe::OperationGraph_v8 graph_of(const Shape& shape, const Extent& extent) {
     sum = std::move(to);
   };
   if (bias)
-    add(tensor(kBias, {1, shape.outputs, 1, 1}, shape.type),
-        tensor(picture ? kWithBias : kY, result, shape.type, picture));
-  if (picture) add(tensor(kPicture, result, shape.type), tensor(kY, result, shape.type));
+    add(tensor(kBias, {1, shape.outputs, 1, 1}, shape.result),
+        tensor(picture ? kWithBias : kY, result, shape.result, picture));
+  if (picture) add(tensor(kPicture, result, shape.result), tensor(kY, result, shape.result));
   return fe::OperationGraphBuilder_v8()
       .setHandle(at::native::getCudnnHandle())
       .setOperationGraph(operations)
@@ -193,7 +193,7 @@ void Plan::operator()(const Arguments& arguments) const {
   XDIT_ASSERT(x.scalar_type() == shape.type && x.is_contiguous(channels_last));
   XDIT_ASSERT(weight.scalar_type() == shape.type && weight.is_contiguous(channels_last));
   XDIT_ASSERT(y.sizes() == at::IntArrayRef({pictures, shape.outputs, rows, shape.output_columns()}));
-  XDIT_ASSERT(y.scalar_type() == shape.type && y.is_contiguous(channels_last));
+  XDIT_ASSERT(y.scalar_type() == shape.result && y.is_contiguous(channels_last));
   std::vector<std::int64_t> ids{kX, kWeight, kY};
   std::vector<void*> pointers{x.data_ptr(), weight.data_ptr(), y.data_ptr()};
   if (shape.epilogue != Epilogue::kNone) {

@@ -22,6 +22,7 @@ struct Shape {
   std::int64_t columns = 0;  ///< of the input
   std::int64_t stride = 1;
   at::ScalarType type = at::ScalarType::Undefined;
+  at::ScalarType result = type;  ///< and of what is added
   Epilogue epilogue = Epilogue::kNone;
   [[nodiscard]] std::int64_t input_rows(std::int64_t rows) const { return (rows - 1) * stride + kernel; }
   [[nodiscard]] std::int64_t output_columns() const { return (columns - 1) / stride + 1; }
