@@ -21,14 +21,17 @@ namespace {
 struct Shape {
   std::int64_t batch, channels, rows, columns, groups;
 };
-constexpr std::array<Shape, 8> kShapes{{{1, 128, 33, 65, 32},
-                                        {1, 512, 5, 16, 32},
-                                        {2, 256, 7, 9, 32},
-                                        {1, 320, 12, 13, 32},
-                                        {2, 9, 17, 3, 3},
-                                        {1, 4, 1, 1, 2},
-                                        {1, 1280, 3, 300, 32},
-                                        {1, 40, 19, 21, 1}}};
+constexpr std::array<Shape, 11> kShapes{{{1, 128, 33, 65, 32},
+                                         {1, 512, 5, 16, 32},
+                                         {2, 256, 7, 9, 32},
+                                         {1, 320, 12, 13, 32},
+                                         {2, 9, 17, 3, 3},
+                                         {1, 4, 1, 1, 2},
+                                         {1, 1280, 3, 300, 32},
+                                         {1, 40, 19, 21, 1},
+                                         {1, 8, 257, 3, 4},
+                                         {2, 8, 1000, 2, 2},
+                                         {1, 6, 2500, 1, 3}}};
 
 at::Tensor picture(const Shape& s, at::ScalarType type, double mean) {
   const at::Tensor x =
