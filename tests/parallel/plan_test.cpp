@@ -104,6 +104,16 @@ TEST_CASE("networks take turns where they do not fit beside each other, and what
   }
 }
 
+TEST_CASE("where blocks are sharded, encoders are gone before the denoiser comes") {
+  config::RunSpec spec = spec_on("2");
+  spec.parallel.gather = 2;
+  spec.parallel.shard_weights = "true";
+  const Plan plan = make_plan(spec, flux_dev(), machine_of(2, 80 * kGb));
+  CHECK_FALSE(plan.ranks[0].overlap_loading);
+  CHECK(plan.ranks[1].overlap_loading);  // which has no encoders
+  for (const RankPlan& rank : plan.ranks) CHECK(rank.peak_memory < 19 * kGb);
+}
+
 TEST_CASE("steps are replayed where launches are short and the whole step can be captured") {
   const auto replays = [](config::RunSpec spec, const models::Model& model = flux_dev()) {
     return make_plan(spec, model, machine_of(8, 80 * kGb)).replays;
