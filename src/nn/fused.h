@@ -49,7 +49,7 @@ void fill_by_kernels(at::cuda::CUDAGraph& graph, const at::Tensor& counters);
 /// Between `margin` rows of zeros of `padded`.
 void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& layer, bool silu,
                const at::Tensor& padded, std::int64_t margin = 0);
-/// Of a whole picture x.
+/// Of a picture x, with whose first row row 0 of `of` begins.
 [[nodiscard]] at::Tensor window(const at::Tensor& x, const Window& of);
 
 }  // namespace xdit::nn::fused
