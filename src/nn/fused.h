@@ -25,6 +25,7 @@ namespace xdit::nn::fused {
                               const GatedUpdate& update = {});
 [[nodiscard]] at::Tensor gated_gelu(const at::Tensor& x);
 void add_gated(const at::Tensor& x, const GatedUpdate& update);
+[[nodiscard]] at::Tensor softmax_numerators(const at::Tensor& out, const at::Tensor& x, double scale);
 void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,
                      const at::Tensor& q, const at::Tensor& k, double eps);
 void quantise_rows(const at::Tensor& x, const Rows& rows);
