@@ -41,6 +41,19 @@ cudaError_t layer_norm(Type type, const LayerNorm& arguments, cudaStream_t strea
 cudaError_t gated_gelu(Type type, const void* x, std::int64_t x_stride, void* y, std::int64_t rows,
                        std::int64_t width, cudaStream_t stream);
 
+struct SoftmaxNumerators {
+  const float* x;  ///< [rows, width] at x_stride
+  std::int64_t x_stride;
+  float scale;  ///< positive
+  void* y;      ///< [rows, width] at y_stride
+  std::int64_t y_stride;
+  float* sums;  ///< [rows]
+  std::int64_t rows, width;
+};
+/// y = exp(scale (x - the row's largest)) in `type`, sums what y's rows, as they are rounded, add up to. A
+/// row's bits depend on no other row.
+cudaError_t softmax_numerators(Type type, const SoftmaxNumerators& arguments, cudaStream_t stream);
+
 /// values * scales = x in e4m3: x [rows, width] at x_stride, values [rows, width] packed, a byte each, scales
 /// [rows]. A row's scale takes its largest magnitude to 448.
 cudaError_t quantise_rows(Type type, const void* x, std::int64_t x_stride, void* values, float* scales,

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "nn/attention_by_products.h"
 #include "nn/ops.h"
 #include "nn/tiles.h"
 
@@ -88,11 +89,13 @@ void LocalAttention::finish(const at::Tensor& out) {
 }
 
 at::Tensor scaled_dot_product(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale,
-                              const at::Tensor& bias, bool causal) {
+                              const at::Tensor& bias, bool causal, bool tf32) {
+  constexpr std::int64_t kWidest = 256;  // head that a fast kernel takes on any GPU
   if (q.numel() == 0) return at::empty(q.sizes(), q.options());
   if (q.is_cpu()) return tiles::attention(q, k, v, scale, bias, causal).out;
   if (bias.defined())
     return at::scaled_dot_product_attention(q, k, v, bias, /*dropout_p=*/0.0, causal, scale);
+  if (q.size(3) > kWidest && !causal) return attention_by_products(q, k, v, scale, tf32);
   return attend_on_gpu(q, k, v, scale, causal, /*sums=*/false).out;
 }
 

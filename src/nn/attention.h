@@ -73,9 +73,11 @@ class LocalAttention final : public Attention {
 };
 
 /// softmax(q k^T scale + bias) v on [B, H, T, D] tensors of any strides; `bias` [1, H, T, S] or undefined.
-/// The result is [B, H, T, D]. Without `bias` a query row's bits depend on no other row or head.
+/// The result is [B, H, T, D]. Without `bias` a query row's bits depend on no other row or head. `tf32`: on a
+/// GPU, factors in float32 may be rounded to TF32.
 [[nodiscard]] at::Tensor scaled_dot_product(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                            double scale, const at::Tensor& bias = {}, bool causal = false);
+                                            double scale, const at::Tensor& bias = {}, bool causal = false,
+                                            bool tf32 = false);
 
 /// Attention over some of the keys, perhaps none, to be merged with that over others.
 struct AttentionPart {

@@ -34,6 +34,7 @@ class Convolutions {
   [[nodiscard]] at::Tensor operator()(const at::Tensor& x, const Convolution& layer);
   /// y [B, O, h, W] += the same of a kernel of one pixel.
   void onto(const at::Tensor& y, const at::Tensor& x, const Convolution& layer);
+  [[nodiscard]] bool tf32() const { return tf32_; }
   [[nodiscard]] std::size_t count() const { return built_.size(); }
   /// The same of pictures on a GPU by a plan, in float32 of factors in float16; undefined where there is
   /// none.

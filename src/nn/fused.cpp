@@ -90,6 +90,22 @@ void add_gated(const at::Tensor& x, const GatedUpdate& update) {
                                  x.size(0), x.size(1), stream_of(x)));
 }
 
+at::Tensor softmax_numerators(const at::Tensor& out, const at::Tensor& x, double scale) {
+  XDIT_ASSERT(x.dim() == 2 && x.stride(1) == 1 && x.scalar_type() == at::kFloat);
+  XDIT_ASSERT(out.sizes() == x.sizes() && out.stride(1) == 1);
+  at::Tensor sums = at::empty({x.size(0)}, x.options());
+  const cuda::SoftmaxNumerators arguments{.x = x.const_data_ptr<float>(),
+                                          .x_stride = x.stride(0),
+                                          .scale = static_cast<float>(scale),
+                                          .y = out.mutable_data_ptr(),
+                                          .y_stride = out.stride(0),
+                                          .sums = sums.mutable_data_ptr<float>(),
+                                          .rows = x.size(0),
+                                          .width = x.size(1)};
+  C10_CUDA_CHECK(cuda::softmax_numerators(type_of(out), arguments, stream_of(x)));
+  return sums;
+}
+
 void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,
                      const at::Tensor& q, const at::Tensor& k, double eps) {
   XDIT_ASSERT(qkv.dim() == 4 && qkv.stride(3) == 1 && qkv.stride(2) == qkv.size(3) &&

@@ -25,6 +25,7 @@ namespace xdit::nn::fused {
                               const GatedUpdate& update = {});
 [[nodiscard]] at::Tensor gated_gelu(const at::Tensor& x);
 void add_gated(const at::Tensor& x, const GatedUpdate& update);
+[[nodiscard]] at::Tensor softmax_numerators(const at::Tensor& out, const at::Tensor& x, double scale);
 void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,
                      const at::Tensor& q, const at::Tensor& k, double eps);
 void quantise_rows(const at::Tensor& x, const Rows& rows);
@@ -49,7 +50,7 @@ void fill_by_kernels(at::cuda::CUDAGraph& graph, const at::Tensor& counters);
 /// Between `margin` rows of zeros of `padded`.
 void normalise(const at::Tensor& x, const at::Tensor& whole, const GroupNorm& layer, bool silu,
                const at::Tensor& padded, std::int64_t margin = 0);
-/// Of a whole picture x.
+/// Of a picture x, with whose first row row 0 of `of` begins.
 [[nodiscard]] at::Tensor window(const at::Tensor& x, const Window& of);
 
 }  // namespace xdit::nn::fused

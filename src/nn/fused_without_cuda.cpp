@@ -21,6 +21,10 @@ void add_gated(const at::Tensor& x, const GatedUpdate& update) {
   reference::add_gated(x, update);
 }
 
+at::Tensor softmax_numerators(const at::Tensor& out, const at::Tensor& x, double scale) {
+  return reference::softmax_numerators(out, x, scale);
+}
+
 void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,
                      const at::Tensor& q, const at::Tensor& k, double eps) {
   reference::norm_and_rotate(qkv, norms, rotary, q, k, eps);

@@ -103,10 +103,10 @@ Rows matrix_of(const Weights& weights, const std::string& name) {
   return {values, weights.get(name + ".weight_scale")};
 }
 
-at::Tensor linear_partial(const Rows& x, const Rows& weight) {
+at::Tensor linear_partial(const Rows& x, const Rows& weight, bool tf32) {
   const Rows rows = rows_for(x, weight);
   return rows.values.is_cpu() ? wide_product(rows, weight)
-                              : fused::linear(rows, weight, {}, /*gelu_tanh=*/false, at::kFloat);
+                              : fused::linear(rows, weight, {}, /*gelu_tanh=*/false, at::kFloat, tf32);
 }
 
 std::unique_ptr<Linear> LocalLinears::make(const Weights& weights, const std::string& name, bool bias) const {

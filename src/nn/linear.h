@@ -16,8 +16,9 @@ namespace xdit::nn {
 /// W [out, in] of the linear `name`, as it is held: quantised where `name`.weight_scale is.
 [[nodiscard]] Rows matrix_of(const Weights& weights, const std::string& name);
 
-/// x W^T in float32, for products of which others add their part before they are rounded.
-[[nodiscard]] at::Tensor linear_partial(const Rows& x, const Rows& weight);
+/// x W^T in float32, for products of which others add their part before they are rounded. `tf32`: on a GPU,
+/// of factors in float32 rounded to TF32.
+[[nodiscard]] at::Tensor linear_partial(const Rows& x, const Rows& weight, bool tf32 = false);
 
 /// y = act(x W^T + b): [..., in] -> [..., out]; quantised rows [T, in] stand for what they were made of.
 class Linear {

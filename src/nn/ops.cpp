@@ -56,6 +56,11 @@ void add_gated(const at::Tensor& x, const GatedUpdate& update) {
   x.copy_(x.scalar_type() == at::kHalf ? sum.clamp(-kLargestHalf, kLargestHalf) : sum);
 }
 
+at::Tensor softmax_numerators(const at::Tensor& out, const at::Tensor& x, double scale) {
+  out.copy_(at::exp((x - x.amax(1, /*keepdim=*/true)) * scale));
+  return out.to(at::kFloat).sum(1);
+}
+
 void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,
                      const at::Tensor& q, const at::Tensor& k, double eps) {
   q.copy_(rotated(normalised(qkv.select(1, 0), norms.query, eps), rotary));
@@ -83,6 +88,11 @@ at::Tensor gated_gelu(const at::Tensor& x) {
 
 void add_gated(const at::Tensor& x, const GatedUpdate& update) {
   x.is_cuda() ? fused::add_gated(x, update) : reference::add_gated(x, update);
+}
+
+at::Tensor softmax_numerators(const at::Tensor& out, const at::Tensor& x, double scale) {
+  return x.is_cuda() ? fused::softmax_numerators(out, x, scale)
+                     : reference::softmax_numerators(out, x, scale);
 }
 
 void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,

@@ -28,6 +28,11 @@ void add_gated(const at::Tensor& x, const GatedUpdate& update);
 /// value gelu(gate) (GEGLU, Shazeer 2020), with the exact gelu: x [T, 2 C] holds values, then gates.
 [[nodiscard]] at::Tensor gated_gelu(const at::Tensor& x);
 
+/// The numerators of softmax(scale x) up to a factor a row: exp(scale (x - the row's largest)), x [T, S] in
+/// float32, into `out` [T, S]; both may be strided, scale is positive. Returns the sums [T] of out's rows, as
+/// they are rounded, in float32. On a GPU a row's bits depend on no other row.
+[[nodiscard]] at::Tensor softmax_numerators(const at::Tensor& out, const at::Tensor& x, double scale);
+
 /// RMS norm over D and rotation of the first two of qkv [T, 3, H, D] by `rotary` [T, D / 2, 2] into q and k
 /// [T, H, D].
 void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,
@@ -56,6 +61,7 @@ namespace reference {
                                     double eps);
 [[nodiscard]] at::Tensor gated_gelu(const at::Tensor& x);
 void add_gated(const at::Tensor& x, const GatedUpdate& update);
+[[nodiscard]] at::Tensor softmax_numerators(const at::Tensor& out, const at::Tensor& x, double scale);
 void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,
                      const at::Tensor& q, const at::Tensor& k, double eps);
 }  // namespace reference

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #include "core/error.h"
 #include "nn/fused.h"
 
@@ -32,13 +34,17 @@ at::Tensor Spatial::padded(const at::Tensor& x, std::int64_t halo) const {
 at::Tensor Spatial::window(const at::Tensor& x, const Window& of) const {
   const RowPlace own = place(x.size(2));
   const at::Tensor all = padded(x, of.halo);
-  const std::int64_t first = of.first - of.scale * (own.first - of.halo);
+  const std::int64_t rows = of.scale * all.size(2), before = of.scale * (own.first - of.halo);
+  const std::int64_t first = of.first - before, end = std::min(of.end - before, rows);
+  XDIT_ASSERT(0 <= first && first + of.rows <= rows);
   if (of.scale == 1) return all.narrow(2, first, of.rows);
-  at::Tensor large = at::upsample_nearest2d(all, {of.scale * all.size(2), of.columns}, 2.0, 2.0)
+  if (all.is_cuda())
+    return fused::window(
+        all, {.scale = of.scale, .first = first, .rows = of.rows, .columns = of.columns, .end = end});
+  at::Tensor large = at::upsample_nearest2d(all, {rows, of.columns}, 2.0, 2.0)
                          .narrow(2, first, of.rows)
                          .contiguous(at::MemoryFormat::ChannelsLast);
-  if (of.first + of.rows > of.end && of.end != of.scale * own.all)
-    large.narrow(2, of.end - of.first, of.first + of.rows - of.end).zero_();
+  if (first + of.rows > end) large.narrow(2, end - first, first + of.rows - end).zero_();
   return large;
 }
 

@@ -54,6 +54,7 @@ class Spatial {
   [[nodiscard]] at::Tensor group_norm(const at::Tensor& x, const GroupNorm& layer) const;
   /// Of pictures half as high, rounded up: their row r is where row 2 r is. Lives as long as this.
   [[nodiscard]] virtual const Spatial& halved() const = 0;
+  [[nodiscard]] bool tf32() const { return convolutions_->tf32(); }  ///< factors in float32 may round to it
   /// [B, H * W, C] of the whole picture from this rank's rows [B, h, W, C]. Valid until the next call.
   [[nodiscard]] virtual at::Tensor gather_tokens(const at::Tensor& rows) const = 0;
 
@@ -74,7 +75,6 @@ class Spatial {
 
  private:
   [[nodiscard]] at::Tensor padded(const at::Tensor& x, std::int64_t halo) const;  ///< x with halo rows
-
   std::shared_ptr<Convolutions> convolutions_;
 };
 

@@ -3,8 +3,11 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 
+#include "nn/attention_by_products.h"
 #include "tests/catch.h"
 #include "tests/nn/device.h"
 #include "tests/tensors.h"
@@ -54,6 +57,37 @@ TEST_CASE("attention over parts of the keys, merged") {
       CHECK(sum.log_sum_exp.scalar_type() == at::kFloat);
     }
   }
+}
+
+TEST_CASE("attention by products does not depend on the rows at a time") {
+  at::manual_seed(9);
+  for (const at::ScalarType type : {at::kFloat, at::kHalf, at::kBFloat16})
+    for (const auto& [pictures, heads, queries, keys, dim] : {std::array<std::int64_t, 5>{1, 1, 96, 256, 512},
+                                                              {2, 3, 37, 97, 260},
+                                                              {1, 1, 33, 1, 512},
+                                                              {1, 2, 1, 50, 10}})
+      for (const bool tf32 : {false, true}) {
+        CAPTURE(at::toString(type), pictures, heads, queries, keys, dim, tf32);
+        const auto tokens = [&, p = pictures, h = heads, d = dim](std::int64_t count) {
+          return randn({p, count, h, d}, type).transpose(1, 2);  // [B, H, T, D]
+        };
+        const at::Tensor q = tokens(queries), k = tokens(keys), v = tokens(keys) + 1;
+        const double scale = 1 / std::sqrt(static_cast<double>(dim));
+        const at::Tensor y = attention_by_products(q, k, v, scale, tf32);
+        const at::Tensor exact =
+            at::softmax(at::matmul(q.to(at::kDouble), k.to(at::kDouble).transpose(2, 3)) * scale, -1);
+        CHECK(y.scalar_type() == type);
+        // TF32's factors may lose what is behind their 11 bits rather than be rounded.
+        const double rounding = type != at::kFloat ? test::tolerance(type)
+                                : tf32             ? 2 * test::tolerance(at::kHalf)
+                                                   : 3e-6;
+        CHECK(relative_error(y, exact.matmul(v.to(at::kDouble))) < rounding);
+        for (const std::int64_t rows : {1, 7, 32, 95})
+          CHECK(at::equal(attention_by_products(q, k, v, scale, tf32, rows), y));
+        const std::int64_t few = std::min<std::int64_t>(queries, 5);
+        CHECK(at::equal(attention_by_products(q.narrow(2, queries - few, few), k, v, scale, tf32),
+                        y.narrow(2, queries - few, few)));
+      }
 }
 
 TEST_CASE("attention without queries or keys") {

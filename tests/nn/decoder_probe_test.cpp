@@ -15,6 +15,7 @@
 #include <map>
 #include <set>
 
+#include "nn/attention_by_products.h"
 #include "nn/cudnn_convolution.h"
 #include "tests/catch.h"
 #include "tests/nn/convolution_shapes.h"
@@ -165,22 +166,6 @@ TEST_CASE("cuDNN's plans for the decoder's convolutions", "[.probe]") {
   probe({128, 128, 3, 1024, 1024}, at::kHalf, Epilogue::kBias, seconds);
 }
 
-// softmax(q k^T scale) v for T queries, as products of `tile` query rows each.
-at::Tensor attention_by_products(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale,
-                                 std::int64_t tile) {
-  const at::Tensor y = at::empty_like(q);
-  const at::Tensor zero = at::zeros({1}, q.options().dtype(at::kFloat));
-  for (std::int64_t first = 0; first < q.size(0); first += tile) {
-    const std::int64_t count = std::min(tile, q.size(0) - first);
-    at::Tensor rows = q.narrow(0, first, count);
-    if (count < tile) rows = at::constant_pad_nd(rows, {0, 0, 0, tile - count});
-    const at::Tensor scores = at::addmm(zero, rows, k.t(), at::kFloat, 0, scale);
-    const at::Tensor weights = at::softmax(scores, -1).to(q.scalar_type());
-    y.narrow(0, first, count).copy_(at::mm(weights, v).narrow(0, 0, count));
-  }
-  return y;
-}
-
 // Whether plans of different tiles give the same bits, for one picture and for two, and how fast each is.
 void probe_pictures(test::ConvolutionShape s, cudnn::Epilogue epilogue, at::ScalarType type) {
   s.inputs = std::max<std::int64_t>(s.inputs, 8);
@@ -258,11 +243,11 @@ TEST_CASE("the decoder's attention", "[.probe]") {
          return std::get<0>(at::_scaled_dot_product_cudnn_attention(head(q), head(k), head(v), {}, false, 0,
                                                                     false, false, scale))[0][0];
        }}};
-  for (const std::int64_t tile : {256, 512, 1024, 2048})
-    ways.emplace_back(fmt::format("products of {} rows", tile),
-                      [scale, tile](const auto& q, const auto& k, const auto& v) {
-                        return attention_by_products(q, k, v, scale, tile);
-                      });
+  for (const std::int64_t tile : {1024, 2048, 4096, 8192})
+    ways.emplace_back(
+        fmt::format("products of {} rows", tile), [=](const auto& q, const auto& k, const auto& v) {
+          return attention_by_products(head(q), head(k), head(v), scale, /*tf32=*/false, tile)[0][0];
+        });
   for (const std::int64_t tokens : {4096, 16384}) {
     const at::Tensor q = 3 * on_gpu({tokens, dim}, at::kBFloat16), k = on_gpu({tokens, dim}, at::kBFloat16),
                      v = on_gpu({tokens, dim}, at::kBFloat16);

@@ -88,6 +88,16 @@ void time_norm_and_rotate(std::int64_t tokens, std::int64_t heads, std::int64_t 
       });
 }
 
+// Of a decoder's scores of so many rows.
+void time_softmax(std::int64_t rows, std::int64_t width) {
+  const at::Tensor x = randn({rows, width}, at::kFloat);
+  const at::Tensor y = at::empty({rows, width}, x.options().dtype(at::kBFloat16));
+  line(
+      "softmax's numerators, bf16", x, static_cast<double>(x.nbytes() + y.nbytes()),
+      [&] { static_cast<void>(softmax_numerators(y, x, 0.044)); },
+      [&] { static_cast<void>(at::softmax(x * 0.044, -1).to(at::kBFloat16)); });
+}
+
 // Of a UNet's transformer of so many channels.
 void time_unet(std::int64_t rows, std::int64_t width) {
   const at::Tensor x = randn({rows, width}, at::kHalf), gates = randn({rows, 8 * width}, at::kHalf);
@@ -118,6 +128,7 @@ TEST_CASE("the time of operations on rows", "[.bench]") {
   for (const auto& [rows, width] :
        {std::pair<std::int64_t, std::int64_t>{8192, 320}, {8192, 640}, {2048, 1280}})
     time_unet(rows, width);
+  for (const std::int64_t width : {4096, 15625, 16384, 65536}) time_softmax((1 << 26) / width, width);
 }
 
 }  // namespace

@@ -79,6 +79,53 @@ TEST_CASE("gated gelu") {
     }
 }
 
+TEST_CASE("numerators of a softmax and their sums") {
+  at::manual_seed(10);
+  const double scale = 0.3;
+  for (const at::ScalarType type : kTypes)
+    for (const auto& [rows, width, stride, y_stride] : {std::array<std::int64_t, 4>{5, 16384, 16384, 16384},
+                                                        {3, 15625, 15632, 15632},
+                                                        {3, 9000, 9000, 9008},
+                                                        {2, 70000, 70000, 70000},
+                                                        {7, 4096, 4096, 4099},
+                                                        {9, 129, 131, 136},
+                                                        {4, 40, 40, 48},
+                                                        {6, 1, 3, 8},
+                                                        {0, 40, 40, 40}})
+      for (const double magnitude : {3., 1e4, 1e30}) {
+        CAPTURE(at::toString(type), rows, width, stride, y_stride, magnitude);
+        const at::Tensor x = (magnitude * randn({rows, stride}, at::kFloat)).narrow(1, 0, width);
+        const at::Tensor buffer = at::full({rows, y_stride}, 7, x.options().dtype(type));
+        const at::Tensor y = buffer.narrow(1, 0, width);
+        const at::Tensor sums = softmax_numerators(y, x, scale);
+        CHECK(sums.scalar_type() == at::kFloat);
+        CHECK(sums.sizes() == at::IntArrayRef({rows}));
+        CHECK(buffer.narrow(1, width, y_stride - width).eq(7).all().item<bool>());
+        if (rows == 0) continue;
+        const at::Tensor exact = x.to(at::kDouble);
+        CHECK(relative_error(y, at::exp((exact - exact.amax(1, true)) * scale)) < tolerance(type));
+        CHECK(y.amax(1).eq(1).all().item<bool>());
+        CHECK(relative_error(sums, y.to(at::kDouble).sum(1)) < 1e-6);
+        if (device().is_cpu()) continue;
+        const at::Tensor alone = at::zeros_like(buffer.narrow(0, 0, 1)).narrow(1, 0, width);
+        CHECK(at::equal(softmax_numerators(alone, x.narrow(0, rows - 1, 1), scale),
+                        sums.narrow(0, rows - 1, 1)));
+        CHECK(at::equal(alone, y.narrow(0, rows - 1, 1)));
+      }
+}
+
+TEST_CASE("numerators of a softmax of equal scores are ones") {
+  for (const at::ScalarType type : kTypes)
+    for (const double score : {0., -3e38, 1e-40, 12345.})
+      for (const std::int64_t width : {1, 77, 16384}) {
+        CAPTURE(at::toString(type), score, width);
+        const at::Tensor x = at::full({3, width}, score, at::TensorOptions(at::kFloat).device(device()));
+        const at::Tensor y = at::empty({3, width}, x.options().dtype(type));
+        CHECK(softmax_numerators(y, x, 2.5).eq(width).all().item<bool>());
+        CHECK(y.eq(1).all().item<bool>());
+      }
+}
+
 TEST_CASE("embeddings of times as diffusers orders and shifts them") {
   const at::Tensor times = at::tensor({0.0F, 1.0F, 481.25F}, device());
   const at::Tensor y = timestep_embedding(times, {.width = 6, .cosine_first = false, .frequency_shift = 1});

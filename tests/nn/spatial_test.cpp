@@ -7,6 +7,8 @@
 #include <array>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
+#include <utility>
 
 #include "tests/catch.h"
 #include "tests/nn/device.h"
@@ -46,38 +48,76 @@ TEST_CASE("a convolution of a doubled picture is Torch's, for odd sizes as well"
       }
 }
 
-// Takes its windows from padded pictures, as ranks do that have some of the rows.
-class ByHalos final : public Spatial {
+// Some rows of a whole picture, as ranks have them: takes its windows from them and their halos.
+class Slab final : public Spatial {
  public:
+  Slab(RowPlace of, at::Tensor whole, std::shared_ptr<Convolutions> convolutions)
+      : Spatial(std::move(convolutions)), of_(of), whole_(std::move(whole)) {}
   [[nodiscard]] const Spatial& halved() const override { return *this; }
   [[nodiscard]] at::Tensor gather_tokens(const at::Tensor& rows) const override { return rows.flatten(1, 2); }
+  [[nodiscard]] at::Tensor rows() const { return whole_.narrow(2, of_.first, of_.count); }
 
  private:
   [[nodiscard]] at::Tensor whole_moments(const at::Tensor& rows, std::int64_t row_elements) const override {
     return merge_rows(rows, row_elements);
   }
-  void fill_halo(const at::Tensor& padded, std::int64_t halo) const override { zero_margin(padded, halo); }
-  [[nodiscard]] RowPlace place(std::int64_t rows) const override { return {0, rows, rows}; }
+  void fill_halo(const at::Tensor& padded, std::int64_t halo) const override {
+    CHECK(at::equal(padded.narrow(2, halo, of_.count), rows()));
+    padded.copy_(at::constant_pad_nd(whole_, {0, 0, halo, halo}).narrow(2, of_.first, of_.count + 2 * halo));
+  }
+  [[nodiscard]] RowPlace place(std::int64_t rows) const override {
+    CHECK(rows == of_.count);
+    return of_;
+  }
+
+  RowPlace of_;
+  at::Tensor whole_;
 };
 
 TEST_CASE("whole pictures convolve to the bits that rows with halos do") {
   at::manual_seed(3);
-  const LocalSpatial local;
-  const ByHalos halos;
+  const auto convolutions = std::make_shared<Convolutions>();
+  const LocalSpatial local(convolutions);
   for (const at::ScalarType type : {at::kFloat, at::kHalf, at::kBFloat16})
     for (const std::int64_t rows : {1, 2, 6, 7})
       for (const std::int64_t columns : {4, 9})
         for (const std::int64_t channels : {64, 3}) {
           CAPTURE(at::toString(type), rows, columns, channels);
           const at::Tensor x = channels_last({2, channels, rows, columns}, type);
+          const Slab halos({.count = rows, .all = rows}, x, convolutions);
           const at::Tensor weight = channels_last({16, channels, 3, 3}, type);
           const Convolution plain{weight, at::Tensor()}, halving{weight, at::Tensor(), /*stride=*/2};
           CHECK(at::equal(local.convolve(x, plain), halos.convolve(x, plain)));
           CHECK(at::equal(local.convolve_halved(x, halving), halos.convolve_halved(x, halving)));
-          for (const std::int64_t less : {0, 1})
-            CHECK(at::equal(local.convolve_doubled(x, plain, local, 2 * rows - less, 2 * columns - less),
-                            halos.convolve_doubled(x, plain, halos, 2 * rows - less, 2 * columns - less)));
+          for (const std::int64_t less : {0, 1}) {
+            const std::int64_t high = 2 * rows - less, wide = 2 * columns - less;
+            const Slab doubled({.count = high, .all = high}, {}, convolutions);
+            CHECK(at::equal(local.convolve_doubled(x, plain, local, high, wide),
+                            halos.convolve_doubled(x, plain, doubled, high, wide)));
+          }
         }
+}
+
+TEST_CASE("any rows of a doubled picture are the whole one's, also where no row of the small one is theirs") {
+  at::manual_seed(4);
+  const auto convolutions = std::make_shared<Convolutions>();
+  const LocalSpatial local(convolutions);
+  for (const at::ScalarType type : {at::kFloat, at::kHalf, at::kBFloat16})
+    for (const auto& [high, wide, channels] :
+         {std::array<std::int64_t, 3>{10, 6, 64}, {9, 5, 64}, {7, 8, 3}, {1, 1, 16}}) {
+      const at::Tensor x = channels_last({1, channels, (high + 1) / 2, (wide + 1) / 2}, type);
+      const Convolution layer{channels_last({16, channels, 3, 3}, type), at::Tensor()};
+      const at::Tensor whole = local.convolve_doubled(x, layer, local, high, wide);
+      for (std::int64_t first = 0; first < high; ++first)
+        for (std::int64_t rows = 1; rows <= high - first; ++rows) {
+          CAPTURE(at::toString(type), high, wide, channels, first, rows);
+          const std::int64_t half = (first + 1) / 2;  // as SplitSpatial halves rows
+          const Slab small({half, (first + rows + 1) / 2 - half, x.size(2)}, x, convolutions);
+          const Slab doubled({first, rows, high}, {}, convolutions);
+          CHECK(at::equal(small.convolve_doubled(small.rows(), layer, doubled, rows, wide),
+                          whole.narrow(2, first, rows)));
+        }
+    }
 }
 
 TEST_CASE("a sum takes a convolution of one pixel, rounded once at most beside it") {

@@ -59,8 +59,9 @@ at::Tensor VaeDecoder::run(const SelfAttention& layer, const at::Tensor& x, cons
   const double scale = 1 / std::sqrt(static_cast<double>(channels));
   const auto one_head = [](const at::Tensor& t) { return t.unsqueeze(1); };  // [B, 1, T, C]
   const at::Tensor q = qkv.narrow(-1, 0, channels).flatten(1, 2);
-  const at::Tensor y =
-      nn::scaled_dot_product(one_head(q), one_head(kv[0]), one_head(kv[1]), scale).squeeze(1);
+  const at::Tensor y = nn::scaled_dot_product(one_head(q), one_head(kv[0]), one_head(kv[1]), scale,
+                                              /*bias=*/{}, /*causal=*/false, spatial.tf32())
+                           .squeeze(1);
   return x +
          nn::linear(y, layer.out_weight, layer.out_bias).transpose(1, 2).unflatten(2, {x.size(2), x.size(3)});
 }
