@@ -61,6 +61,14 @@ at::Tensor in_half(const at::Tensor& x, double scale) {
   return half;
 }
 
+// Of a kernel of one pixel, on a GPU.
+at::Tensor pixel_by_pixel(const at::Tensor& x, const Convolution& layer, bool tf32) {
+  const at::Tensor pixels = x.permute({0, 2, 3, 1});
+  const at::Tensor y = fused::linear({pixels.reshape({-1, x.size(1)})}, {layer.weight.flatten(1)}, layer.bias,
+                                     /*gelu_tanh=*/false, x.scalar_type(), tf32);
+  return y.view({x.size(0), x.size(2), x.size(3), -1}).permute({0, 3, 1, 2});
+}
+
 std::int64_t output_rows(const at::Tensor& x, const Convolution& layer) {
   return (x.size(2) - layer.weight.size(2)) / layer.stride + 1;
 }
@@ -148,8 +156,7 @@ at::Tensor Convolutions::operator()(const at::Tensor& x, const Convolution& laye
       (x.scalar_type() != at::kFloat || tf32_))  // of float32 cuDNN has no exact one
     if (at::Tensor y = by_plan(x, layer); y.defined()) return y;
   if (x.is_cpu()) return tiles::convolution(x, layer.weight, layer.bias, 0, layer.stride);
-  if (product)
-    return linear(x.permute({0, 2, 3, 1}), layer.weight.flatten(1), layer.bias).permute({0, 3, 1, 2});
+  if (product) return pixel_by_pixel(x, layer, tf32_);
   return convolution_by_windows(x, layer, tf32_);
 }
 
@@ -160,7 +167,7 @@ void Convolutions::onto(const at::Tensor& y, const at::Tensor& x, const Convolut
     return;
   }
   fused::linear_onto(pixels(y).view({-1, y.size(1)}), {pixels(x).reshape({-1, x.size(1)})},
-                     {layer.weight.flatten(1)}, layer.bias);
+                     {layer.weight.flatten(1)}, layer.bias, tf32_);
 }
 
 at::Tensor convolution_by_windows(const at::Tensor& x, const Convolution& layer, bool tf32) {

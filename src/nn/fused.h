@@ -38,7 +38,8 @@ void quantise_rows(const at::Tensor& x, const Rows& rows);
 void linear_into(const at::Tensor& out, const Rows& x, const Rows& weight, const at::Tensor& bias,
                  bool gelu_tanh);
 /// out += x W^T + b, rounded once where rows are aligned to 16 bytes.
-void linear_onto(const at::Tensor& out, const Rows& x, const Rows& weight, const at::Tensor& bias);
+void linear_onto(const at::Tensor& out, const Rows& x, const Rows& weight, const at::Tensor& bias,
+                 bool tf32 = false);
 
 /// Makes kernels of the small fills of a graph that is captured and not yet instantiated, one for all of the
 /// words that its launches took from a Counters (cuda/kernels.h).

@@ -63,7 +63,8 @@ void linear_into(const at::Tensor& out, const Rows& x, const Rows& weight, const
   out.copy_(linear(x, weight, bias, gelu_tanh, out.scalar_type()));
 }
 
-void linear_onto(const at::Tensor& out, const Rows& x, const Rows& weight, const at::Tensor& bias) {
+void linear_onto(const at::Tensor& out, const Rows& x, const Rows& weight, const at::Tensor& bias,
+                 bool /*tf32*/) {
   out.add_(linear(x, weight, bias, /*gelu_tanh=*/false, out.scalar_type()));
 }
 

@@ -292,16 +292,16 @@ namespace {
 
 // Into `out`, or onto what it holds.
 void write(const at::Tensor& out, const Rows& x, const Rows& weight, const at::Tensor& bias, bool gelu_tanh,
-           bool add) {
+           bool add, bool tf32 = false) {
   const c10::cuda::CUDAGuard guard(out.device());
   if (out.size(0) == 0 || !is_aligned(out) || !is_aligned(weight.values) ||
       padding(out.size(1), weight.values) != 0) {
-    const at::Tensor y = linear(x, weight, bias, gelu_tanh, out.scalar_type());
+    const at::Tensor y = linear(x, weight, bias, gelu_tanh, out.scalar_type(), tf32);
     add ? out.add_(y) : out.copy_(y);
     return;
   }
   const at::Tensor added = bias.defined() ? aligned(bias.unsqueeze(0), 0) : bias;
-  Product(aligned(x, 0), weight, added, gelu_tanh, out).run(add);
+  Product(aligned(x, 0), weight, added, gelu_tanh, out, tf32 && out.scalar_type() == at::kFloat).run(add);
 }
 
 }  // namespace
@@ -311,8 +311,9 @@ void linear_into(const at::Tensor& out, const Rows& x, const Rows& weight, const
   write(out, x, weight, bias, gelu_tanh, /*add=*/false);
 }
 
-void linear_onto(const at::Tensor& out, const Rows& x, const Rows& weight, const at::Tensor& bias) {
-  write(out, x, weight, bias, /*gelu_tanh=*/false, /*add=*/true);
+void linear_onto(const at::Tensor& out, const Rows& x, const Rows& weight, const at::Tensor& bias,
+                 bool tf32) {
+  write(out, x, weight, bias, /*gelu_tanh=*/false, /*add=*/true, tf32);
 }
 
 }  // namespace xdit::nn::fused
