@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "comm/cuda_error.h"
+#include "comm/nccl_window.h"
 #include "core/error.h"
 
 namespace xdit::comm {
@@ -160,6 +161,14 @@ void NcclGroup::reserve(std::int64_t bytes) {
   staging_bytes_ = bytes;
 }
 
+void NcclGroup::ask(const char* operation, const std::function<int(ncclComm*)>& call) {
+  const std::lock_guard lock(mutex_);
+  if (communicator_ == nullptr) return;
+  const int result = call(communicator_);
+  if (result != ncclSuccess && result != ncclInProgress) fail(result, operation);
+  settle(operation);
+}
+
 void NcclGroup::exchange(std::span<const Put> puts, std::span<const Put> takes, std::byte* to, Stream stream,
                          const char* operation) {
   check();
@@ -197,24 +206,20 @@ void NcclGroup::exchange(std::span<const Put> puts, std::span<const Put> takes, 
                         put->row_bytes, put->source_stride, put->row_bytes});
   memory_->copy(before, stream);
 
-  {
-    const std::lock_guard lock(mutex_);
-    if (communicator_ == nullptr) return;  // the next check() says why
-    const auto must = [&](ncclResult_t result) {
-      if (result != ncclSuccess && result != ncclInProgress) fail(result, operation);
+  ask(operation, [&](ncclComm* communicator) {
+    ncclResult_t result = ncclGroupStart();
+    const auto add = [&](auto call, auto* memory, const Put& put) {
+      const ncclResult_t added = call(memory, static_cast<std::size_t>(put.rows * put.row_bytes), ncclInt8,
+                                      put.peer, communicator, stream);
+      if (result == ncclSuccess || result == ncclInProgress) result = added;
     };
-    must(ncclGroupStart());
     for (const auto& [put, packed] : sends)
-      must(ncclSend(packed < 0 ? put->source : staging_.get() + packed,
-                    static_cast<std::size_t>(put->rows * put->row_bytes), ncclInt8, put->peer, communicator_,
-                    stream));
+      add(ncclSend, packed < 0 ? put->source : staging_.get() + packed, *put);
     for (const auto& [take, packed] : receives)
-      must(ncclRecv(packed < 0 ? to + take->offset : staging_.get() + packed,
-                    static_cast<std::size_t>(take->rows * take->row_bytes), ncclInt8, take->peer,
-                    communicator_, stream));
-    must(ncclGroupEnd());
-    settle(operation);
-  }
+      add(ncclRecv, packed < 0 ? to + take->offset : staging_.get() + packed, *take);
+    const ncclResult_t ended = ncclGroupEnd();
+    return result == ncclSuccess || result == ncclInProgress ? ended : result;
+  });
 
   std::vector<Copy> after;
   for (const auto& [take, packed] : receives)
@@ -268,6 +273,47 @@ void NcclGroup::sum(const float* source, std::span<const Range> parts, std::byte
   }
   exchange(puts, takes, staging, stream, "sum");
   memory_->sum(to, terms, count, stream);
+}
+
+void NcclGroup::all_gather(const NcclWindow& window, std::int64_t bytes, Stream stream) {
+  check();
+  ask("all_gather", [&](ncclComm* communicator) {
+    return ncclAllGather(window.data() + rank_ * bytes, window.data(), static_cast<std::size_t>(bytes),
+                         ncclInt8, communicator, stream);
+  });
+}
+
+void NcclGroup::reduce_scatter(const NcclWindow& window, std::int64_t count, Stream stream) {
+  check();
+  auto* const sums = reinterpret_cast<float*>(window.data());
+  ask("reduce_scatter", [&](ncclComm* communicator) {
+    return ncclReduceScatter(sums, sums + rank_ * count, static_cast<std::size_t>(count), ncclFloat32,
+                             ncclSum, communicator, stream);
+  });
+}
+
+NcclWindow::NcclWindow(NcclGroup& group, std::int64_t bytes) : group_(group) {
+  check_cuda(cudaSetDevice(group.device_), fmt::format("use GPU {}", group.device_));
+  void* data = nullptr;
+  const auto size = static_cast<std::size_t>(bytes);
+  if (const ncclResult_t result = ncclMemAlloc(&data, size); result != ncclSuccess)
+    throw Error(ExitCode::kMemory, fmt::format("NCCL: {}", ncclGetErrorString(result)), "ncclMemAlloc");
+  data_ = static_cast<std::byte*>(data);
+  try {
+    group.ask("ncclCommWindowRegister", [&](ncclComm* communicator) {
+      return ncclCommWindowRegister(communicator, data, size, &window_, NCCL_WIN_COLL_SYMMETRIC);
+    });
+  } catch (...) {
+    static_cast<void>(ncclMemFree(data));
+    throw;
+  }
+}
+
+NcclWindow::~NcclWindow() {
+  const std::lock_guard lock(group_.mutex_);
+  if (group_.communicator_ != nullptr && window_ != nullptr)
+    static_cast<void>(ncclCommWindowDeregister(group_.communicator_, window_));
+  static_cast<void>(ncclMemFree(data_));
 }
 
 }  // namespace xdit::comm

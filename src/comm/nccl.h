@@ -2,6 +2,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -16,6 +17,8 @@
 struct ncclComm;
 
 namespace xdit::comm {
+
+class NcclWindow;
 
 /// A Group's operations through NCCL: the reference in tests. One GPU a rank. Ordered on the stream; after a
 /// first call of its size an operation can be captured. NCCL moves whole messages, so both ends say what goes
@@ -41,10 +44,15 @@ class NcclGroup {
   void broadcast(const void* source, std::int64_t bytes, int root, std::byte* to, Stream stream = nullptr);
   void sum(const float* source, std::span<const Range> parts, std::byte* staging, float* to,
            Stream stream = nullptr);
+  /// Within a window of equal parts, part r at r * bytes: everybody gets every rank's own.
+  void all_gather(const NcclWindow& window, std::int64_t bytes, Stream stream = nullptr);
+  /// Within a window [ranks, count]: part r of all ranks' is added up, in NCCL's order, at rank r's own.
+  void reduce_scatter(const NcclWindow& window, std::int64_t count, Stream stream = nullptr);
   /// As Group's: throws what was met so far.
   void check();
 
  private:
+  friend class NcclWindow;
   struct FreeDevice {
     void operator()(std::byte* data) const;
   };
@@ -52,6 +60,9 @@ class NcclGroup {
   void exchange(std::span<const Put> puts, std::span<const Put> takes, std::byte* to, Stream stream,
                 const char* operation);
   void reserve(std::int64_t bytes);
+  /// Asks NCCL for `call`, which returns its result; nothing once the job was aborted: the next check() says
+  /// why.
+  void ask(const char* operation, const std::function<int(ncclComm*)>& call);
   /// Until NCCL's host side is done with what it was asked. With the lock held.
   void settle(const char* operation);
   void abort() noexcept;  ///< with the lock held

@@ -1,19 +1,22 @@
 // bench_comm 0,1 [host] (or 0,0 or cpu,cpu): a rank for each device runs every operation of a Group at
 // FLUX.1's 1024 px sizes. Prints the time of one (out of a captured graph on GPUs; the slowest rank's) and
-// the bytes that a rank gets from others in it. host: through the host's memory, as where GPUs do not reach
-// each other.
+// the bytes that a rank gets from others in it; then those of NCCL's sends and receives, and, where parts are
+// equal, of its collective of as many bytes, each part in one piece, within its symmetric windows. host:
+// through the host's memory, as where GPUs do not reach each other.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <set>
 #include <sstream>
 #include <string_view>
 
 #include "comm/device_memory.h"
 #include "comm/nccl.h"
+#include "comm/nccl_window.h"
 #include "comm/pinned_memory.h"
 #include "comm/relayed_memory.h"
 #include "tests/comm/device/cuda.h"
@@ -88,20 +91,23 @@ struct Bench {
   Group& group;
   NcclGroup* nccl;  // null where NCCL cannot be
 
-  void line(const std::string& name, std::int64_t bytes, const Enqueue& enqueue,
-            const Enqueue& by_nccl) const {
+  void line(const std::string& name, std::int64_t bytes, const Enqueue& enqueue, const Enqueue& by_nccl,
+            const Enqueue& by_windows = {}) const {
     const double seconds = seconds_of(group, enqueue);
     double nccl_seconds = 0;
     if (nccl != nullptr && by_nccl) {
       by_nccl(nullptr);  // takes its staging memory
       nccl_seconds = seconds_of(group, by_nccl);
     }
+    const double window_seconds = nccl != nullptr && by_windows ? seconds_of(group, by_windows) : 0;
     if (group.rank() != 0) return;
     const auto rate = [&](double s) { return static_cast<double>(bytes) / s / 1e9; };
     fmt::print("{:<44} {:>8.2f} MB {:>9.1f} us {:>6.1f} GB/s", name, static_cast<double>(bytes) / 1e6,
                seconds * 1e6, rate(seconds));
     if (nccl_seconds > 0)
       fmt::print("   NCCL {:>9.1f} us {:>6.1f} GB/s", nccl_seconds * 1e6, rate(nccl_seconds));
+    if (window_seconds > 0)
+      fmt::print("   windows {:>9.1f} us {:>6.1f} GB/s", window_seconds * 1e6, rate(window_seconds));
     fmt::print("\n");
     static_cast<void>(std::fflush(stdout));
   }
@@ -113,6 +119,13 @@ void run_all(Group& group, NcclGroup* nccl) {
   const int rank = group.rank();
   const auto source = hold(std::vector<std::byte>(kTokens * 3072 * 4));
   const std::vector<Range> tokens = even(kTokens, size);
+  std::optional<NcclWindow> window;
+  if (nccl != nullptr && kTokens * 3072 % size == 0) window.emplace(*nccl, kTokens * 3072 * 4);
+  // Of so many bytes in all.
+  const auto within = [&](std::int64_t bytes) -> Enqueue {
+    if (!window) return {};
+    return [&, bytes](Stream stream) { nccl->all_gather(*window, bytes / size, stream); };
+  };
   const std::vector<Range> heads = even(kHeads, size);
   const Range mine = tokens[rank];
   bench.line("barrier", 0, [&](Stream stream) { group.barrier(stream); }, {});
@@ -150,7 +163,8 @@ void run_all(Group& group, NcclGroup* nccl) {
     bench.line(
         "gather_rows of k, v", 2 * (kTokens - mine.count) * kTokenBytes,
         [&](Stream stream) { group.gather_rows(slab, tokens, all, to, stream); },
-        [&](Stream stream) { nccl->gather_rows(slab, tokens, all, to.data(), stream); });
+        [&](Stream stream) { nccl->gather_rows(slab, tokens, all, to.data(), stream); },
+        within(2 * kTokens * kTokenBytes));
   }
   {
     const std::vector<Range> image = even(4096 * 64 * 2, size);
@@ -158,7 +172,8 @@ void run_all(Group& group, NcclGroup* nccl) {
     bench.line(
         "all_gather of latents", image.back().end() - image[rank].count,
         [&](Stream stream) { group.all_gather_v(source.get(), image, to, stream); },
-        [&](Stream stream) { nccl->all_gather_v(source.get(), image, to.data(), stream); });
+        [&](Stream stream) { nccl->all_gather_v(source.get(), image, to.data(), stream); },
+        within(4096 * 64 * 2));
   }
   {
     const std::int64_t bytes = 4096 / size * kTokenBytes;
@@ -202,7 +217,9 @@ void run_all(Group& group, NcclGroup* nccl) {
     bench.line(
         "sum of activations in fp32 (reduce-scatter)", (size - 1) * parts[rank].count * 4,
         [&](Stream stream) { group.sum(terms, parts, staging, result, stream); },
-        [&](Stream stream) { nccl->sum(terms, parts, staging.data(), result, stream); });
+        [&](Stream stream) { nccl->sum(terms, parts, staging.data(), result, stream); },
+        window ? [&](Stream stream) { nccl->reduce_scatter(*window, kTokens * 3072 / size, stream); }
+               : Enqueue());
   }
 }
 

@@ -5,6 +5,7 @@
 #include <signal.h>  // NOLINT: raise is POSIX's
 
 #include "comm/device_memory.h"
+#include "comm/nccl_window.h"
 #include "tests/catch.h"
 #include "tests/comm/device/cuda.h"
 #include "tests/comm/memory.h"
@@ -153,6 +154,62 @@ TEST_CASE("an operation of NCCL replays in a graph") {
               for (const int peer : self.group.everyone()) expected.push_back(mark(peer, turn));
               expect(look(self.group, all.get(), count) == expected, "gathered");
             }
+          }) == kNone);
+  }
+}
+
+TEST_CASE("within NCCL's windows parts are gathered and added up, in a graph as well") {
+  if (!on_gpu()) return;
+  for (const int size : {2, 4, 8}) {
+    CAPTURE(size);
+    CHECK(run_nccl(size, [](Rank& self, NcclGroup& nccl) {
+            constexpr std::int64_t kCount = 10'000;  // floats of a part
+            const int ranks = self.group.size(), rank = self.group.rank();
+            const auto value = [](int of, std::int64_t i) {
+              return static_cast<float>((i * 31 + of * 7) % 1000);
+            };
+            const auto bytes_of = [](const std::vector<float>& values) {
+              const auto raw = std::as_bytes(std::span(values));
+              return std::vector<std::byte>(raw.begin(), raw.end());
+            };
+            std::vector<float> mine, parts, sum(kCount, 0);
+            for (std::int64_t i = 0; i < ranks * kCount; ++i) {
+              mine.push_back(value(rank, i));
+              parts.push_back(value(static_cast<int>(i / kCount), i));
+            }
+            for (std::int64_t i = 0; i < kCount; ++i)
+              for (int of = 0; of < ranks; ++of) sum[i] += value(of, rank * kCount + i);
+            {
+              const NcclWindow window(nccl, ranks * kCount * 4);
+              const auto gather = [&](Stream stream) { nccl.all_gather(window, kCount * 4, stream); };
+              const auto add = [&](Stream stream) { nccl.reduce_scatter(window, kCount, stream); };
+              const auto from_mine = [&](const std::function<void()>& run) {
+                fill(window.data(), bytes_of(mine));
+                settle(self.group);
+                run();
+                nccl.check();
+              };
+              const auto gathered = [&] { return look(self.group, window.data(), ranks * kCount * 4); };
+              const auto added = [&] {
+                return look(self.group, window.data() + rank * kCount * 4, kCount * 4);
+              };
+              from_mine([&] { gather(nullptr); });
+              expect(gathered() == bytes_of(parts), "gathered");
+              from_mine([&] { add(nullptr); });
+              expect(added() == bytes_of(sum), "added up");
+              const Graph gathers(gather), adds(add);
+              const auto replay = [](const Graph& graph) {
+                graph.launch();
+                graph.synchronise();
+              };
+              from_mine([&] { replay(gathers); });
+              expect(gathered() == bytes_of(parts), "gathered in a graph");
+              from_mine([&] { replay(adds); });
+              expect(added() == bytes_of(sum), "added up in a graph");
+              self.group.barrier();
+              settle(self.group);
+            }
+            nccl.close();
           }) == kNone);
   }
 }
