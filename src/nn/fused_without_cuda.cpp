@@ -22,8 +22,8 @@ void add_gated(const at::Tensor& x, const GatedUpdate& update) {
 }
 
 void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,
-                     const at::Tensor& q, const at::Tensor& k, double eps) {
-  reference::norm_and_rotate(qkv, norms, rotary, q, k, eps);
+                     const at::Tensor& q, at::TensorList places, double eps) {
+  reference::norm_and_rotate(qkv, norms, rotary, q, places, eps);
 }
 
 void fill_by_kernels(at::cuda::CUDAGraph& /*graph*/, const at::Tensor& /*counters*/) {}

@@ -28,10 +28,10 @@ void add_gated(const at::Tensor& x, const GatedUpdate& update);
 /// value gelu(gate) (GEGLU, Shazeer 2020), with the exact gelu: x [T, 2 C] holds values, then gates.
 [[nodiscard]] at::Tensor gated_gelu(const at::Tensor& x);
 
-/// RMS norm over D and rotation of the first two of qkv [T, 3, H, D] by `rotary` [T, D / 2, 2] into q and k
-/// [T, H, D].
+/// RMS norm over D and rotation of the first two of qkv [T, 3, H, D] by `rotary` [T, D / 2, 2]: q into q
+/// [T, H, D]; k, and v as it is, into `places` (RotatedTokens) of the T tokens.
 void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,
-                     const at::Tensor& q, const at::Tensor& k, double eps = 1e-6);
+                     const at::Tensor& q, at::TensorList places, double eps = 1e-6);
 
 /// act(x) of rows [T, C], which may be strided, into `out` [T, C].
 void activate_into(const at::Tensor& out, const at::Tensor& x, Activation activation);
@@ -57,7 +57,7 @@ namespace reference {
 [[nodiscard]] at::Tensor gated_gelu(const at::Tensor& x);
 void add_gated(const at::Tensor& x, const GatedUpdate& update);
 void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,
-                     const at::Tensor& q, const at::Tensor& k, double eps);
+                     const at::Tensor& q, at::TensorList places, double eps);
 }  // namespace reference
 
 }  // namespace xdit::nn
