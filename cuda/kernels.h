@@ -65,9 +65,13 @@ struct NormAndRotate {
   const void* query_norm;  ///< [head_dim]
   const void* key_norm;    ///< [head_dim]
   const float* rotary;     ///< [tokens, head_dim / 2, 2]: cosine, sine
-  void* q;                 ///< [tokens, heads, head_dim], packed; k as well
-  void* k;
-  std::int64_t tokens, heads, head_dim;  ///< head_dim is even
+  void* q;                 ///< [tokens, heads, head_dim], packed
+  struct Keys {
+    void* k;  ///< [tokens, heads, head_dim], packed
+    void* v;  ///< likewise, the values as they are; null: they stay where they are
+    std::int64_t tokens;
+  } keys[2];                     ///< of the tokens in turn
+  std::int64_t heads, head_dim;  ///< head_dim is even
   float eps;
 };
 /// RMS norm of q and k over head_dim and rotation by `rotary`.

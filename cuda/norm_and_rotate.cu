@@ -19,6 +19,30 @@ __device__ void rotate(float (&a)[N], float inverse, const float (&weight)[N], c
   }
 }
 
+// Where the heads [3, heads] of a token go; those of its values perhaps nowhere.
+template <class T>
+class Destination {
+ public:
+  __device__ Destination(const NormAndRotate& arguments, std::int64_t token)
+      : heads_(static_cast<int>(arguments.heads)), dim_(static_cast<int>(arguments.head_dim)) {
+    const std::int64_t elements = arguments.heads * arguments.head_dim;
+    q_ = static_cast<T*>(arguments.q) + token * elements;
+    const bool second = token >= arguments.keys[0].tokens;
+    const NormAndRotate::Keys& keys = second ? arguments.keys[1] : arguments.keys[0];
+    const std::int64_t at = (second ? token - arguments.keys[0].tokens : token) * elements;
+    k_ = static_cast<T*>(keys.k) + at;
+    if (keys.v != nullptr) v_ = static_cast<T*>(keys.v) + at;
+  }
+  __device__ int rows() const { return (v_ != nullptr ? 3 : 2) * heads_; }
+  __device__ T* operator[](int row) const {
+    return (row < heads_ ? q_ : row < 2 * heads_ ? k_ : v_) + row % heads_ * dim_;
+  }
+
+ private:
+  int heads_, dim_;
+  T *q_, *k_, *v_ = nullptr;
+};
+
 // A block a token, kLanes lanes a head of 16-byte vectors. A token's rotation stays in registers, and kAtOnce
 // heads are on their way at a time.
 template <class T, int N, int kLanes>
@@ -33,11 +57,12 @@ __global__ void __launch_bounds__(kThreads) heads_kernel(NormAndRotate arguments
   const T* from = static_cast<const T*>(arguments.qkv) + token * arguments.token_stride + channel;
   float turn[N];
   load<N>(arguments.rotary + token * kDim + channel, turn);
-  for (int first = 0; first < 2 * heads; first += kAtOnce * kTeams) {  // the same for all: they sum together
+  const Destination<T> to(arguments, token);
+  for (int first = 0; first < to.rows(); first += kAtOnce * kTeams) {  // the same for all: they sum together
     Vector<T, N> read[kAtOnce] = {};
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i)
-      if (const int row = first + i * kTeams + team; row < 2 * heads)
+      if (const int row = first + i * kTeams + team; row < to.rows())
         read[i] = *reinterpret_cast<const Vector<T, N>*>(from + row * kDim);
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {
@@ -51,13 +76,16 @@ __global__ void __launch_bounds__(kThreads) heads_kernel(NormAndRotate arguments
         squares += a[j] * a[j];
       }
       squares = sum_over<kLanes>(squares);
-      if (row >= 2 * heads) continue;
+      if (row >= to.rows()) continue;
+      T* const head = to[row] + channel;
+      if (row >= 2 * heads) {
+        *reinterpret_cast<Vector<T, N>*>(head) = read[i];
+        continue;
+      }
       float weight[N];
       load<N>(static_cast<const T*>(query ? arguments.query_norm : arguments.key_norm) + channel, weight);
       rotate(a, rsqrtf(squares / kDim + arguments.eps), weight, turn);
-      store<N>(
-          static_cast<T*>(query ? arguments.q : arguments.k) + (token * heads + row % heads) * kDim + channel,
-          a);
+      store<N>(head, a);
     }
   }
 }
@@ -72,10 +100,17 @@ __global__ void __launch_bounds__(kThreads) any_heads_kernel(NormAndRotate argum
   const int dim = static_cast<int>(arguments.head_dim);
   const T* from = static_cast<const T*>(arguments.qkv) + token * arguments.token_stride;
   const float* rotary = arguments.rotary + token * dim;
-  for (int row = static_cast<int>(threadIdx.x / 32); row < 2 * heads; row += kThreads / 32) {
+  const Destination<T> to(arguments, token);
+  for (int row = static_cast<int>(threadIdx.x / 32); row < to.rows(); row += kThreads / 32) {
     const bool query = row < heads;
     const T* x = from + static_cast<std::int64_t>(row) * dim;
-    T* y = static_cast<T*>(query ? arguments.q : arguments.k) + (token * heads + row % heads) * dim;
+    T* y = to[row];
+    if (row >= 2 * heads) {
+      using Elements = Vector<T, N, kPacked>;
+      for (int i = lane * N; i < dim; i += 32 * N)
+        *reinterpret_cast<Elements*>(y + i) = *reinterpret_cast<const Elements*>(x + i);
+      continue;
+    }
     float a[N];
     float squares = 0;
     for (int i = lane * N; i < dim; i += 32 * N) {
@@ -100,18 +135,20 @@ __global__ void __launch_bounds__(kThreads) any_heads_kernel(NormAndRotate argum
 }  // namespace
 
 cudaError_t norm_and_rotate(Type type, const NormAndRotate& arguments, cudaStream_t stream) {
-  if (arguments.tokens == 0) return cudaSuccess;
+  const std::int64_t tokens = arguments.keys[0].tokens + arguments.keys[1].tokens;
+  if (tokens == 0) return cudaSuccess;
   return dispatch(type, [&]<class T>(T) {
     const auto launch = [&](auto kernel) {
-      kernel<<<static_cast<unsigned>(arguments.tokens), kThreads, 0, stream>>>(arguments);
+      kernel<<<static_cast<unsigned>(tokens), kThreads, 0, stream>>>(arguments);
     };
     const auto fits = [&]<int N>() {
       const std::int64_t dim = arguments.head_dim;
       bool fit = aligned<N, T>(arguments.qkv, arguments.token_stride, dim) &&
                  aligned<N, float>(arguments.rotary, 0, dim);
-      for (const void* p : {arguments.query_norm, arguments.key_norm, static_cast<const void*>(arguments.q),
-                            static_cast<const void*>(arguments.k)})
+      for (const void* p : {arguments.query_norm, arguments.key_norm, static_cast<const void*>(arguments.q)})
         fit = fit && aligned<N, T>(p, 0, dim);
+      for (const auto& [k, v, of] : arguments.keys)
+        fit = fit && aligned<N, T>(k, 0, dim) && aligned<N, T>(v, 0, dim);
       return fit;
     };
     constexpr int kVector = 16 / sizeof(T);

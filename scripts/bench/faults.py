@@ -2,6 +2,7 @@
 """Breaks runs of several ranks on purpose, from outside, and looks at what is left of them.
 
 faults.py XDIT_GEN ARGUMENTS...      e.g.  build/release/xdit-gen -m configs/demo --gpus 0,0
+FAULTS="in write|Ctrl-C" tries those alone whose names match.
 Kills, stops and starves a rank in every phase, kills the launcher, presses Ctrl-C once and twice. For each: the exit
 code and words, seconds until every process is gone, whole pictures only, nothing in /dev/shm, the GPUs' memory free
 again. Ends with 1 if any of it is not as promised. The model should be small: decoding and writing are made long by the
@@ -237,6 +238,8 @@ def main():
     baseline = gpu_memory()
     failed = 0
     for case in cases():
+        if not re.search(os.environ.get("FAULTS", ""), case.name):
+            continue
         faults, took, code, words = faults_of(case, command, baseline)
         failed += bool(faults)
         print(f"{'FAIL' if faults else 'ok  '} {case.name}: exit {code}, gone in {took:.2f} s  {words}", flush=True)

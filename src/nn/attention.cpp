@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <tuple>
@@ -58,18 +59,29 @@ void TokenAttention::operator()(const at::Tensor& out, const at::Tensor& q, cons
   to.copy_(scaled_dot_product(batched(q), batched(k), batched(v), scale));
 }
 
-RotatedTokens::RotatedTokens(const at::Tensor& of, const at::Tensor& by)
+RotatedTokens::RotatedTokens(const at::Tensor& of, const at::Tensor& by, std::vector<at::Tensor> to)
     : qkv(of),
       rotary(by),
       query(at::empty({of.size(0), of.size(2), of.size(3)}, of.options())),
-      key(at::empty_like(query)),
-      value(of.select(1, 2)) {
+      value(of.select(1, 2)),
+      places(std::move(to)) {
   XDIT_ASSERT(rotary.size(0) == qkv.size(0));
+  if (!places.empty()) return;
+  key = at::empty_like(query);
+  places = {key.unsqueeze(0)};
 }
 
 void RotatedTokens::add(std::int64_t first, const TokenNorms& norms) {
   const auto rows = [&](const at::Tensor& x) { return x.narrow(0, first, norms.tokens); };
-  norm_and_rotate(rows(qkv), norms, rows(rotary), rows(query), rows(key));
+  std::vector<at::Tensor> to;
+  std::int64_t row = 0;
+  for (const at::Tensor& place : places) {
+    const std::int64_t begin = std::max(row, first);
+    const std::int64_t end = std::min(row + place.size(1), first + norms.tokens);
+    if (begin < end) to.push_back(place.narrow(1, begin - row, end - begin));
+    row += place.size(1);
+  }
+  norm_and_rotate(rows(qkv), norms, rows(rotary), rows(query), to);
   count += norms.tokens;
 }
 

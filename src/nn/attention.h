@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 #include <utility>
+#include <vector>
 
 #include "nn/cudnn_attention.h"
 
@@ -22,9 +23,12 @@ struct RotatedTokens {
   at::Tensor qkv;                ///< [T, 3, H, D]
   at::Tensor rotary;             ///< [T, D / 2, 2]
   at::Tensor query, key, value;  ///< [T, H, D], the first two normed and rotated
-  std::int64_t count = 0;        ///< of tokens that are
+  /// Of the tokens in turn, K or K and a copy of V: [1 or 2, n, H, D], their tokens contiguous.
+  std::vector<at::Tensor> places;
+  std::int64_t count = 0;  ///< of tokens that are
   RotatedTokens() = default;
-  RotatedTokens(const at::Tensor& of, const at::Tensor& by);
+  /// `to`: the places; without any K goes to `key`.
+  RotatedTokens(const at::Tensor& of, const at::Tensor& by, std::vector<at::Tensor> to = {});
   void add(std::int64_t first, const TokenNorms& norms);
 };
 

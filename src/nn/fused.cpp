@@ -107,23 +107,38 @@ at::Tensor softmax_numerators(const at::Tensor& out, const at::Tensor& x, double
 }
 
 void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,
-                     const at::Tensor& q, const at::Tensor& k, double eps) {
+                     const at::Tensor& q, at::TensorList places, double eps) {
   XDIT_ASSERT(qkv.dim() == 4 && qkv.stride(3) == 1 && qkv.stride(2) == qkv.size(3) &&
               qkv.stride(1) == qkv.size(2) * qkv.size(3));
-  XDIT_ASSERT(q.is_contiguous() && k.is_contiguous() && rotary.is_contiguous());
+  XDIT_ASSERT(q.is_contiguous() && rotary.is_contiguous());
   XDIT_ASSERT(rotary.scalar_type() == at::kFloat && rotary.size(0) == qkv.size(0) && qkv.size(3) % 2 == 0);
-  const cuda::NormAndRotate arguments{.qkv = qkv.const_data_ptr(),
-                                      .token_stride = qkv.stride(0),
-                                      .query_norm = norms.query.const_data_ptr(),
-                                      .key_norm = norms.key.const_data_ptr(),
-                                      .rotary = rotary.const_data_ptr<float>(),
-                                      .q = q.mutable_data_ptr(),
-                                      .k = k.mutable_data_ptr(),
-                                      .tokens = qkv.size(0),
-                                      .heads = qkv.size(2),
-                                      .head_dim = qkv.size(3),
-                                      .eps = static_cast<float>(eps)};
-  C10_CUDA_CHECK(cuda::norm_and_rotate(type_of(qkv), arguments, stream_of(qkv)));
+  std::int64_t first = 0;  // of a launch, which has room for so many places
+  while (!places.empty()) {
+    const auto rest = [first](const at::Tensor& x) { return x.slice(0, first); };
+    cuda::NormAndRotate arguments{.qkv = rest(qkv).const_data_ptr(),
+                                  .token_stride = qkv.stride(0),
+                                  .query_norm = norms.query.const_data_ptr(),
+                                  .key_norm = norms.key.const_data_ptr(),
+                                  .rotary = rest(rotary).const_data_ptr<float>(),
+                                  .q = rest(q).mutable_data_ptr(),
+                                  .keys = {},
+                                  .heads = qkv.size(2),
+                                  .head_dim = qkv.size(3),
+                                  .eps = static_cast<float>(eps)};
+    for (cuda::NormAndRotate::Keys& keys : arguments.keys) {
+      if (places.empty()) break;
+      const at::Tensor& place = places.front();
+      const at::Tensor k = place[0];
+      XDIT_ASSERT(k.is_contiguous() && k.sizes().slice(1) == q.sizes().slice(1) &&
+                  k.scalar_type() == qkv.scalar_type());
+      keys = {.k = k.mutable_data_ptr(),
+              .v = place.size(0) > 1 ? place[1].mutable_data_ptr() : nullptr,
+              .tokens = place.size(1)};
+      first += keys.tokens;
+      places = places.slice(1);
+    }
+    C10_CUDA_CHECK(cuda::norm_and_rotate(type_of(qkv), arguments, stream_of(qkv)));
+  }
 }
 
 void fill_by_kernels(at::cuda::CUDAGraph& graph, const at::Tensor& counters) {

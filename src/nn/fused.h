@@ -27,7 +27,7 @@ namespace xdit::nn::fused {
 void add_gated(const at::Tensor& x, const GatedUpdate& update);
 [[nodiscard]] at::Tensor softmax_numerators(const at::Tensor& out, const at::Tensor& x, double scale);
 void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,
-                     const at::Tensor& q, const at::Tensor& k, double eps);
+                     const at::Tensor& q, at::TensorList places, double eps);
 void quantise_rows(const at::Tensor& x, const Rows& rows);
 /// gelu_tanh or nothing of x W^T + b, x [T, in], W [out, in], both quantised or neither, in `result`: the
 /// dtype of x (bf16 where it is quantised), or float32 without bias and gelu. `tf32`: factors in float32 are

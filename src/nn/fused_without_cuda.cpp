@@ -26,8 +26,8 @@ at::Tensor softmax_numerators(const at::Tensor& out, const at::Tensor& x, double
 }
 
 void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,
-                     const at::Tensor& q, const at::Tensor& k, double eps) {
-  reference::norm_and_rotate(qkv, norms, rotary, q, k, eps);
+                     const at::Tensor& q, at::TensorList places, double eps) {
+  reference::norm_and_rotate(qkv, norms, rotary, q, places, eps);
 }
 
 void fill_by_kernels(at::cuda::CUDAGraph& /*graph*/, const at::Tensor& /*counters*/) {}

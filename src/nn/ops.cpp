@@ -62,9 +62,16 @@ at::Tensor softmax_numerators(const at::Tensor& out, const at::Tensor& x, double
 }
 
 void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,
-                     const at::Tensor& q, const at::Tensor& k, double eps) {
+                     const at::Tensor& q, at::TensorList places, double eps) {
   q.copy_(rotated(normalised(qkv.select(1, 0), norms.query, eps), rotary));
-  k.copy_(rotated(normalised(qkv.select(1, 1), norms.key, eps), rotary));
+  const at::Tensor k = rotated(normalised(qkv.select(1, 1), norms.key, eps), rotary);
+  std::int64_t first = 0;
+  for (const at::Tensor& place : places) {
+    const std::int64_t tokens = place.size(1);
+    place[0].copy_(k.narrow(0, first, tokens));
+    if (place.size(0) > 1) place[1].copy_(qkv.narrow(0, first, tokens).select(1, 2));
+    first += tokens;
+  }
 }
 
 }  // namespace reference
@@ -96,10 +103,13 @@ at::Tensor softmax_numerators(const at::Tensor& out, const at::Tensor& x, double
 }
 
 void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,
-                     const at::Tensor& q, const at::Tensor& k, double eps) {
+                     const at::Tensor& q, at::TensorList places, double eps) {
   XDIT_ASSERT(norms.tokens == qkv.size(0) && norms.tokens == rotary.size(0));
-  qkv.is_cuda() ? fused::norm_and_rotate(qkv, norms, rotary, q, k, eps)
-                : reference::norm_and_rotate(qkv, norms, rotary, q, k, eps);
+  std::int64_t placed = 0;
+  for (const at::Tensor& place : places) placed += place.size(1);
+  XDIT_ASSERT(placed == norms.tokens);
+  qkv.is_cuda() ? fused::norm_and_rotate(qkv, norms, rotary, q, places, eps)
+                : reference::norm_and_rotate(qkv, norms, rotary, q, places, eps);
 }
 
 void activate_into(const at::Tensor& out, const at::Tensor& x, Activation activation) {

@@ -33,10 +33,10 @@ void add_gated(const at::Tensor& x, const GatedUpdate& update);
 /// they are rounded, in float32. On a GPU a row's bits depend on no other row.
 [[nodiscard]] at::Tensor softmax_numerators(const at::Tensor& out, const at::Tensor& x, double scale);
 
-/// RMS norm over D and rotation of the first two of qkv [T, 3, H, D] by `rotary` [T, D / 2, 2] into q and k
-/// [T, H, D].
+/// RMS norm over D and rotation of the first two of qkv [T, 3, H, D] by `rotary` [T, D / 2, 2]: q into q
+/// [T, H, D]; k, and v as it is, into `places` (RotatedTokens) of the T tokens.
 void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,
-                     const at::Tensor& q, const at::Tensor& k, double eps = 1e-6);
+                     const at::Tensor& q, at::TensorList places, double eps = 1e-6);
 
 /// act(x) of rows [T, C], which may be strided, into `out` [T, C].
 void activate_into(const at::Tensor& out, const at::Tensor& x, Activation activation);
@@ -63,7 +63,7 @@ namespace reference {
 void add_gated(const at::Tensor& x, const GatedUpdate& update);
 [[nodiscard]] at::Tensor softmax_numerators(const at::Tensor& out, const at::Tensor& x, double scale);
 void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,
-                     const at::Tensor& q, const at::Tensor& k, double eps);
+                     const at::Tensor& q, at::TensorList places, double eps);
 }  // namespace reference
 
 }  // namespace xdit::nn

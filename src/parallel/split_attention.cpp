@@ -32,27 +32,41 @@ void SplitAttention::select(const TokenPart& part, std::int64_t branch) {
   branch_ = branch;
 }
 
-// The peer's heads of K (plane 0) or V (plane 1), every token at its global position.
-void SplitAttention::put_tokens(std::vector<comm::Put>& puts, const at::Tensor& x, std::int64_t peer,
-                                std::int64_t plane, const Range& tokens) const {
+at::Tensor SplitAttention::keys_and_values(const Range& tokens) const {
+  return heads_.view(*now_, 0, 2 * all_tokens_)
+      .unflatten(0, {2, all_tokens_})
+      .narrow(1, tokens.first, tokens.count);
+}
+
+// Every token at its global position. Undivided heads are there on this rank.
+void SplitAttention::put_tokens(std::vector<comm::Put>& puts, std::int64_t plane, std::int64_t peer,
+                                const Range& tokens) const {
+  const at::Tensor& divided = plane == 0 ? tokens_.key : tokens_.value;
   std::int64_t row = 0;
   for (const Range& range : heads_.split().positions(heads_.group().rank(), heads_.part())) {
     const std::int64_t first = std::max(row, tokens.first);
     const std::int64_t end = std::min(row + range.count, tokens.end());
-    if (first < end)
-      heads_.put_heads(puts, x.narrow(0, first, end - first), peer,
-                       (plane * all_tokens_ + range.first + first - row) * heads_.token_bytes());
+    if (first < end) {
+      const Range place{range.first + first - row, end - first};
+      const at::Tensor x =
+          heads_.swaps() ? divided.narrow(0, first, place.count) : keys_and_values(place)[plane];
+      heads_.put_heads(puts, x, peer, (plane * all_tokens_ + place.first) * heads_.token_bytes());
+    }
     row += range.count;
   }
 }
 
 void SplitAttention::begin(std::int64_t layer, const at::Tensor& qkv, const at::Tensor& rotary) {
   XDIT_ASSERT(rotary.size(0) == heads_.tokens());
-  tokens_ = nn::RotatedTokens(qkv, rotary);
   puts_.clear();
   const std::int64_t index =
       kept_.layers.count == 0 ? 0 : branch_ * kept_.layers.count + layer - kept_.layers.first;
   now_ = &inputs_.at(static_cast<std::size_t>(index));
+  std::vector<at::Tensor> places;
+  if (!heads_.swaps())
+    for (const Range& range : heads_.split().positions(heads_.group().rank(), heads_.part()))
+      places.push_back(keys_and_values(range));
+  tokens_ = nn::RotatedTokens(qkv, rotary, std::move(places));
   now_->ready(others_, heads_.stream(), "attention");
 }
 
@@ -63,14 +77,13 @@ void SplitAttention::add(std::int64_t first, const nn::TokenNorms& norms) {
   std::vector<comm::Put> own, puts;
   for (int peer = 0; peer < heads_.group().size(); ++peer) {
     std::vector<comm::Put>& to = peer == rank ? own : puts;
-    put_tokens(to, tokens_.key, peer, 0, {first, norms.tokens});
-    put_tokens(to, tokens_.value, peer, 1, {first, norms.tokens});
+    for (const std::int64_t plane : {0, 1}) put_tokens(to, plane, peer, {first, norms.tokens});
     if (heads_.swaps() && std::ranges::find(heads_.neighbours(), peer) != heads_.neighbours().end())
       heads_.put_heads(to, tokens_.query.narrow(0, first, norms.tokens), peer, row * heads_.token_bytes());
   }
   beside_.begin();
   now_->send(puts, others_, beside_.stream());
-  now_->place(own, heads_.stream());
+  now_->place(own, heads_.stream());  // divided heads: of others nothing is left to place
   puts_.insert(puts_.end(), puts.begin(), puts.end());
 }
 
@@ -78,7 +91,7 @@ void SplitAttention::finish(const at::Tensor& out) {
   XDIT_ASSERT(tokens_.count == heads_.tokens());
   now_->sent(puts_, others_, beside_.stream());
   beside_.end();
-  beside_.wait();  // its sources may go
+  beside_.wait();  // its sources may go, and the next layer may write this rank's rows of *now_
   now_->arrive(others_, heads_.stream(), "attention");
   const at::Tensor queries =
       heads_.swaps() ? heads_.view(*now_, 2 * all_tokens_, heads_.queries()) : tokens_.query;

@@ -36,8 +36,10 @@ class SplitAttention final : public nn::Attention {
   [[nodiscard]] bool sends() const override { return true; }
 
  private:
-  /// Those of this rank's tokens [first, first + count).
-  void put_tokens(std::vector<comm::Put>& puts, const at::Tensor& x, std::int64_t peer, std::int64_t plane,
+  /// [2, tokens.count, h, D] of now_.
+  [[nodiscard]] at::Tensor keys_and_values(const Range& tokens) const;
+  /// The peer's heads of K (plane 0) or V (plane 1) of this rank's `tokens`.
+  void put_tokens(std::vector<comm::Put>& puts, std::int64_t plane, std::int64_t peer,
                   const Range& tokens) const;
 
   HeadExchange heads_;

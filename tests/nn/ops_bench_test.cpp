@@ -5,6 +5,7 @@
 #include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
 
+#include <array>
 #include <string_view>
 #include <utility>
 
@@ -79,12 +80,26 @@ void time_norm_and_rotate(std::int64_t tokens, std::int64_t heads, std::int64_t 
     const at::Tensor normed = at::rms_norm(qkv.select(1, part), {dim}, weight, 1e-6).to(at::kFloat);
     return at::view_as_real(at::view_as_complex(normed.unflatten(-1, {-1, 2})) * turn).flatten(-2);
   };
+  const auto theirs = [&] {
+    q.copy_(rotated(0, norms.query));
+    k.copy_(rotated(1, norms.key));
+  };
   line(
       "norm and rotation of q, k", qkv, static_cast<double>(4 * q.nbytes() + rotary.nbytes()),
-      [&] { norm_and_rotate(qkv, norms, rotary, q, k); },
+      [&] { norm_and_rotate(qkv, norms, rotary, q, k.unsqueeze(0)); }, theirs);
+  const at::Tensor all = at::empty({2, 2 * tokens, heads, dim}, qkv.options());  // of two ranks
+  const std::array places{all.narrow(1, 0, tokens / 9), all.narrow(1, tokens, tokens - tokens / 9)};
+  line(
+      "... and v, to two places", qkv, static_cast<double>(6 * q.nbytes() + rotary.nbytes()),
+      [&] { norm_and_rotate(qkv, norms, rotary, q, places); },
       [&] {
-        q.copy_(rotated(0, norms.query));
-        k.copy_(rotated(1, norms.key));
+        theirs();
+        std::int64_t first = 0;
+        for (const at::Tensor& place : places) {
+          place[0].copy_(k.narrow(0, first, place.size(1)));
+          place[1].copy_(qkv.narrow(0, first, place.size(1)).select(1, 2));
+          first += place.size(1);
+        }
       });
 }
 

@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 
 #include <array>
+#include <limits>
 #include <vector>
 
 #include "nn/activation.h"
@@ -181,7 +182,7 @@ TEST_CASE("norm and rotation") {
       const at::Tensor angles = at::randn({tokens, dim / 2}, at::kDouble);
       const at::Tensor rotary = at::stack({angles.cos(), angles.sin()}, 2).to(device(), at::kFloat);
       const at::Tensor q = at::empty({tokens, heads, dim}, rows.options()), k = at::empty_like(q);
-      norm_and_rotate(qkv, norms, rotary, q, k);
+      norm_and_rotate(qkv, norms, rotary, q, k.unsqueeze(0));
       const auto expected = [&](std::int64_t part, const at::Tensor& weight) {
         const at::Tensor x = qkv.select(1, part).to(at::kCPU, at::kDouble);
         const at::Tensor n =
@@ -193,6 +194,60 @@ TEST_CASE("norm and rotation") {
       CHECK(relative_error(q, expected(0, norms.query)) < tolerance(type));
       CHECK(relative_error(k, expected(1, norms.key)) < tolerance(type));
     }
+}
+
+// Of 11 tokens: each place a first position in a buffer of 20 and a number of tokens.
+TEST_CASE("keys and values of normed and rotated tokens go to their places") {
+  using Places = std::vector<std::array<std::int64_t, 2>>;
+  at::manual_seed(10);
+  const std::int64_t tokens = 11, positions = 20;
+  for (const at::ScalarType type : kTypes)
+    for (const auto& [heads, dim, extra] : {std::array<std::int64_t, 3>{24, 128, 0},
+                                            {5, 64, 8},
+                                            {2, 256, 0},
+                                            {3, 32, 64},
+                                            {3, 10, 0},
+                                            {5, 6, 1}})
+      for (const Places& ranges : {Places{{3, 11}},
+                                   {{0, 4}, {9, 7}},
+                                   {{13, 7}, {1, 4}},  // in no order
+                                   {{2, 0}, {5, 11}, {17, 0}},
+                                   {{0, 3}, {4, 1}, {6, 7}},
+                                   {{0, 2}, {3, 2}, {6, 2}, {9, 2}, {16, 3}}})
+        for (const std::int64_t planes : {1, 2}) {
+          CAPTURE(at::toString(type), heads, dim, extra, ranges.size(), ranges[0][0], planes);
+          const at::Tensor rows = randn({tokens, 3 * heads * dim + extra}, type);
+          const at::Tensor qkv = rows.narrow(1, 0, 3 * heads * dim).unflatten(1, {3, heads, dim});
+          qkv[4][2].fill_(std::numeric_limits<double>::infinity());  // values may be anything
+          qkv[5][2].fill_(-0.0);
+          const TokenNorms norms{tokens, randn({dim}, type) + 1, randn({dim}, type) + 1};
+          const at::Tensor rotary = randn({tokens, dim / 2, 2}, at::kFloat);
+          const at::Tensor q = at::empty({tokens, heads, dim}, rows.options()), k = at::empty_like(q);
+          norm_and_rotate(qkv, norms, rotary, q, k.unsqueeze(0));
+
+          const at::Tensor buffer = randn({planes, positions, heads, dim}, type), expected = buffer.clone();
+          std::vector<at::Tensor> places;
+          std::int64_t first = 0;
+          for (const auto& [position, count] : ranges) {
+            places.push_back(buffer.narrow(1, position, count));
+            const at::Tensor place = expected.narrow(1, position, count);
+            place[0].copy_(k.narrow(0, first, count));
+            if (planes == 2) place[1].copy_(qkv.narrow(0, first, count).select(1, 2));
+            first += count;
+          }
+          const at::Tensor placed_q = at::empty_like(q);
+          norm_and_rotate(qkv, norms, rotary, placed_q, places);
+          CHECK(at::equal(placed_q, q));
+          CHECK(at::equal(buffer, expected));  // nothing else is written
+          CHECK(at::equal(buffer.signbit(), expected.signbit()));
+
+          const auto on_host = [](const at::Tensor& x) { return x.cpu(); };
+          const at::Tensor host_q = at::empty_like(on_host(q)), host_k = at::empty_like(host_q);
+          reference::norm_and_rotate(on_host(qkv), {tokens, on_host(norms.query), on_host(norms.key)},
+                                     on_host(rotary), host_q, host_k.unsqueeze(0), 1e-6);
+          CHECK(relative_error(q, host_q) < tolerance(type));
+          CHECK(relative_error(k, host_k) < tolerance(type));
+        }
 }
 
 TEST_CASE("a rotation by the rotary table depends on the distance of positions alone") {

@@ -171,7 +171,7 @@ TEST_CASE("norm and rotation by rows") {
       const auto q_and_k = [&](std::int64_t first, std::int64_t size) {
         const at::Tensor q = at::empty({size, 3, dim}, qkv.options()), k = at::empty_like(q);
         norm_and_rotate(qkv.narrow(0, first, size), TokenNorms{size, norm, norm},
-                        rotary.narrow(0, first, size), q, k);
+                        rotary.narrow(0, first, size), q, k.unsqueeze(0));
         return at::stack({q, k});
       };
       const at::Tensor whole = q_and_k(0, 141);
