@@ -8,22 +8,9 @@
 namespace xdit::cuda {
 namespace {
 
-constexpr unsigned kWarp = 32, kNarrowRows = 4;  // of a block
-
-template <bool kOfWarp>
-__device__ float row_sum(float x) {
-  return kOfWarp ? sum_over<32>(x) : block_sum(x);
-}
-template <bool kOfWarp>
-__device__ float row_max(float x) {
-  return kOfWarp ? max_over<32>(x) : block_max(x);
-}
-
-// kNarrow: a warp a row, else a block.
-template <class T, int N, int kHeld, bool kNarrow, bool kQuantised, bool kUpdated>
+template <class T, int N, int kHeld, bool kQuantised, bool kUpdated>
 __global__ void __launch_bounds__(kRowThreads) layer_norm_kernel(LayerNorm arguments) {
-  const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
-  if (index >= arguments.rows) return;
+  const std::int64_t index = blockIdx.x;
   const auto width = static_cast<int>(arguments.width);
   T* const x = static_cast<T*>(arguments.x) + index * arguments.x_stride;
   Row<T, N, kHeld> row(x, width);
@@ -42,13 +29,13 @@ __global__ void __launch_bounds__(kRowThreads) layer_norm_kernel(LayerNorm argum
 #pragma unroll
     for (int j = 0; j < N; ++j) sum += a[j];
   });
-  const float mean = row_sum<kNarrow>(sum) / static_cast<float>(width);
+  const float mean = block_sum(sum) / static_cast<float>(width);
   float squares = 0;
   row.each([&](int, float(&a)[N]) {
 #pragma unroll
     for (int j = 0; j < N; ++j) squares += (a[j] - mean) * (a[j] - mean);
   });
-  const float inverse = rsqrtf(row_sum<kNarrow>(squares) / static_cast<float>(width) + arguments.eps);
+  const float inverse = rsqrtf(block_sum(squares) / static_cast<float>(width) + arguments.eps);
   const auto normed = [&](auto&& write) {
     row.each([&](int column, float(&a)[N]) {
       float multiply[N];
@@ -63,7 +50,7 @@ __global__ void __launch_bounds__(kRowThreads) layer_norm_kernel(LayerNorm argum
   if constexpr (kQuantised) {
     float largest = 0;
     normed([&](int, float(&a)[N]) { take_largest<T>(a, largest); });
-    const E4m3Row out(row_max<kNarrow>(largest), static_cast<__nv_fp8_e4m3*>(arguments.y) + index * width,
+    const E4m3Row out(block_max(largest), static_cast<__nv_fp8_e4m3*>(arguments.y) + index * width,
                       arguments.scales + index);
     normed([&](int column, float(&a)[N]) { out.template store<T>(column, a); });
   } else {
@@ -83,23 +70,11 @@ template <bool kUpdated>
 cudaError_t launch(Type type, const LayerNorm& arguments, cudaStream_t stream) {
   return dispatch(type, [&]<class T>(T) {
     const auto with_vectors = [&]<int N>(std::integral_constant<int, N>) {
-      const auto with_shape = [&]<int kHeld, bool kNarrow>(std::integral_constant<int, kHeld>,
-                                                           std::bool_constant<kNarrow>, dim3 block) {
-        const auto kernel = arguments.scales != nullptr
-                                ? layer_norm_kernel<T, N, kHeld, kNarrow, true, kUpdated>
-                                : layer_norm_kernel<T, N, kHeld, kNarrow, false, kUpdated>;
-        kernel<<<static_cast<unsigned>((arguments.rows + block.y - 1) / block.y), block, 0, stream>>>(
-            arguments);
-      };
-      const std::int64_t vectors = (arguments.width + N - 1) / N;
-      if (vectors <= 2 * kWarp)
-        with_shape(std::integral_constant<int, 2>{}, std::true_type{}, {kWarp, kNarrowRows});
-      else if (vectors <= 5 * kWarp)
-        with_shape(std::integral_constant<int, 5>{}, std::true_type{}, {kWarp, kNarrowRows});
-      else
-        with_row_shape(arguments.width, N, [&](auto held, unsigned threads) {
-          with_shape(held, std::false_type{}, {threads, 1});
-        });
+      with_row_shape(arguments.width, N, [&]<int kHeld>(std::integral_constant<int, kHeld>, int threads) {
+        const auto kernel = arguments.scales != nullptr ? layer_norm_kernel<T, N, kHeld, true, kUpdated>
+                                                        : layer_norm_kernel<T, N, kHeld, false, kUpdated>;
+        kernel<<<static_cast<unsigned>(arguments.rows), threads, 0, stream>>>(arguments);
+      });
     };
     constexpr int kVector = 16 / sizeof(T);
     in_vectors<kVector, T>(arguments) ? with_vectors(std::integral_constant<int, kVector>{})

@@ -12,15 +12,6 @@ __device__ inline float sum_over(float x) {
   return x;
 }
 
-/// The largest likewise.
-template <int kLanes>
-__device__ inline float max_over(float x) {
-#pragma unroll
-  for (int offset = kLanes / 2; offset > 0; offset /= 2)
-    x = fmaxf(x, __shfl_xor_sync(0xffffffffU, x, offset));
-  return x;
-}
-
 /// Sum over the block's threads, the same in all of them. A multiple of 32 threads, at most 1024.
 __device__ inline float block_sum(float x) {
   __shared__ float partial[32];
@@ -35,7 +26,8 @@ __device__ inline float block_sum(float x) {
 /// The largest in the block, the same in all its threads; likewise.
 __device__ inline float block_max(float x) {
   __shared__ float partial[32];
-  x = max_over<32>(x);
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffU, x, offset));
   if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = x;
   __syncthreads();
   x = partial[0];
