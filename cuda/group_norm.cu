@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <numeric>
@@ -181,60 +180,25 @@ __global__ void row_moments_kernel(const T* x, std::int64_t x_stride, Shift shif
   }
 }
 
-// Of rows [first, first + count), in one binary tree whose leaves are aligned in `count`, a power of 2; fewer
-// where the picture ends.
-template <class F>
-__device__ Moments tree_over(int first, int count, F&& row) {
-  constexpr int kDeepest = 24;
-  Moments left[kDeepest];  // subtrees that wait for their right neighbours, the largest first
-  int waiting = 0;
-  for (int i = 0; i < count; ++i) {
-    Moments sum = row(first + i);
-    for (int size = i; size % 2 == 1; size /= 2) sum = merged(left[--waiting], sum);
-    left[waiting++] = sum;
-  }
-  Moments sum = left[--waiting];
-  while (waiting > 0) sum = merged(left[--waiting], sum);
-  return sum;
-}
-
-// The first of each `lanes` lanes, a power of 2, gets the tree over them.
-__device__ Moments tree_over_lanes(Moments sum, int lanes) {
-  for (int distance = 1; distance < lanes; distance *= 2) {
-    const Moments right{__shfl_down_sync(0xffffffffU, sum.count, distance),
-                        __shfl_down_sync(0xffffffffU, sum.mean, distance),
-                        __shfl_down_sync(0xffffffffU, sum.squares, distance)};
-    if (right.count > 0) sum = merged(sum, right);
-  }
-  return sum;
-}
-
-// A block a group of a picture: one binary tree over the rows, `of_thread` neighbours (a power of 2) in each
-// thread.
+// A block a group of a picture: one binary tree over the rows.
 __global__ void __launch_bounds__(kNormThreads)
-    merge_rows_kernel(const float2* moments, int rows, int of_thread, float row_elements, float2* whole) {
-  constexpr int kLanes = 32;
-  __shared__ Moments of_warps[kNormThreads / kLanes];
-  const int groups = static_cast<int>(gridDim.x), thread = static_cast<int>(threadIdx.x);
-  const float2* mine = moments + static_cast<std::int64_t>(blockIdx.y) * rows * groups + blockIdx.x;
-  const auto row = [&](int i) -> Moments {
-    const float2 of = mine[static_cast<std::int64_t>(i) * groups];
-    return {row_elements, of.x, of.y};
-  };
-  const int first = thread * of_thread;
-  Moments sum{};
-  if (first < rows) sum = of_thread == 1 ? row(first) : tree_over(first, min(of_thread, rows - first), row);
-  sum = tree_over_lanes(sum, kLanes);
-  if (blockDim.x > kLanes) {
-    if (thread % kLanes == 0) of_warps[thread / kLanes] = sum;
+    merge_rows_kernel(float2* moments, int rows, float row_elements, float2* whole) {
+  const int groups = static_cast<int>(gridDim.x);
+  float2* mine = moments + static_cast<std::int64_t>(blockIdx.y) * rows * groups + blockIdx.x;
+  for (int stride = 1; stride < rows; stride *= 2) {
+    for (int i = 2 * stride * static_cast<int>(threadIdx.x); i + stride < rows;
+         i += 2 * stride * kNormThreads) {
+      float2& left = mine[i * groups];
+      const float2 right = mine[(i + stride) * groups];
+      const auto right_rows = static_cast<float>(min(stride, rows - i - stride));
+      const Moments both = merged({row_elements * static_cast<float>(stride), left.x, left.y},
+                                  {row_elements * right_rows, right.x, right.y});
+      left = {both.mean, both.squares};
+    }
     __syncthreads();
-    const int warps = static_cast<int>(blockDim.x) / kLanes;
-    if (thread >= kLanes) return;
-    sum = tree_over_lanes(thread < warps ? of_warps[thread] : Moments{}, warps);
   }
-  if (thread == 0)
-    whole[blockIdx.y * groups + blockIdx.x] = {sum.mean,
-                                               sum.squares / (row_elements * static_cast<float>(rows))};
+  if (threadIdx.x == 0)
+    whole[blockIdx.y * groups + blockIdx.x] = {mine->x, mine->y / (row_elements * static_cast<float>(rows))};
 }
 
 // Half precision hides what the fast functions lose.
@@ -328,15 +292,11 @@ cudaError_t row_moments(Type type, const void* x, std::int64_t x_stride, const S
   });
 }
 
-cudaError_t merge_rows(const float* moments, std::int64_t pictures, std::int64_t rows, std::int64_t groups,
+cudaError_t merge_rows(float* moments, std::int64_t pictures, std::int64_t rows, std::int64_t groups,
                        std::int64_t row_elements, float* whole, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(groups), static_cast<unsigned>(pictures));
-  constexpr unsigned kLeast = 32;
-  const auto leaves = std::bit_ceil(static_cast<unsigned>(rows));
-  const unsigned threads = std::clamp(leaves, kLeast, static_cast<unsigned>(kNormThreads));
-  merge_rows_kernel<<<grid, threads, 0, stream>>>(
-      reinterpret_cast<const float2*>(moments), static_cast<int>(rows),
-      static_cast<int>(std::max(1U, leaves / threads)), static_cast<float>(row_elements),
+  merge_rows_kernel<<<grid, kNormThreads, 0, stream>>>(
+      reinterpret_cast<float2*>(moments), static_cast<int>(rows), static_cast<float>(row_elements),
       reinterpret_cast<float2*>(whole));
   return cudaGetLastError();
 }

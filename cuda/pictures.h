@@ -21,8 +21,9 @@ struct Shift {
 /// place. At most 512 channels a group.
 cudaError_t row_moments(Type type, const void* x, std::int64_t x_stride, const Shift& shift,
                         const Picture& shape, std::int64_t groups, float* moments, cudaStream_t stream);
-/// whole [pictures, groups, 2]: mean and variance of all rows, merged in one binary tree over the rows.
-cudaError_t merge_rows(const float* moments, std::int64_t pictures, std::int64_t rows, std::int64_t groups,
+/// whole [pictures, groups, 2]: mean and variance of all rows, merged in one binary tree over the rows, which
+/// overwrites them.
+cudaError_t merge_rows(float* moments, std::int64_t pictures, std::int64_t rows, std::int64_t groups,
                        std::int64_t row_elements, float* whole, cudaStream_t stream);
 struct Normalise {
   Picture shape;

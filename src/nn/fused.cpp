@@ -168,7 +168,7 @@ at::Tensor row_moments(const at::Tensor& x, const GroupNorm& layer) {
 at::Tensor merge_rows(const at::Tensor& rows, std::int64_t row_elements) {
   XDIT_ASSERT(rows.is_contiguous() && rows.scalar_type() == at::kFloat);
   at::Tensor whole = at::empty({rows.size(0), rows.size(2), 2}, rows.options());
-  C10_CUDA_CHECK(cuda::merge_rows(rows.const_data_ptr<float>(), rows.size(0), rows.size(1), rows.size(2),
+  C10_CUDA_CHECK(cuda::merge_rows(rows.mutable_data_ptr<float>(), rows.size(0), rows.size(1), rows.size(2),
                                   row_elements, whole.mutable_data_ptr<float>(), stream_of(rows)));
   return whole;
 }
