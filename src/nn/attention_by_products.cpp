@@ -18,7 +18,7 @@ at::Tensor attention_by_products(const at::Tensor& q, const at::Tensor& k, const
   const std::int64_t tokens = q.size(2), keys = k.size(2), more = (kStep - keys % kStep) % kStep;
   const std::int64_t row_bytes = (keys + more) * static_cast<std::int64_t>(sizeof(float));
   if (rows == 0) rows = std::max(kFewestRows, kBytes / row_bytes);
-  const at::Tensor y = at::empty({q.size(0), q.size(1), tokens, v.size(3)}, q.options());
+  at::Tensor y = at::empty({q.size(0), q.size(1), tokens, v.size(3)}, q.options());
   const at::Tensor weights = at::zeros({std::min(rows, tokens), keys + more}, q.options());
   for (std::int64_t head = 0; head < q.size(0) * q.size(1); ++head) {
     const auto of_head = [&](const at::Tensor& x) { return x[head / q.size(1)][head % q.size(1)]; };

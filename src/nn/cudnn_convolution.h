@@ -24,6 +24,7 @@ struct Shape {
   at::ScalarType type = at::ScalarType::Undefined;
   at::ScalarType result = type;  ///< and of what is added
   Epilogue epilogue = Epilogue::kNone;
+  [[nodiscard]] bool wider() const { return result != type; }
   [[nodiscard]] std::int64_t input_rows(std::int64_t rows) const { return (rows - 1) * stride + kernel; }
   [[nodiscard]] std::int64_t output_columns() const { return (columns - 1) / stride + 1; }
   auto operator<=>(const Shape&) const = default;  // NOLINT(modernize-use-nullptr): clang-tidy 14's own fault

@@ -24,7 +24,7 @@ constexpr double kConvolutionPlan = 5e-3;  // cuDNN's for one shape, and the one
 constexpr double kCapture = 0.03;          // of a forward as a CUDA graph
 constexpr double kLaunch = 1.5e-6;         // between two kernels
 constexpr double kExchange = 1e-5;         // signals and their kernels
-constexpr double kTf32 = 2.5;       // a decoder's convolutions in it, that is how much faster than in float32
+constexpr double kRounded = 5.5;    // a decoder's factors to 11 bits, that is how much faster than in float32
 constexpr double kEightBits = 1.8;  // products in e4m3, that is how much faster than in bf16
 constexpr double kReaders = 2;      // ranks that together read as fast as the host can
 constexpr double kWriteMegapixel = 0.05;
@@ -112,7 +112,7 @@ struct Predictor {
     const DType dtype = decoder_of(model).dtype(spec.model.dtype);
     const Work work = decoder_work(plan, rank, model);
     const bool rounds = dtype == DType::kF32 && spec.model.dtype != DType::kF32;
-    return pictures * turns(rank) * seconds(work, dtype) / (rounds ? kTf32 : 1) +
+    return pictures * turns(rank) * seconds(work, dtype) / (rounds ? kRounded : 1) +
            (dtype == DType::kF32 || plan.warms_up ? 0 : work.shapes * kConvolutionPlan);
   }
 

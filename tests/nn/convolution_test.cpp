@@ -96,6 +96,7 @@ void check_on_gpu(std::span<const test::ConvolutionShape> shapes, std::int64_t b
   Convolutions convolutions(/*tf32=*/true);
   for (const at::ScalarType type : {at::kBFloat16, at::kHalf, at::kFloat})
     for (const test::ConvolutionShape& s : shapes) {
+      if (type == at::kFloat && batch > 1) continue;  // only a decoder rounds
       CAPTURE(at::toString(type), s.inputs, s.outputs, s.kernel, s.rows, s.columns, s.stride);
       const Input in = input_of(s, type, batch);
       const auto torch = [&] {
@@ -105,8 +106,7 @@ void check_on_gpu(std::span<const test::ConvolutionShape> shapes, std::int64_t b
       CHECK(test::relative_error(whole, torch()) <
             2 * test::tolerance(type == at::kFloat ? at::kHalf : type));
       check_cuts(convolutions, in, whole);
-      if (type != at::kFloat)
-        check_cuts(by_windows, in, by_windows(in.x, in.layer));  // float32's are by windows as it is
+      if (type != at::kFloat) check_cuts(by_windows, in, by_windows(in.x, in.layer));  // float32's take long
       for (std::int64_t i = 0; i < batch; ++i)
         CHECK(at::equal(convolutions(in.x.narrow(0, i, 1), in.layer), whole.narrow(0, i, 1)));
       const Input bare{in.x, {in.layer.weight, /*bias=*/{}, s.stride}};
