@@ -237,9 +237,10 @@ def main():
     print(f"start to all ranks ready: {many:.2f} s; one rank {one:.2f} s", flush=True)
     baseline = gpu_memory()
     failed = 0
-    for case in cases():
-        if not re.search(os.environ.get("FAULTS", ""), case.name):
-            continue
+    chosen = [case for case in cases() if re.search(os.environ.get("FAULTS", ""), case.name)]
+    if not chosen:
+        sys.exit("FAULTS matches no case")
+    for case in chosen:
         faults, took, code, words = faults_of(case, command, baseline)
         failed += bool(faults)
         print(f"{'FAIL' if faults else 'ok  '} {case.name}: exit {code}, gone in {took:.2f} s  {words}", flush=True)

@@ -304,6 +304,8 @@ NcclWindow::NcclWindow(NcclGroup& group, std::int64_t bytes) : group_(group) {
       return ncclCommWindowRegister(communicator, data, size, &window_, NCCL_WIN_COLL_SYMMETRIC);
     });
   } catch (...) {
+    const std::lock_guard lock(group.mutex_);
+    group.abort();  // it may still be at it
     static_cast<void>(ncclMemFree(data));
     throw;
   }
@@ -311,8 +313,13 @@ NcclWindow::NcclWindow(NcclGroup& group, std::int64_t bytes) : group_(group) {
 
 NcclWindow::~NcclWindow() {
   const std::lock_guard lock(group_.mutex_);
-  if (group_.communicator_ != nullptr && window_ != nullptr)
+  if (group_.communicator_ != nullptr && window_ != nullptr) {
     static_cast<void>(ncclCommWindowDeregister(group_.communicator_, window_));
+    try {
+      group_.settle("ncclCommWindowDeregister");
+    } catch (const Error&) {  // the next check() says so
+    }
+  }
   static_cast<void>(ncclMemFree(data_));
 }
 

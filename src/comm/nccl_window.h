@@ -9,7 +9,7 @@ namespace xdit::comm {
 class NcclGroup;
 
 /// Memory of one size on every rank that NCCL knows as a symmetric window, in which its collectives take
-/// kernels that store at their peers. Goes before its group is closed.
+/// kernels that store at their peers. Goes when all ranks' work in it is done, before its group is closed.
 class NcclWindow {
  public:
   /// Collective; `bytes` the same on all ranks. Error(kRank) or Error(kMemory).

@@ -20,7 +20,7 @@ bool has(const std::string& name, const char* knob) {
 
 // Of cuDNN 9's plans for Hopper these give a row the same bits in every cut of a picture and beside other
 // pictures (tests/nn/decoder_probe_test.cpp looks for them): engine 41 adds a bias, engine 62 does not. Of
-// those whose result is wider than their factors, 52 and 71 do.
+// those whose result is wider than their factors, 52 and 71 do (tests/nn/convolution_test.cpp).
 bool is_exact(const std::string& name, bool wider_result) {
   if (wider_result) return name == "eng52" || name == "eng71";
   return (name.starts_with("eng41_") || name.starts_with("eng62_")) && has(name, "_k25=1_");
@@ -93,11 +93,11 @@ const std::string& Convolutions::choose(const cudnn::Shape& shape) {
   const std::vector<std::string> names = cudnn::plan_names(shape, square);
   for (const bool any_tile : {true, false})
     for (const std::string& name : names) {
-      if (any_tile ? !is_of_any_tile(name) : !is_exact(name, shape.wider())) continue;
-      if (shape.wider())
-        return found->second = name;  // 40 ms to build: only in the extents that are asked for
+      if (any_tile ? shape.wider() || !is_of_any_tile(name) : !is_exact(name, shape.wider())) continue;
       std::unique_ptr<cudnn::Plan> plan = cudnn::Plan::build(shape, square, name);
-      if (plan == nullptr || cudnn::Plan::build(shape, lowest, name) == nullptr) continue;
+      if (plan == nullptr) continue;
+      const bool slow = shape.wider();  // to build, 40 ms: the square has to do
+      if (!slow && cudnn::Plan::build(shape, lowest, name) == nullptr) continue;
       built_[{shape, square}] = std::move(plan);
       return found->second = name;
     }

@@ -27,7 +27,8 @@ struct Convolution {
 /// bits, by a product with the windows of the picture where there are none. Keeps what it has built.
 class Convolutions {
  public:
-  /// `tf32`: those in float32 may round their factors to 11 bits: to TF32, or to float16 after a scaling.
+  /// `tf32`: those in float32 may round their factors to 11 bits: to TF32, or to float16 after a scaling,
+  /// which takes pictures up to 2 million.
   explicit Convolutions(bool tf32 = false) : tf32_(tf32) {}
   /// [B, O, h, w] of x [B, I, (h - 1) stride + K, W]; columns are padded with zeros by K / 2, so w is W /
   /// stride rounded up.

@@ -226,7 +226,7 @@ class Product {
     }
     const std::size_t best = best_tile(tiles, {x_.size(0), x_.size(1), weight_.size(0)},
                                        at::cuda::getCurrentDeviceProperties()->multiProcessorCount);
-    if (best == 0 || !takes_this(algorithms[best])) return std::nullopt;
+    if (best == 0 || !takes_this(algorithms[best])) return std::nullopt;  // asked again for what it wants
     return algorithms[best];
   }
 
@@ -301,7 +301,8 @@ void write(const at::Tensor& out, const Rows& x, const Rows& weight, const at::T
     return;
   }
   const at::Tensor added = bias.defined() ? aligned(bias.unsqueeze(0), 0) : bias;
-  Product(aligned(x, 0), weight, added, gelu_tanh, out, tf32 && out.scalar_type() == at::kFloat).run(add);
+  Product(aligned(x, 0), weight, added, gelu_tanh, out, tf32 && x.values.scalar_type() == at::kFloat)
+      .run(add);
 }
 
 }  // namespace

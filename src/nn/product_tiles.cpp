@@ -11,11 +11,11 @@ constexpr std::int64_t kShortSum = 1280;  // inputs
 constexpr std::int64_t kLongSide = 128, kShortSide = 96, kShortestSide = 80;
 constexpr double kWell = 0.97;  // of a tile's results are there
 
-std::int64_t rounded_up(std::int64_t a, std::int64_t b) {
+std::int64_t quotient_up(std::int64_t a, std::int64_t b) {
   return (a + b - 1) / b;
 }
 std::int64_t count(const ProductTile& tile, const ProductShape& shape) {
-  return rounded_up(shape.rows, tile.rows) * rounded_up(shape.outputs, tile.outputs);
+  return quotient_up(shape.rows, tile.rows) * quotient_up(shape.outputs, tile.outputs);
 }
 std::int64_t area(const ProductTile& tile) {
   return tile.rows * tile.outputs;
@@ -32,7 +32,7 @@ std::size_t best_tile(std::span<const ProductTile> tiles, const ProductShape& sh
   if (tiles.empty() || !tiles[0].cooperative || !sums_are_short(shape.inputs)) return 0;
   // What the multiprocessor with most tiles computes.
   const auto work = [&](const ProductTile& tile) {
-    return rounded_up(count(tile, shape), multiprocessors) * area(tile);
+    return quotient_up(count(tile, shape), multiprocessors) * area(tile);
   };
   const double there = static_cast<double>(shape.rows * shape.outputs) /
                        static_cast<double>(count(tiles[0], shape) * area(tiles[0]));

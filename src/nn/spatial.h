@@ -75,6 +75,7 @@ class Spatial {
 
  private:
   [[nodiscard]] at::Tensor padded(const at::Tensor& x, std::int64_t halo) const;  ///< x with halo rows
+
   std::shared_ptr<Convolutions> convolutions_;
 };
 

@@ -45,7 +45,7 @@ struct RankPlan {
   Range latent_rows;                       ///< its slab of the VAE's input
   std::map<std::string, NetworkBytes> networks;  ///< by component
   std::uint64_t peak_memory = 0;                 ///< predicted bytes on the device
-  bool overlap_loading = true;                   ///< text encoders and denoiser fit beside each other
+  bool overlap_loading = true;                   ///< text encoders and denoiser are held at once
 };
 
 struct Plan {

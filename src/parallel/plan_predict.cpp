@@ -21,6 +21,7 @@ constexpr double kWarmUp = 1.8;  // of kernels: 0.8 - 2.1, by what the page cach
 constexpr double kFinish = 0.17;
 constexpr double kFirstKernels = 0.1;      // the driver loads what is called for the first time
 constexpr double kConvolutionPlan = 5e-3;  // cuDNN's for one shape, and the one for a single row
+constexpr double kWiderPlan = 0.04;        // of factors in float16 and results in float32
 constexpr double kCapture = 0.03;          // of a forward as a CUDA graph
 constexpr double kLaunch = 1.5e-6;         // between two kernels
 constexpr double kExchange = 1e-5;         // signals and their kernels
@@ -113,7 +114,9 @@ struct Predictor {
     const Work work = decoder_work(plan, rank, model);
     const bool rounds = dtype == DType::kF32 && spec.model.dtype != DType::kF32;
     return pictures * turns(rank) * seconds(work, dtype) / (rounds ? kRounded : 1) +
-           (dtype == DType::kF32 || plan.warms_up ? 0 : work.shapes * kConvolutionPlan);
+           (plan.warms_up || (dtype == DType::kF32 && !rounds)
+                ? 0
+                : work.shapes * (rounds ? kWiderPlan : kConvolutionPlan));
   }
 
   // Of the slowest rank; together they read no faster than the host.

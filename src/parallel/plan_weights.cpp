@@ -184,8 +184,8 @@ void predict_memory(const Plan& plan, RankPlan& rank, const config::RunSpec& spe
   }
   const std::uint64_t captured = plan.replays && plan.shard == 1 ? activations : 0;  // a graph's are its own
   const std::uint64_t later = denoising + captured + std::max(activations + unquantised, decoding);
-  const bool spares = plan.shard > 1 && encoders > 0;  // whoever shards wants memory, not haste
-  rank.overlap_loading = !spares && kContextBytes + encoders + later <= capacity;
+  // Whoever shards wants memory, not haste; shares are allocated together, so all of its ranks do alike.
+  rank.overlap_loading = plan.shard == 1 && kContextBytes + encoders + later <= capacity;
   rank.peak_memory = kContextBytes + (rank.overlap_loading ? encoders + later : std::max(encoders, later));
 }
 

@@ -83,7 +83,7 @@ void SplitAttention::add(std::int64_t first, const nn::TokenNorms& norms) {
   }
   beside_.begin();
   now_->send(puts, others_, beside_.stream());
-  now_->place(own, heads_.stream());  // divided heads: of others nothing is left to place
+  now_->place(own, heads_.stream());  // undivided heads are there already
   puts_.insert(puts_.end(), puts.begin(), puts.end());
 }
 

@@ -12,7 +12,8 @@ struct ConvolutionShape {
   [[nodiscard]] std::int64_t input_rows(std::int64_t count) const { return (count - 1) * stride + kernel; }
 };
 /// FLUX's decoder's at 1024 x 1024.
-inline constexpr std::array<ConvolutionShape, 12> kVaeShapes{{{16, 512, 3, 128, 128},
+inline constexpr std::array<ConvolutionShape, 13> kVaeShapes{{{16, 512, 3, 128, 128},
+                                                              {4, 512, 3, 128, 128},
                                                               {512, 512, 3, 128, 128},
                                                               {512, 512, 3, 256, 256},
                                                               {512, 512, 3, 512, 512},

@@ -141,6 +141,45 @@ TEST_CASE("products of UNets by rows on a GPU") {
     }
 }
 
+// Of SDXL's decoder in float32 beside 16 bits.
+TEST_CASE("products in TF32, and attention by them, by rows on a GPU") {
+  if (!device().is_cuda()) return;
+  const c10::InferenceMode inference;
+  at::manual_seed(3);
+  const Counts counts{8192, 8191, 4096, 1025, 1024, 683, 512, 128, 65, 33, 7, 1};
+  for (const auto& [out, in] :
+       {Shape{256, 512}, Shape{128, 256}, Shape{512, 512}, Shape{512, 4608}, Shape{3, 1152}}) {
+    CAPTURE(out, in);
+    const at::Tensor x = randn({16384, in}, at::kFloat), sum = randn({16384, out}, at::kFloat);
+    const at::Tensor weight = randn({out, in}, at::kFloat) / std::sqrt(static_cast<double>(in));
+    const at::Tensor bias = randn({out}, at::kFloat);
+    const auto product = [&](const at::Tensor& part) {
+      return fused::linear(part, weight, bias, /*gelu_tanh=*/false, at::kFloat, /*tf32=*/true);
+    };
+    const auto onto = [&](const at::Tensor& part) {
+      at::Tensor y = sum.narrow(0, part.storage_offset() / in, part.size(0)).clone();
+      fused::linear_onto(y, part, weight, bias, /*tf32=*/true);
+      return y;
+    };
+    CHECK(differing(x, counts, product) == kNone);
+    CHECK(differing(x, counts, onto) == kNone);
+    const at::Tensor few = x.narrow(0, 3, 40).to(at::kDouble);
+    CHECK(relative_error(product(x.narrow(0, 3, 40)),
+                         at::linear(few, weight.to(at::kDouble), bias.to(at::kDouble))) <
+          2 * test::tolerance(at::kHalf));
+  }
+  const at::Tensor q = randn({4096, 512}, at::kFloat), k = randn({4096, 512}, at::kFloat),
+                   v = randn({4096, 512}, at::kFloat);
+  const auto headed = [](const at::Tensor& t) { return t.unsqueeze(0).unsqueeze(0); };
+  const auto attend = [&](const at::Tensor& rows) {
+    return scaled_dot_product(headed(rows), headed(k), headed(v), 1 / std::sqrt(512.0), {}, false,
+                              /*tf32=*/true)
+        .squeeze(0)
+        .squeeze(0);
+  };
+  CHECK(differing(q, {2048, 2047, 1025, 512, 33, 1}, attend) == kNone);
+}
+
 TEST_CASE("products of e4m3 by rows on a GPU") {
   if (!device().is_cuda()) return;
   const c10::InferenceMode inference;
