@@ -23,11 +23,10 @@ struct RotatedTokens {
   at::Tensor qkv;                ///< [T, 3, H, D]
   at::Tensor rotary;             ///< [T, D / 2, 2]
   at::Tensor query, key, value;  ///< [T, H, D], the first two normed and rotated
-  /// Of the tokens in turn, K or K and a copy of V: [1 or 2, n, H, D], their tokens contiguous.
   std::vector<at::Tensor> places;
   std::int64_t count = 0;  ///< of tokens that are
   RotatedTokens() = default;
-  /// `to`: the places; without any K goes to `key`.
+  /// `to`: places of the tokens in turn, [1 or 2, n, H, D], for K and a copy of V; without any K is `key`.
   RotatedTokens(const at::Tensor& of, const at::Tensor& by, std::vector<at::Tensor> to = {});
   void add(std::int64_t first, const TokenNorms& norms);
 };
@@ -76,9 +75,8 @@ class LocalAttention final : public Attention {
   RotatedTokens tokens_;
 };
 
-/// softmax(q k^T scale + bias) v on [B, H, T, D] tensors of any strides; `bias` [1, H, T, S] or undefined.
-/// The result is [B, H, T, D]. Without `bias` a query row's bits depend on no other row or head. `tf32`: on a
-/// GPU, factors in float32 may be rounded to TF32.
+/// softmax(q k^T scale + bias) v, like q [B, H, T, D], all of any strides; `bias` [1, H, T, S] or undefined.
+/// Without it a query row's bits depend on no other row or head. `tf32`: a GPU may round float32's factors.
 [[nodiscard]] at::Tensor scaled_dot_product(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                             double scale, const at::Tensor& bias = {}, bool causal = false,
                                             bool tf32 = false);

@@ -18,10 +18,9 @@ struct RowPlace {
 
 /// Rows of a picture that was made `scale` times as large by repeating pixels, and `columns` of it.
 struct Window {
-  std::int64_t scale = 1;  ///< or 2
-  std::int64_t first = 0;  ///< of the whole picture
-  std::int64_t rows = 0, columns = 0;
-  std::int64_t end = 0;   ///< rows before 0 and from here on are zeros
+  std::int64_t scale = 1;                         ///< or 2
+  std::int64_t first = 0, rows = 0, columns = 0;  ///< `first` of the whole picture
+  std::int64_t end = 0;                           ///< rows before 0 and from here on are zeros
   std::int64_t halo = 0;  ///< rows of its neighbours that it reaches into, before it is made larger
 };
 
@@ -65,9 +64,9 @@ class Spatial {
   [[nodiscard]] virtual at::Tensor whole_moments(const at::Tensor& rows, std::int64_t row_elements) const = 0;
   /// Gives the first and last `halo` rows of `padded` the neighbours' rows, zeros at the picture's edges.
   virtual void fill_halo(const at::Tensor& padded, std::int64_t halo) const = 0;
-  /// `padded` becomes group_norm(x), or its SiLU, with `halo` rows of its neighbours above and below.
-  virtual void normalise_padded(const at::Tensor& x, const GroupNorm& layer, bool silu,
-                                const at::Tensor& padded, std::int64_t halo) const;
+  /// `to` becomes group_norm(x), or its SiLU, with `halo` rows of its neighbours above and below.
+  virtual void normalise_padded(const at::Tensor& x, const GroupNorm& layer, bool silu, const at::Tensor& to,
+                                std::int64_t halo) const;
   /// [B, C, rows, columns] of this rank's rows x and their neighbours.
   [[nodiscard]] virtual at::Tensor window(const at::Tensor& x, const Window& of) const;
   /// Where this rank's rows of a picture are, `rows` in all.

@@ -29,6 +29,7 @@ GROUPS = {
     "quantisation": r"quantise_rows",
     "upsampling": r"window_kernel|upsample",
     "fills": r"^fill$|fill_kernel<|FillFunctor",
+    "softmax": r"softmax_numerators_kernel",
     "attention": r"sdpa|fmha|flash|(?i:softmax)",
     "cat and copy": r"CatArrayBatchedCopy|copy_kernel",
     "LibTorch's": r"\bat::native::",
