@@ -76,6 +76,13 @@ std::int64_t output_columns(const at::Tensor& x, const Convolution& layer) {
   return (x.size(3) - 1) / layer.stride + 1;
 }
 
+// Of the largest tensor, for which plans of wider results have been seen to be exact.
+constexpr std::int64_t kProvedBytes = std::int64_t{1} << 31U;
+std::int64_t bytes_of_square(const cudnn::Shape& shape) {
+  return shape.columns * shape.columns * std::max(shape.inputs, shape.outputs) *
+         static_cast<std::int64_t>(c10::elementSize(shape.result));
+}
+
 }  // namespace
 
 Convolution read_convolution(const Weights& weights, const std::string& name, std::int64_t stride) {
@@ -89,6 +96,7 @@ Convolution read_convolution(const Weights& weights, const std::string& name, st
 const std::string& Convolutions::choose(const cudnn::Shape& shape) {
   const auto [found, fresh] = chosen_.try_emplace(shape);
   if (!fresh) return found->second;
+  if (shape.wider() && bytes_of_square(shape) >= kProvedBytes) return found->second;
   const cudnn::Extent square{.rows = shape.output_columns()}, lowest{.rows = 1};  // stand for all
   const std::vector<std::string> names = cudnn::plan_names(shape, square);
   for (const bool any_tile : {true, false})
