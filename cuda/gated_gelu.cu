@@ -4,10 +4,25 @@
 namespace xdit::cuda {
 namespace {
 
+// x Phi(x). Of 16 bits the normal distribution's tail comes from Abramowitz and Stegun 7.1.26, wrong by less
+// than 3e-7 of gelu's 1: erff takes longer than the memory does.
+template <class T>
+__device__ float gelu(float x) {
+  constexpr float kSqrtHalf = 0.70710678F;
+  if constexpr (sizeof(T) > 2) return 0.5F * x * (1 + erff(x * kSqrtHalf));
+  const float z = fabsf(x) * kSqrtHalf;
+  const float t = __fdividef(1, fmaf(0.3275911F, z, 1));
+  float sum = fmaf(1.061405429F, t, -1.453152027F);
+  sum = fmaf(sum, t, 1.421413741F);
+  sum = fmaf(sum, t, -0.284496736F);
+  sum = fmaf(sum, t, 0.254829592F);
+  const float tail = 0.5F * t * sum * __expf(-z * z);
+  return x * (x < 0 ? tail : 1 - tail);
+}
+
 // Rows in blockIdx.y, columns in blockIdx.x: no division.
 template <class T, int N>
 __global__ void gated_gelu_kernel(const T* x, std::int64_t x_stride, T* y, std::int64_t rows, int width) {
-  constexpr float kSqrtHalf = 0.70710678F;
   const int column = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) * N;
   if (column >= width) return;
   for (std::int64_t row = blockIdx.y; row < rows; row += gridDim.y) {
@@ -16,7 +31,7 @@ __global__ void gated_gelu_kernel(const T* x, std::int64_t x_stride, T* y, std::
     load<N>(x + row * x_stride + column, value);
     load<N>(x + row * x_stride + width + column, gate);
 #pragma unroll
-    for (int j = 0; j < N; ++j) value[j] *= 0.5F * gate[j] * (1 + erff(gate[j] * kSqrtHalf));
+    for (int j = 0; j < N; ++j) value[j] *= gelu<T>(gate[j]);
     store<N>(y + row * width + column, value);
   }
 }

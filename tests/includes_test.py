@@ -16,7 +16,7 @@ ALLOWED = {
     "weights": {"core"},
     "comm": {"core", "cuda/peer_memory.h"},
     "output": {"core", "config", "weights"},
-    "nn": {"core", "cuda/kernels.h", "cuda/pictures.h"},
+    "nn": {"core", "cuda/kernels.h", "cuda/pictures.h", "cuda/prompt_attention.h"},
     "text": {"core", "nn", "weights"},
     "models": {"core", "nn", "weights", "text/tables"},  # a family's tables hold its encoders'
     "parallel": {"core", "config", "schedulers", "weights", "nn", "comm", "models"},  # a Loop steps a Sampler

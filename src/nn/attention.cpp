@@ -11,6 +11,7 @@
 
 #include "core/error.h"
 #include "nn/attention_by_products.h"
+#include "nn/fused.h"
 #include "nn/ops.h"
 #include "nn/tiles.h"
 
@@ -55,7 +56,9 @@ void TokenAttention::operator()(const at::Tensor& out, const at::Tensor& q, cons
   };
   const double scale = 1 / std::sqrt(static_cast<double>(q.size(-1)));
   const at::Tensor to = batched(out);
-  if (q.is_cuda() && (*in_place_)(to, batched(q), batched(k), batched(v), scale)) return;
+  if (q.is_cuda() && (fused::prompt_attention(to, batched(q), batched(k), batched(v), scale) ||
+                      (*in_place_)(to, batched(q), batched(k), batched(v), scale)))
+    return;
   to.copy_(scaled_dot_product(batched(q), batched(k), batched(v), scale));
 }
 

@@ -26,6 +26,10 @@ namespace xdit::nn::fused {
 [[nodiscard]] at::Tensor gated_gelu(const at::Tensor& x);
 void add_gated(const at::Tensor& x, const GatedUpdate& update);
 [[nodiscard]] at::Tensor softmax_numerators(const at::Tensor& out, const at::Tensor& x, double scale);
+/// TokenAttention's, of q [B, H, T, D] and as many pictures' k, v. False, with nothing done, for many keys,
+/// wide heads, float32 and rows that are not aligned.
+[[nodiscard]] bool prompt_attention(const at::Tensor& out, const at::Tensor& q, const at::Tensor& k,
+                                    const at::Tensor& v, double scale);
 void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,
                      const at::Tensor& q, at::TensorList places, double eps);
 void quantise_rows(const at::Tensor& x, const Rows& rows);

@@ -25,6 +25,11 @@ at::Tensor softmax_numerators(const at::Tensor& out, const at::Tensor& x, double
   return reference::softmax_numerators(out, x, scale);
 }
 
+bool prompt_attention(const at::Tensor& /*out*/, const at::Tensor& /*q*/, const at::Tensor& /*k*/,
+                      const at::Tensor& /*v*/, double /*scale*/) {
+  return false;
+}
+
 void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,
                      const at::Tensor& q, at::TensorList places, double eps) {
   reference::norm_and_rotate(qkv, norms, rotary, q, places, eps);

@@ -214,7 +214,7 @@ class Product {
   // The one of cuBLASLt's guesses that best_tile() prefers to the first of them.
   [[nodiscard]] std::optional<cublasLtMatmulAlgo_t> of_better_tile() {
     constexpr int kGuesses = 8;
-    if (!sums_are_short(x_.size(1)) || x_.element_size() != 2) return std::nullopt;
+    if (x_.element_size() != 2) return std::nullopt;
     std::vector<ProductTile> tiles;
     std::vector<cublasLtMatmulAlgo_t> algorithms;
     for (const cublasLtMatmulAlgo_t& algorithm : candidates(x_.size(0), kGuesses)) {

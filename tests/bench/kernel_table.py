@@ -30,6 +30,7 @@ GROUPS = {
     "upsampling": r"window_kernel|upsample",
     "fills": r"^fill$|fill_kernel<|FillFunctor",
     "softmax": r"softmax_numerators_kernel",
+    "prompt attention": r"prompt_attention_kernel",
     "attention": r"sdpa|fmha|flash|(?i:softmax)",
     "cat and copy": r"CatArrayBatchedCopy|copy_kernel",
     "LibTorch's": r"\bat::native::",

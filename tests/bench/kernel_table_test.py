@@ -29,6 +29,7 @@ GROUP_OF = {
     ATTENTION: "attention",
     "void pytorch_flash::flash_fwd_kernel<Flash_fwd_kernel_traits<64, cutlass::half_t> >()": "attention",
     "fmha_cutlassF_f16_aligned_64x64_rf_sm80(PyTorchMemEffAttention::AttentionKernel<cutlass::half_t>)": "attention",
+    OURS + "23prompt_attention_kernelI6__halfLi2EEEvNS0_15PromptAttentionE": "prompt attention",
     OURS + "25softmax_numerators_kernelI6__halfLi4ELi8EEEvNS0_17SoftmaxNumeratorsE": "softmax",
     CONVOLUTION: "convolutions",
     "void cutlass__5x_cudnn::Kernel<cutlass_tensorop_f16_s16816fprop_optimized_f16_128x128>()": "convolutions",

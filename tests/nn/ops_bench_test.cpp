@@ -9,6 +9,8 @@
 #include <string_view>
 #include <utility>
 
+#include "nn/cudnn_attention.h"
+#include "nn/fused.h"
 #include "nn/ops.h"
 #include "nn/quantise.h"
 #include "tests/catch.h"
@@ -113,6 +115,19 @@ void time_softmax(std::int64_t rows, std::int64_t width) {
       [&] { static_cast<void>(at::softmax(x * 0.044, -1).to(at::kBFloat16)); });
 }
 
+// To a prompt of 77 tokens, of two pictures' rows.
+void time_prompt(std::int64_t rows, std::int64_t heads, std::int64_t dim) {
+  const auto by_head = [&](const at::Tensor& x) { return x.view({2, -1, heads, dim}).transpose(1, 2); };
+  const at::Tensor x = randn({rows, heads * dim}, at::kHalf), y = at::empty_like(x);
+  const at::Tensor kv = randn({2 * 77, heads * dim}, at::kHalf);
+  const at::Tensor q = by_head(x), k = by_head(kv), out = by_head(y);
+  cudnn::Attentions attentions;
+  line(
+      "attention to a prompt", x, 2.0 * static_cast<double>(x.nbytes()),
+      [&] { static_cast<void>(fused::prompt_attention(out, q, k, k, 0.1)); },
+      [&] { static_cast<void>(attentions(out, q, k, k, 0.1)); });
+}
+
 // Of a UNet's transformer of so many channels.
 void time_unet(std::int64_t rows, std::int64_t width) {
   const at::Tensor x = randn({rows, width}, at::kHalf), gates = randn({rows, 8 * width}, at::kHalf);
@@ -143,6 +158,12 @@ TEST_CASE("the time of operations on rows", "[.bench]") {
   for (const auto& [rows, width] :
        {std::pair<std::int64_t, std::int64_t>{8192, 320}, {8192, 640}, {2048, 1280}})
     time_unet(rows, width);
+  for (const auto& [rows, heads, dim] : {std::array<std::int64_t, 3>{8192, 10, 64},
+                                         {2048, 20, 64},
+                                         {8192, 8, 40},
+                                         {2048, 8, 80},
+                                         {512, 8, 160}})
+    time_prompt(rows, heads, dim);
   for (const std::int64_t width : {4096, 15625, 16384, 65536}) time_softmax((1 << 26) / width, width);
 }
 
