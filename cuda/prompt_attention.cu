@@ -47,6 +47,12 @@ __device__ unsigned pair(float low, float high) {
   return *reinterpret_cast<const unsigned*>(&result);
 }
 
+__device__ float power_of_2(float x) {
+  float y = 0;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 // Of the four threads that share a row.
 template <class F>
 __device__ float over_row(float x, F&& f) {
@@ -73,7 +79,8 @@ struct HeadRows {
 };
 
 template <class T, int kChunks>
-__global__ void __launch_bounds__(kThreads) prompt_attention_kernel(PromptAttention of) {
+__global__ void __launch_bounds__(kThreads, kChunks <= 2 ? 3 : 1)
+    prompt_attention_kernel(PromptAttention of) {
   // Rows whose beginnings lie 64 and 16 bytes apart modulo 128: no two reads at once meet in a bank.
   constexpr int kKeyStride = kChunk * (kChunks | 1), kValueStride = kChunk * kChunks + 8;
   extern __shared__ uint4 shared[];
@@ -129,7 +136,7 @@ __global__ void __launch_bounds__(kThreads) prompt_attention_kernel(PromptAttent
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
         float& score = scores[tile][2 * half + j];
-        if (8 * tile + 2 * part + j >= of.keys) score = -INFINITY;
+        if (8 * tile + 8 > of.keys && 8 * tile + 2 * part + j >= of.keys) score = -INFINITY;
         largest = fmaxf(largest, score);
       }
     largest = over_row(largest, [](float a, float b) { return fmaxf(a, b); });
@@ -139,7 +146,7 @@ __global__ void __launch_bounds__(kThreads) prompt_attention_kernel(PromptAttent
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
         float& score = scores[tile][2 * half + j];
-        score = exp2f(scale * (score - largest));
+        score = power_of_2(fmaf(scale, score, -scale * largest));
         sum += score;
       }
     inverse[half] = 1 / over_row(sum, [](float a, float b) { return a + b; });

@@ -12,6 +12,8 @@ constexpr std::int64_t kLongSide = 128, kShortSide = 96, kShortestSide = 80;
 constexpr double kWell = 0.97;  // of a tile's results are there
 // Large tiles, which fetch each factor least often; longer ones are slower.
 constexpr std::int64_t kLargeTile = 128 * 256, kLongestSide = 256;
+// What a square tile's results cost more at the limit of energy.
+constexpr double kSquare = 1.045;
 
 std::int64_t quotient_up(std::int64_t a, std::int64_t b) {
   return (a + b - 1) / b;
@@ -40,9 +42,13 @@ std::size_t best_tile(std::span<const ProductTile> tiles, const ProductShape& sh
       return tile.cooperative && area(tile) >= kLargeTile &&
              std::max(tile.rows, tile.outputs) <= kLongestSide;
     };
+    const auto cost = [&](std::size_t i) {
+      const bool square = tiles[i].rows == tiles[i].outputs;
+      return static_cast<double>(work(i)) * (square ? kSquare : 1);
+    };
     if (!is_large(tiles[0])) return 0;
     for (std::size_t i = 1; i < tiles.size(); ++i)
-      if (is_large(tiles[i]) && work(i) < work(best)) best = i;
+      if (is_large(tiles[i]) && cost(i) < cost(best)) best = i;
     return best;
   }
   const double there = static_cast<double>(shape.rows * shape.outputs) /
