@@ -1,6 +1,7 @@
 #include "nn/convolution.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/DeviceGuard.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -43,13 +44,23 @@ at::Tensor aligned_bias(const at::Tensor& bias) {
   return reinterpret_cast<std::uintptr_t>(bias.const_data_ptr()) % kAligned == 0 ? bias : bias.clone();
 }
 
+std::int64_t missing_outputs(std::int64_t outputs) {
+  return (kChannels - outputs % kChannels) % kChannels;
+}
+
 Convolution with_full_groups(const Convolution& layer) {
-  const std::int64_t missing = (kChannels - layer.weight.size(0) % kChannels) % kChannels;
+  const std::int64_t missing = missing_outputs(layer.weight.size(0));
   if (missing == 0)
     return {layer.weight.contiguous(at::MemoryFormat::ChannelsLast), layer.bias, layer.stride};
   return {at::constant_pad_nd(layer.weight, {0, 0, 0, 0, 0, 0, 0, missing})
               .contiguous(at::MemoryFormat::ChannelsLast),
           layer.bias.defined() ? at::constant_pad_nd(layer.bias, {0, missing}) : layer.bias, layer.stride};
+}
+
+cudnn::Shape for_pictures_of(at::ScalarType type, cudnn::Shape shape) {
+  shape.type = type == at::kFloat ? at::kHalf : type;
+  shape.result = type;
+  return shape;
 }
 
 // Factors in float32 that may be rounded to 11 bits, as float16: x is scaled down and weights up, so that x
@@ -93,8 +104,8 @@ Convolution read_convolution(const Weights& weights, const std::string& name, st
           stride};
 }
 
-const std::string& Convolutions::choose(const cudnn::Shape& shape) {
-  const auto [found, fresh] = chosen_.try_emplace(shape);
+const std::string& Convolutions::Plans::choose(const cudnn::Shape& shape) {
+  const auto [found, fresh] = chosen.try_emplace(shape);
   if (!fresh) return found->second;
   if (shape.wider() && bytes_of_square(shape) >= kProvedBytes) return found->second;
   const cudnn::Extent square{.rows = shape.output_columns()}, lowest{.rows = 1};  // stand for all
@@ -106,7 +117,7 @@ const std::string& Convolutions::choose(const cudnn::Shape& shape) {
       if (plan == nullptr) continue;
       const bool slow = shape.wider();  // to build, 40 ms: the square has to do
       if (!slow && cudnn::Plan::build(shape, lowest, name) == nullptr) continue;
-      built_[{shape, square}] = std::move(plan);
+      built[{shape, square}] = std::move(plan);
       return found->second = name;
     }
   return found->second;
@@ -130,19 +141,50 @@ std::unique_ptr<cudnn::Plan> Convolutions::plan_of(const cudnn::Shape& shape, co
   return plan;
 }
 
+void Convolutions::Plans::take(Plans&& others) {
+  chosen.merge(others.chosen);
+  built.merge(others.built);
+}
+
+Convolutions::Plans Convolutions::build(const std::vector<std::pair<cudnn::Shape, cudnn::Extent>>& wider) {
+  Plans plans;
+  for (const auto& [shape, extent] : wider)
+    if (const std::string& name = plans.choose(shape); !name.empty())
+      if (std::unique_ptr<cudnn::Plan>& plan = plans.built[{shape, extent}]; !plan)
+        plan = cudnn::Plan::build(shape, extent, name);
+  return plans;
+}
+
+void Convolutions::expect(const std::vector<ExpectedConvolution>& convolutions, at::Device device) {
+  if (!tf32_ || !device.is_cuda() || expected_.valid()) return;
+  std::vector<std::pair<cudnn::Shape, cudnn::Extent>> wider;
+  for (const auto& [inputs, outputs, rows, columns] : convolutions) {
+    const cudnn::Shape shape = for_pictures_of(at::kFloat, {.inputs = inputs,
+                                                            .outputs = outputs + missing_outputs(outputs),
+                                                            .kernel = 3,
+                                                            .columns = columns,
+                                                            .epilogue = cudnn::Epilogue::kBias});
+    if (!plans_.chosen.contains(shape)) wider.emplace_back(shape, cudnn::Extent{.rows = rows});
+  }
+  if (wider.empty()) return;
+  expected_ = std::async(std::launch::async, [wider = std::move(wider), device] {
+    const c10::DeviceGuard guard(device);
+    return build(wider);
+  });
+}
+
 at::Tensor Convolutions::by_plan(const at::Tensor& x, const Convolution& asked) {
   const Convolution layer = with_full_groups(asked);
-  const bool halves = x.scalar_type() == at::kFloat;
-  const cudnn::Shape shape{
-      .inputs = x.size(1),
-      .outputs = layer.weight.size(0),
-      .kernel = layer.weight.size(2),
-      .columns = x.size(3),
-      .stride = layer.stride,
-      .type = halves ? at::kHalf : x.scalar_type(),
-      .result = x.scalar_type(),
-      .epilogue = layer.bias.defined() ? cudnn::Epilogue::kBias : cudnn::Epilogue::kNone};
-  const std::string& name = choose(shape);
+  const cudnn::Shape shape = for_pictures_of(
+      x.scalar_type(), {.inputs = x.size(1),
+                        .outputs = layer.weight.size(0),
+                        .kernel = layer.weight.size(2),
+                        .columns = x.size(3),
+                        .stride = layer.stride,
+                        .epilogue = layer.bias.defined() ? cudnn::Epilogue::kBias : cudnn::Epilogue::kNone});
+  const bool halves = shape.wider();
+  if (expected_.valid()) plans_.take(expected_.get());
+  const std::string& name = plans_.choose(shape);
   if (name.empty()) return {};
   const cudnn::Extent extent{.rows = output_rows(x, layer), .pictures = x.size(0)};
   const at::Tensor y = at::empty({x.size(0), shape.outputs, extent.rows, shape.output_columns()},
@@ -153,7 +195,7 @@ at::Tensor Convolutions::by_plan(const at::Tensor& x, const Convolution& asked) 
                                    .x = halves ? in_half(factor, 1 / kScale) : factor,
                                    .weight = weight,
                                    .bias = aligned_bias(layer.bias)};
-  std::unique_ptr<cudnn::Plan>& plan = built_[{shape, extent}];
+  std::unique_ptr<cudnn::Plan>& plan = plans_.built[{shape, extent}];
   if (!plan) plan = plan_of(shape, extent, name, arguments);
   (*plan)(arguments);
   return y.narrow(1, 0, asked.weight.size(0));

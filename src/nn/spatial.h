@@ -53,12 +53,12 @@ class Spatial {
   [[nodiscard]] at::Tensor group_norm(const at::Tensor& x, const GroupNorm& layer) const;
   /// Of pictures half as high, rounded up: their row r is where row 2 r is. Lives as long as this.
   [[nodiscard]] virtual const Spatial& halved() const = 0;
+  [[nodiscard]] const std::shared_ptr<Convolutions>& convolutions() const { return convolutions_; }
   [[nodiscard]] bool tf32() const { return convolutions_->tf32(); }  ///< factors in float32 may round to it
   /// [B, H * W, C] of the whole picture from this rank's rows [B, h, W, C]. Valid until the next call.
   [[nodiscard]] virtual at::Tensor gather_tokens(const at::Tensor& rows) const = 0;
 
  protected:
-  [[nodiscard]] const std::shared_ptr<Convolutions>& convolutions() const { return convolutions_; }
   /// Mean and variance [B, G, 2] of the whole picture from the moments [B, h, G, 2] of this rank's rows, of
   /// `row_elements` each, which may be overwritten.
   [[nodiscard]] virtual at::Tensor whole_moments(const at::Tensor& rows, std::int64_t row_elements) const = 0;
