@@ -205,11 +205,11 @@ void draw(const Loading& loading, const WeightMemory& memory) {
   stream.synchronise();
 }
 
-Tensors allocate(const Loading& loading, bool blocks, WeightMemory& memory) {
+Tensors allocate(const Loading& loading, bool sharded, WeightMemory& memory) {
   const LoadingStream stream(loading.device);
   Tensors tensors;
   for (const HeldParameter& held : loading.held) {
-    if (!blocks && held.block != weights::kNoBlock) continue;
+    if (sharded && held.is_sharded()) continue;
     const at::Tensor tensor =
         at::empty(held.shape, at::TensorOptions().dtype(loading.dtype).device(loading.device));
     memory.add(held.offset, tensor);
@@ -223,7 +223,7 @@ Tensors load_whole(const models::Model& model, const models::Network& network, a
   const std::vector<HeldParameter> held = held_parameters(network, kAllBlocks, 1, 0);
   const Loading loading{model, network, held, dtype, device, threads};
   WeightMemory memory;
-  Tensors tensors = allocate(loading, true, memory);
+  Tensors tensors = allocate(loading, /*sharded=*/false, memory);
   if (model.dummy)
     draw(loading, memory);
   else
