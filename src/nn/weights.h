@@ -20,6 +20,11 @@ class Weights {
   [[nodiscard]] virtual at::Tensor get(const std::string& name) const = 0;
   /// Whether it is here for good, not while a block is entered only.
   [[nodiscard]] virtual bool stays(const std::string& /*name*/) const { return true; }
+  /// Rows [first, first + count) of a matrix outside the blocks that is used in pieces, one of which they are
+  /// (Parameter::piece_rows). Valid until the next piece is asked for or a block is entered.
+  [[nodiscard]] virtual at::Tensor rows(const std::string& name, std::int64_t first, std::int64_t count) {
+    return get(name).narrow(0, first, count);
+  }
   virtual void enter(std::int64_t block) = 0;  ///< the block's tensors are here now
   virtual void leave(std::int64_t block) = 0;  ///< and may go
   /// The network needs this tensor no more (what was computed from it is kept).

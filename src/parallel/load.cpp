@@ -82,14 +82,29 @@ class Batch {
   std::int32_t memories_ = 0;
 };
 
-// The held elements of a whole parameter.
-at::Tensor taken(const at::Tensor& whole, const HeldParameter& held) {
-  at::Tensor part = at::empty({held.elements()}, whole.options());
+// What is held of one of the tensors that a parameter stacks.
+struct HeldPart {
+  std::vector<Rectangle> rectangles;
+  Range range;  // in the held parameter
+};
+HeldPart held_of(const HeldParameter& held, Range part) {
+  HeldPart of;
   for (const Rectangle& r : held.rectangles) {
-    const auto view = [&](const at::Tensor& of, std::int64_t first, std::int64_t stride) {
-      return of.as_strided({r.rows, r.count}, {r.rows == 1 ? r.count : stride, 1}, first);
+    if (comm::overlap({r.source, 1}, part).count == 0) continue;
+    of.rectangles.push_back(r);
+    of.range = {of.rectangles.front().to, of.range.count + r.rows * r.count};
+  }
+  return of;
+}
+
+// The held elements of `whole`, a parameter's from `first` on.
+at::Tensor taken(const at::Tensor& whole, std::int64_t first, const HeldPart& held) {
+  at::Tensor part = at::empty({held.range.count}, whole.options());
+  for (const Rectangle& r : held.rectangles) {
+    const auto view = [&](const at::Tensor& of, std::int64_t begin, std::int64_t stride) {
+      return of.as_strided({r.rows, r.count}, {r.rows == 1 ? r.count : stride, 1}, begin);
     };
-    view(part, r.to, r.to_stride).copy_(view(whole, r.source, r.source_stride));
+    view(part, r.to - held.range.first, r.to_stride).copy_(view(whole, r.source - first, r.source_stride));
   }
   return part;
 }
@@ -168,29 +183,33 @@ void draw(const Loading& loading, const WeightMemory& memory) {
   generator.set_current_seed(0);
   auto held = loading.held.begin();
   for (const weights::Parameter& parameter : loading.network.parameters) {
-    const std::int64_t elements =
-        std::reduce(parameter.shape.begin(), parameter.shape.end(), std::int64_t{1}, std::multiplies<>());
     const bool is_held = held != loading.held.end() && held->name == parameter.name;
-    const auto parts =
-        is_held ? memory.parts({held->offset, held->elements()}) : decltype(memory.parts({})){};
-    const bool in_place = parts.size() == 1 && parts[0].second.numel() == elements;
-    const at::Tensor whole = in_place ? parts[0].second : at::empty({elements}, options);
-    draw_into(whole, parameter, generator);  // also what is not held: the next ones follow in the generator
-    if (is_held && !in_place) {
-      const at::Tensor part = taken(whole, *held);
-      for (const auto& [first, tensor] : parts)
-        tensor.copy_(part.narrow(0, first - held->offset, tensor.numel()));
+    std::int64_t first = 0;
+    for (const weights::Wanted& part : parameter.parts) {  // one by one: the largest are several GB together
+      const std::int64_t elements =
+          std::reduce(part.shape.begin(), part.shape.end(), std::int64_t{1}, std::multiplies<>());
+      const HeldPart mine = is_held ? held_of(*held, {first, elements}) : HeldPart{};
+      const std::int64_t offset = is_held ? held->offset + mine.range.first : 0;
+      const auto places = memory.parts({offset, mine.range.count});
+      const bool in_place = places.size() == 1 && places[0].second.numel() == elements;
+      const at::Tensor whole = in_place ? places[0].second : at::empty({elements}, options);
+      draw_into(whole, parameter, generator);  // also what is not held: the next follow in the generator
+      if (!in_place && !places.empty()) {
+        const at::Tensor here = taken(whole, first, mine);
+        for (const auto& [at, tensor] : places) tensor.copy_(here.narrow(0, at - offset, tensor.numel()));
+      }
+      first += elements;
     }
     if (is_held) ++held;
   }
   stream.synchronise();
 }
 
-Tensors allocate(const Loading& loading, bool blocks, WeightMemory& memory) {
+Tensors allocate(const Loading& loading, bool sharded, WeightMemory& memory) {
   const LoadingStream stream(loading.device);
   Tensors tensors;
   for (const HeldParameter& held : loading.held) {
-    if (!blocks && held.block != weights::kNoBlock) continue;
+    if (sharded && held.is_sharded()) continue;
     const at::Tensor tensor =
         at::empty(held.shape, at::TensorOptions().dtype(loading.dtype).device(loading.device));
     memory.add(held.offset, tensor);
@@ -204,7 +223,7 @@ Tensors load_whole(const models::Model& model, const models::Network& network, a
   const std::vector<HeldParameter> held = held_parameters(network, kAllBlocks, 1, 0);
   const Loading loading{model, network, held, dtype, device, threads};
   WeightMemory memory;
-  Tensors tensors = allocate(loading, true, memory);
+  Tensors tensors = allocate(loading, /*sharded=*/false, memory);
   if (model.dummy)
     draw(loading, memory);
   else

@@ -54,8 +54,9 @@ void read(const Loading& loading, const std::vector<Range>& ranges, const Weight
 /// so that pictures are neither constant nor NaN.
 void draw(const Loading& loading, const WeightMemory& memory);
 
-/// A tensor for each held parameter, or for those of no block, added to `memory`.
-[[nodiscard]] Tensors allocate(const Loading& loading, bool blocks, WeightMemory& memory);
+/// A tensor for each held parameter, or without those that are shared out where weights are `sharded`, added
+/// to `memory`.
+[[nodiscard]] Tensors allocate(const Loading& loading, bool sharded, WeightMemory& memory);
 
 /// All parameters of a network on this rank alone.
 [[nodiscard]] Tensors load_whole(const models::Model& model, const models::Network& network,

@@ -76,7 +76,7 @@ NetworkLoader::Arriving NetworkLoader::expect(const std::string& component) {
   const Loading loading{model_, network, state->held, dtype, options_.device(), kThreads};
   const auto read = [this, state, loading] { read_share(loading, state->memory); };
   if (network.role != models::Role::kDenoiser || spread_.sharding() == nullptr) {
-    Tensors tensors = allocate(loading, true, state->memory);
+    Tensors tensors = allocate(loading, /*sharded=*/false, state->memory);
     state->quantised.emplace(plan_, loading, tensors);
     const auto exchange = [this, state, loading] {
       exchange_shares(loading, state->memory);
@@ -90,7 +90,7 @@ NetworkLoader::Arriving NetworkLoader::expect(const std::string& component) {
     return {std::make_unique<nn::ResidentWeights>(std::move(tensors)), read, exchange};
   }
   auto weights = std::make_unique<ShardedWeights>(*spread_.sharding(), state->held, rank_.blocks, options_);
-  weights->set_outside(allocate(loading, false, state->memory));
+  weights->set_outside(allocate(loading, /*sharded=*/true, state->memory));
   weights->add_to(state->memory);
   const auto store = [this, state, loading, to = weights.get()] {
     exchange_shares(loading, state->memory);

@@ -40,7 +40,7 @@ struct RankPlan {
   std::vector<Range> image_tokens;  ///< by band; one but with pipefusion
   Range blocks;                     ///< of the denoiser
   std::vector<int> sharding;        ///< ranks that store a share of each block; this one alone: all of it
-  Readers block_readers;            ///< of its part of the blocks; nobody where it holds none
+  Readers block_readers;            ///< of its part of them; nobody where it holds none
   std::map<std::string, Readers> readers;  ///< of what belongs to no block, for each network that it holds
   Range latent_rows;                       ///< its slab of the VAE's input
   std::map<std::string, NetworkBytes> networks;  ///< by component
@@ -56,7 +56,7 @@ struct Plan {
   bool quantised = false;          ///< the matrices of its blocks are in e4m3
   bool displaced = false;          ///< a UNet's rows reach other ranks one step late
   std::int64_t warmup = 0;         ///< exact steps that pipefusion and displaced rows begin with
-  std::int64_t shard = 1;          ///< ranks over which every block's weights are spread
+  std::int64_t shard = 1;          ///< ranks over which every block's weights, and pieces, are spread
   std::vector<RankPlan> ranks;
   config::Transport transport = config::Transport::kPeer;  ///< of all ranks
   bool replays = false;                                    ///< forwards as CUDA graphs

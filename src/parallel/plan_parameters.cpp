@@ -77,6 +77,7 @@ std::vector<HeldParameter> held_parameters(const models::Network& network, Range
     HeldParameter held{.name = parameter.name, .shape = parameter.shape, .rectangles = {}};
     held.block = parameter.block();
     held.is_cut_matrix = parameter.is_cut_matrix();
+    held.piece_rows = parameter.piece_rows;
     if (held.block != weights::kNoBlock && comm::overlap(blocks, {held.block, 1}).count == 0) continue;
     if (parameter.cut == Cut::kInputs && tensor > 1)
       hold_inputs(parameter, tensor, tensor_rank, held);
@@ -134,11 +135,22 @@ std::vector<weights::Piece> pieces_of(const HeldParameter& held, const weights::
   return pieces;
 }
 
-Range block_share(const std::vector<HeldParameter>& held, std::int64_t block, std::int64_t ranks,
-                  std::int64_t index) {
-  const Range all = block_memory(held, block);
-  const Range part = part_of(all.count, ranks, index);
-  return {all.first + part.first, part.count};
+std::vector<Range> sharded_units(const std::vector<HeldParameter>& held, Range blocks) {
+  std::vector<Range> units;
+  for (std::int64_t block = blocks.first; block < blocks.end(); ++block)
+    units.push_back(block_memory(held, block));
+  for (const HeldParameter& one : held) {
+    if (one.piece_rows == 0) continue;
+    const std::int64_t piece = one.piece_rows * product(one.shape, 1);
+    for (std::int64_t first = 0; first < one.elements(); first += piece)
+      units.push_back({one.offset + first, std::min(piece, one.elements() - first)});
+  }
+  return units;
+}
+
+Range share_of(Range unit, std::int64_t ranks, std::int64_t index) {
+  const Range part = part_of(unit.count, ranks, index);
+  return {unit.first + part.first, part.count};
 }
 
 std::int64_t elements_of(const std::vector<Range>& ranges) {

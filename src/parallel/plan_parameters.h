@@ -25,9 +25,12 @@ struct HeldParameter {
   std::vector<std::int64_t> shape;
   std::vector<Rectangle> rectangles;  ///< `to` counts from the part's own first element
   std::int64_t block = weights::kNoBlock;
-  bool is_cut_matrix = false;  ///< as the parameter
-  std::int64_t offset = 0;     ///< in the network's memory, in elements
+  bool is_cut_matrix = false;   ///< as the parameter
+  std::int64_t piece_rows = 0;  ///< likewise
+  std::int64_t offset = 0;      ///< in the network's memory, in elements
   [[nodiscard]] std::int64_t elements() const;
+  /// Whether ranks that shard weights share it out: it is of a block, or used in pieces.
+  [[nodiscard]] bool is_sharded() const { return block != weights::kNoBlock || piece_rows > 0; }
 };
 
 inline constexpr Range kAllBlocks{0, std::int64_t{1} << 40U};
@@ -40,9 +43,11 @@ inline constexpr Range kAllBlocks{0, std::int64_t{1} << 40U};
 [[nodiscard]] std::int64_t memory_elements(const std::vector<HeldParameter>& held);
 [[nodiscard]] Range block_memory(const std::vector<HeldParameter>& held, std::int64_t block);
 
-/// The share of a block's memory that rank `index` of `ranks` stores.
-[[nodiscard]] Range block_share(const std::vector<HeldParameter>& held, std::int64_t block,
-                                std::int64_t ranks, std::int64_t index);
+/// The memory that ranks which shard weights share out, one unit after the other: each of `blocks`, then
+/// every piece of what is used in pieces.
+[[nodiscard]] std::vector<Range> sharded_units(const std::vector<HeldParameter>& held, Range blocks);
+/// The share of a unit that rank `index` of `ranks` stores.
+[[nodiscard]] Range share_of(Range unit, std::int64_t ranks, std::int64_t index);
 
 /// Elements of all ranges together, and those of `part` of them, counted from the first range's first on.
 [[nodiscard]] std::int64_t elements_of(const std::vector<Range>& ranges);

@@ -101,6 +101,12 @@ struct Predictor {
     return plan.mesh.pipefusion > 1 ? static_cast<double>(plan.warmup * (plan.mesh.pipefusion - 1)) * step_s
                                     : 0;
   }
+  // Pieces of weights, once for each of the rank's prompts.
+  [[nodiscard]] double prepare(const RankPlan& rank) const {
+    const double of_a_picture = spec.sampling.cfg_scale > 1 ? 2 : 1;
+    const double mine = std::min(prompts(), of_a_picture * static_cast<double>(rank.pictures.count));
+    return mine * bytes(prompt_traffic(plan, rank, model)) / between_ranks();
+  }
   [[nodiscard]] double first_step(const RankPlan& rank) const {
     const Work work = denoiser_work(plan, rank, model, rank.image_tokens.front());
     const double graphs = plan.replays ? (plan.joins_branches ? 1 : branches()) * kCapture : 0;
@@ -173,8 +179,8 @@ Prediction predicted(const Predictor& of) {
     const double step = of.step(rank);
     prediction.step_s = std::max(prediction.step_s, step);
     prediction.denoise_s =
-        std::max(prediction.denoise_s,
-                 of.evaluations_of(rank) * step + pictures * of.warmup(step) + of.first_step(rank));
+        std::max(prediction.denoise_s, of.evaluations_of(rank) * step + pictures * of.warmup(step) +
+                                           of.first_step(rank) + of.prepare(rank));
     prediction.decode_s = std::max(prediction.decode_s, of.decode(rank));
     if (rank.latent_rows.count == 0) continue;
     const double pixels = static_cast<double>(spec.image.width * spec.image.height) * 1e-6;

@@ -15,7 +15,7 @@ struct Prediction {
   double load_s = 0;   ///< of files in the page cache, or on a disk that was measured; drawn weights as well
   double encode_s = 0;
   double warm_up_s = 0;  ///< of kernels, what of it outlasts the reading
-  double denoise_s = 0;  ///< of all the rank's pictures, the first step's preparations included
+  double denoise_s = 0;  ///< of all the rank's pictures, preparations included
   double decode_s = 0;
   double write_s = 0;
   double finish_s = 0;                   ///< until the processes are gone

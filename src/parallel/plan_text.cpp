@@ -61,6 +61,14 @@ const char* transport_text(const Plan& plan, const config::RunSpec& spec) {
   return direct ? "peer memory" : "pinned host memory";
 }
 
+// What is spread beside blocks.
+std::string pieces_text(const models::Model& model) {
+  std::string text;
+  for (const weights::Parameter& parameter : denoiser_of(model).parameters)
+    if (parameter.piece_rows > 0) text += fmt::format(" and {}", parameter.name);
+  return text;
+}
+
 std::string rank_text(const Plan& plan, const RankPlan& rank, const models::Model& model) {
   std::string text;
   if (rank.pictures.count == 0)
@@ -98,7 +106,8 @@ std::string to_text(const Plan& plan, const models::Model& model, const Machine&
       plan.text_tokens, plan.image_tokens);
   if (plan.exchanges()) text += fmt::format("transport: {}\n", transport_text(plan, spec));
   if (plan.quantised) text += "weights: the blocks' matrices in fp8, quantised when they are read\n";
-  if (plan.shard > 1) text += fmt::format("weights: each block spread over {} ranks\n", plan.shard);
+  if (plan.shard > 1)
+    text += fmt::format("weights: each block{} spread over {} ranks\n", pieces_text(model), plan.shard);
   for (const std::string& note : plan.notes) text += note + "\n";
   for (const RankPlan& rank : plan.ranks) {
     const bool on_cpu = spec.runtime.device == config::Device::kCpu;

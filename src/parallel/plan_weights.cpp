@@ -17,7 +17,7 @@ constexpr std::uint64_t kContextBytes = std::uint64_t{1} << 30U;  // CUDA contex
 
 using models::Role;
 
-bool spreads_blocks(const Plan& plan, const models::Network& network) {
+bool shards_weights(const Plan& plan, const models::Network& network) {
   return network.role == Role::kDenoiser && plan.shard > 1;
 }
 
@@ -111,10 +111,9 @@ void count_bytes(const Plan& plan, RankPlan& rank, const models::Network& networ
   const std::vector<HeldParameter> held = held_by(plan, rank, network);
   const Storage storage = storage_of(plan, rank, network);
   std::int64_t memory = elements_of(storage.blocks) + elements_of(storage.outside);
-  if (spreads_blocks(plan, network)) {
+  if (shards_weights(plan, network)) {
     std::int64_t longest = 0;
-    for (std::int64_t block = rank.blocks.first; block < rank.blocks.end(); ++block)
-      longest = std::max(longest, block_memory(held, block).count);
+    for (const Range& unit : sharded_units(held, rank.blocks)) longest = std::max(longest, unit.count);
     memory += 2 * longest;
   }
   const auto element = static_cast<std::int64_t>(size_of(network.dtype(dtype)));
@@ -264,20 +263,16 @@ std::vector<std::int64_t> block_costs(const models::Model& model) {
 
 Storage storage_of(const Plan& plan, const RankPlan& rank, const models::Network& network) {
   const std::vector<HeldParameter> held = held_by(plan, rank, network);
+  const bool shards = shards_weights(plan, network);
   Storage storage;
-  std::int64_t before = weights::kNoBlock;
-  for (const HeldParameter& one : held) {
-    const Range own{one.offset, one.elements()};
-    if (one.block == weights::kNoBlock) {
-      storage.outside.push_back(own);
-    } else if (!spreads_blocks(plan, network)) {
-      storage.blocks.push_back(own);
-    } else if (one.block != before) {
-      storage.blocks.push_back(block_share(held, one.block, static_cast<std::int64_t>(rank.sharding.size()),
-                                           place_of(rank.sharding, rank.rank)));
-    }
-    before = one.block;
-  }
+  for (const HeldParameter& one : held)
+    if (!shards || !one.is_sharded())
+      (one.block == weights::kNoBlock ? storage.outside : storage.blocks)
+          .push_back({one.offset, one.elements()});
+  if (!shards) return storage;
+  const auto ranks = static_cast<std::int64_t>(rank.sharding.size());
+  for (const Range& unit : sharded_units(held, rank.blocks))
+    storage.blocks.push_back(share_of(unit, ranks, place_of(rank.sharding, rank.rank)));
   return storage;
 }
 

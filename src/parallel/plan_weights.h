@@ -29,8 +29,8 @@ void spread_weights(Plan& plan, const config::RunSpec& spec, const models::Model
 
 /// The ranges of a network's memory that a rank stores, and who reads them.
 struct Storage {
-  std::vector<Range> blocks;
-  std::vector<Range> outside;  ///< of the blocks
+  std::vector<Range> blocks;   ///< and, where weights are sharded, pieces (sharded_units)
+  std::vector<Range> outside;  ///< all else
 };
 [[nodiscard]] Storage storage_of(const Plan& plan, const RankPlan& rank, const models::Network& network);
 /// Those of them that the rank reads itself.

@@ -259,4 +259,12 @@ Traffic denoiser_traffic(const Plan& plan, const RankPlan& rank, const models::M
   return traffic;
 }
 
+double prompt_traffic(const Plan& plan, const RankPlan& rank, const models::Model& model) {
+  const auto parts = real(std::ssize(rank.sharding));
+  double elements = 0;
+  for (const HeldParameter& held : held_by(plan, rank, denoiser_of(model)))
+    if (held.piece_rows > 0) elements += real(held.elements());
+  return elements * (parts - 1) / parts;
+}
+
 }  // namespace xdit::parallel

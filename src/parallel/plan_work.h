@@ -39,5 +39,7 @@ struct Traffic {
   double ahead = 0;  ///< elements that come while something else is computed
 };
 [[nodiscard]] Traffic denoiser_traffic(const Plan& plan, const RankPlan& rank, const models::Model& model);
+/// Elements that a rank gets from others for each prompt: pieces of weights.
+[[nodiscard]] double prompt_traffic(const Plan& plan, const RankPlan& rank, const models::Model& model);
 
 }  // namespace xdit::parallel

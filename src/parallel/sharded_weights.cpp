@@ -13,13 +13,14 @@ ShardedWeights::ShardedWeights(comm::Group& group, const std::vector<HeldParamet
       held_(held),
       blocks_(blocks),
       options_(options),
+      units_(sharded_units(held, blocks)),
       offsets_([&] {
         std::vector<std::vector<std::int64_t>> offsets(static_cast<std::size_t>(group.size()));
         for (std::int64_t rank = 0; rank < group.size(); ++rank) {
           std::vector<std::int64_t>& mine = offsets[static_cast<std::size_t>(rank)];
           mine.push_back(0);
-          for (std::int64_t block = blocks.first; block < blocks.end(); ++block)
-            mine.push_back(mine.back() + share(block, rank).count);
+          for (std::size_t unit = 0; unit < units_.size(); ++unit)
+            mine.push_back(mine.back() + share(unit, rank).count);
         }
         return offsets;
       }()),
@@ -27,22 +28,20 @@ ShardedWeights::ShardedWeights(comm::Group& group, const std::vector<HeldParamet
                              static_cast<std::int64_t>(options.dtype().itemsize()))),
       ahead_(options.device()) {
   std::int64_t longest = 0;
-  for (std::int64_t block = blocks.first; block < blocks.end(); ++block)
-    longest = std::max(longest, block_memory(held, block).count);
+  for (const Range& unit : units_) longest = std::max(longest, unit.count);
   for (at::Tensor& slot : slots_) slot = at::empty({longest}, options);
 }
 
-Range ShardedWeights::share(std::int64_t block, std::int64_t rank) const {
-  return block_share(held_, block, group_.size(), rank);
+Range ShardedWeights::share(std::size_t unit, std::int64_t rank) const {
+  return share_of(units_.at(unit), group_.size(), rank);
 }
 
 void ShardedWeights::add_to(WeightMemory& memory) const {
   const std::vector<std::int64_t>& mine = offsets_[static_cast<std::size_t>(group_.rank())];
   const auto element = static_cast<std::int64_t>(options_.dtype().itemsize());
-  for (std::int64_t i = 0; i < blocks_.count; ++i) {
-    const Range range = share(blocks_.first + i, group_.rank());
-    memory.add(range.first, at::from_blob(shares_.data() + mine[static_cast<std::size_t>(i)] * element,
-                                          {range.count}, options_));
+  for (std::size_t unit = 0; unit < units_.size(); ++unit) {
+    const Range range = share(unit, group_.rank());
+    memory.add(range.first, at::from_blob(shares_.data() + mine[unit] * element, {range.count}, options_));
   }
 }
 
@@ -52,43 +51,61 @@ void ShardedWeights::stored() {
   group_.barrier(stream);
 }
 
+const HeldParameter& ShardedWeights::named(const std::string& name) const {
+  const auto found =
+      std::find_if(held_.begin(), held_.end(), [&](const HeldParameter& held) { return held.name == name; });
+  XDIT_ASSERT(found != held_.end());
+  return *found;
+}
+
 at::Tensor ShardedWeights::get(const std::string& name) const {
   const auto outside = outside_.find(name);
   if (outside != outside_.end()) return outside->second;
-  const auto found =
-      std::find_if(held_.begin(), held_.end(), [&](const HeldParameter& held) { return held.name == name; });
-  XDIT_ASSERT(found != held_.end() && found->block != weights::kNoBlock);
-  const at::Tensor& slot = slots_[static_cast<std::size_t>((found->block - blocks_.first) % 2)];
-  return slot.narrow(0, found->offset - block_memory(held_, found->block).first, found->elements())
-      .view(found->shape);
+  const HeldParameter& held = named(name);
+  XDIT_ASSERT(held.block != weights::kNoBlock);
+  return slot_of(static_cast<std::size_t>(held.block - blocks_.first))
+      .narrow(0, held.offset - block_memory(held_, held.block).first, held.elements())
+      .view(held.shape);
 }
 
-// A block's slot is free: the block that it held before has been left.
-void ShardedWeights::fetch(std::int64_t block) {
-  const std::int64_t index = block - blocks_.first;
+// A unit's slot is free: the one that it held before has been left.
+void ShardedWeights::fetch(std::size_t unit) {
   const auto element = static_cast<std::int64_t>(options_.dtype().itemsize());
-  const at::Tensor& slot = slots_[static_cast<std::size_t>(index % 2)];
-  const Range all = block_memory(held_, block);
+  const at::Tensor slot = slot_of(unit);
   ahead_.begin();
   for (std::int64_t step = 0; step < group_.size(); ++step) {
     const std::int64_t rank = (group_.rank() + step) % group_.size();  // not everybody from rank 0 first
-    const Range part = share(block, rank);
+    const Range part = share(unit, rank);
     const std::byte* const from =
         shares_.read(static_cast<int>(rank),
-                     {offsets_[static_cast<std::size_t>(rank)][static_cast<std::size_t>(index)] * element,
-                      part.count * element});
-    ahead_.copy(static_cast<std::byte*>(slot.mutable_data_ptr()) + (part.first - all.first) * element, from,
-                part.count * element);
+                     {offsets_[static_cast<std::size_t>(rank)][unit] * element, part.count * element});
+    ahead_.copy(
+        static_cast<std::byte*>(slot.mutable_data_ptr()) + (part.first - units_[unit].first) * element, from,
+        part.count * element);
   }
   ahead_.end();
-  fetched_ = block;
+  fetched_ = unit;
+}
+
+void ShardedWeights::bring(std::size_t unit, std::size_t next) {
+  if (fetched_ != unit) fetch(unit);
+  ahead_.wait();
+  if (next % slots_.size() != unit % slots_.size()) fetch(next);
 }
 
 void ShardedWeights::enter(std::int64_t block) {
-  if (fetched_ != block) fetch(block);
-  ahead_.wait();
   const std::int64_t next = block + 1 == blocks_.end() ? blocks_.first : block + 1;
-  if ((next - block) % 2 != 0) fetch(next);  // else it waits for this block's slot
+  bring(static_cast<std::size_t>(block - blocks_.first), static_cast<std::size_t>(next - blocks_.first));
+}
+
+at::Tensor ShardedWeights::rows(const std::string& name, std::int64_t first, std::int64_t count) {
+  const HeldParameter& held = named(name);
+  const std::int64_t row = held.elements() / held.shape.front();
+  const auto found = std::find(units_.begin(), units_.end(), Range{held.offset + first * row, count * row});
+  XDIT_ASSERT(found != units_.end());
+  const auto unit = static_cast<std::size_t>(found - units_.begin());
+  bring(unit, std::min(unit + 1, units_.size() - 1));
+  return slot_of(unit).narrow(0, 0, found->count).view({count, row});
 }
 
 }  // namespace xdit::parallel

@@ -58,9 +58,10 @@ double Marks::at_s(std::size_t mark) {
   return m.first_s + static_cast<double>(m.events.front().elapsed_time(m.events.at(mark))) / 1000;
 }
 
-std::uint64_t peak_device_bytes(c10::Device device) {
+std::uint64_t take_peak_device_bytes(c10::Device device) {
   if (!device.is_cuda()) return 0;
   const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(device.index());
+  c10::cuda::CUDACachingAllocator::resetPeakStats(device.index());
   return static_cast<std::uint64_t>(stats.reserved_bytes[0].peak);
 }
 

@@ -32,8 +32,8 @@ class Marks {
   std::unique_ptr<Moments> moments_;
 };
 
-/// Bytes that the device's allocator has held at most; 0 on the CPU.
-[[nodiscard]] std::uint64_t peak_device_bytes(c10::Device device);
+/// Bytes that the device's allocator has held at most since the call before; 0 on the CPU.
+[[nodiscard]] std::uint64_t take_peak_device_bytes(c10::Device device);
 /// This process's host memory at most.
 [[nodiscard]] std::uint64_t peak_host_bytes();
 /// Returns when the device has done all that was queued.

@@ -117,13 +117,13 @@ void RankRun::run() {
     report_.phases.push_back(phase("finish.device", last_s, idle_s));
     report_.phases.push_back(phase("finish.peers", idle_s, now_s()));
   }
+  note_peak();
   const comm::Use* const exchanged = spread_.use();
-  const std::uint64_t buffers = exchanged != nullptr ? exchanged->peak_device_bytes() : 0;
   report_.ranks.push_back({.rank = job_.rank,
                            .device = {},
                            .device_id = {},
                            .held_s = now_s() - job_.started_s,
-                           .peak_device_bytes = (holds ? peak_device_bytes(device_) : 0) + buffers,
+                           .peak_device_bytes = peak_device_bytes_,
                            .peak_host_bytes = peak_host_bytes(),
                            .bytes_read = loader_.bytes_read(),
                            .bytes_sent = exchanged != nullptr ? exchanged->bytes_sent() - warm_up_bytes_ : 0,
@@ -232,10 +232,20 @@ void RankRun::encode_prompts(EncoderWeights encoders, Arrivals& arrivals) {
   const double encoded = marks.at_s(0);
   encoders.clear();  // they leave the device before the denoiser runs
   release_cached_memory(device_);
+  note_peak();
   report_.phases.push_back(phase("text_encode.free", encoded, now_s()));
   if (!job_.last) resident_.embeddings.keep(embeddings_, job_.spec.sampling.max_sequence_length);
   report_.phases.push_back(phase("text_encode", start, now_s()));
   listener_.finish();
+}
+
+// Called when the encoders have gone, and at the end: peer buffers that come between, which the allocator
+// does not count, were never beside the encoders.
+void RankRun::note_peak() {
+  const comm::Use* const exchanged = spread_.use();
+  const std::uint64_t buffers = exchanged != nullptr ? exchanged->peak_device_bytes() : 0;
+  const std::uint64_t own = plan_.networks.empty() ? 0 : take_peak_device_bytes(device_);
+  peak_device_bytes_ = std::max(peak_device_bytes_, own + buffers);
 }
 
 void RankRun::share_prompts() {

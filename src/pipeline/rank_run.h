@@ -10,7 +10,6 @@
 
 #include "models/denoiser.h"
 #include "models/vae/decoder.h"
-#include "nn/weights.h"
 #include "output/report.h"
 #include "parallel/network_loader.h"
 #include "parallel/spread.h"
@@ -65,6 +64,7 @@ class RankRun {
                                         std::int64_t picture);
   [[nodiscard]] at::Tensor finished(const at::Tensor& decoded, std::int64_t picture);  ///< or undefined
   void trace_prompt(const Prompt& prompt);
+  void note_peak();
   [[nodiscard]] output::Phase phase(const std::string& name, double start_s, double end_s,
                                     std::int64_t picture = -1, std::int64_t step = -1) const;
 
@@ -93,7 +93,7 @@ class RankRun {
   double prepared_from_s_ = 0;                ///< when the work for the next picture's steps began
   double stepped_s_ = 0;                      ///< when the last step was over
   double waited_s_ = -1, host_bound_s_ = -1;  ///< as output::RankUse's
-  std::uint64_t warm_up_bytes_ = 0;           ///< sent to other ranks in vain
+  std::uint64_t warm_up_bytes_ = 0, peak_device_bytes_ = 0;  ///< sent to other ranks in vain; note_peak's
 };
 
 }  // namespace xdit::pipeline

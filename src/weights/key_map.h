@@ -29,6 +29,7 @@ struct Parameter {
   std::vector<Wanted> parts;
   Cut cut = Cut::kNone;
   std::vector<std::int64_t> inputs{};  ///< with kInputs: widths that stand side by side, each cut for itself
+  std::int64_t piece_rows = 0;         ///< it is used so many rows at a time, the rest at the end; 0: whole
   [[nodiscard]] std::int64_t block() const;  ///< that of all its parts, or kNoBlock
   /// Whether it is the matrix of a linear that tensor parallelism cuts: what may be quantised.
   [[nodiscard]] bool is_cut_matrix() const { return cut != Cut::kNone && shape.size() == 2; }

@@ -49,6 +49,13 @@ void ParameterList::stacked(const std::string& name, const std::vector<StackedPa
   if (bias) add(".bias", std::move(biases));
 }
 
+void ParameterList::stacked_in_pieces(const std::string& name, const std::vector<StackedPart>& parts,
+                                      std::int64_t inputs, std::int64_t piece) {
+  const std::size_t weight = parameters_.size();
+  stacked(name, parts, inputs);
+  parameters_[weight].piece_rows = piece;
+}
+
 void ParameterList::norm(const std::string& name, std::int64_t width, bool bias) {
   tensor(name + ".weight", {width});
   if (bias) tensor(name + ".bias", {width});

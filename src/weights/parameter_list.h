@@ -28,6 +28,9 @@ class ParameterList {
   /// Linears of the same inputs as one: their weights and biases one after the other.
   void stacked(const std::string& name, const std::vector<StackedPart>& parts, std::int64_t inputs,
                bool bias = true, Cut cut = Cut::kNone);
+  /// Such a linear whose matrix is used `piece` rows at a time.
+  void stacked_in_pieces(const std::string& name, const std::vector<StackedPart>& parts, std::int64_t inputs,
+                         std::int64_t piece);
   void norm(const std::string& name, std::int64_t width, bool bias);
   void convolution(const std::string& name, std::int64_t inputs, std::int64_t outputs, std::int64_t kernel);
 

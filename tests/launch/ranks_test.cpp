@@ -157,17 +157,20 @@ TEST_CASE("the report counts what each rank puts to others and reads of their we
       const std::int64_t row = shape.width / c.ulysses * kElement;          // of a token's heads
       std::int64_t layer = 2 * mine * row * (ranks - 1);                    // K and V
       if (c.ulysses > 1) layer += mine * row * (ranks - 1) + others * row;  // Q, and the outputs of others
-      std::int64_t weights = 0;
+      std::int64_t blocks = 0, pieces = 0;  // of others: for each step, and for the prompt
       if (outcome.plan.shard > 1) {
         const models::Network& network = parallel::denoiser_of(model);
-        const auto held = parallel::held_by(outcome.plan, rank, network);
-        for (std::int64_t block = 0; block < shape.blocks; ++block)
-          weights += parallel::block_memory(held, block).count -
-                     parallel::block_share(held, block, outcome.plan.shard, rank.rank).count;
+        const auto units =
+            parallel::sharded_units(parallel::held_by(outcome.plan, rank, network), rank.blocks);
+        for (std::int64_t i = 0; i < std::ssize(units); ++i) {
+          const parallel::Range& unit = units.at(static_cast<std::size_t>(i));
+          (i < shape.blocks ? blocks : pieces) +=
+              unit.count - parallel::share_of(unit, outcome.plan.shard, rank.rank).count;
+        }
       }
-      const std::int64_t step = shape.blocks * layer + weights * kElement;
+      const std::int64_t step = shape.blocks * layer + blocks * kElement;
       const std::int64_t expected = (rank.rank == 0 ? kPrompt * (ranks - 1) : 0) +
-                                    spec.sampling.steps * step +
+                                    spec.sampling.steps * step + pieces * kElement +
                                     image * shape.token_channels * kElement * (ranks - 1);
       CHECK(outcome.report.ranks.at(static_cast<std::size_t>(rank.rank)).bytes_sent ==
             static_cast<std::uint64_t>(expected));
@@ -201,6 +204,39 @@ TEST_CASE("a picture is the same through memory that relays") {
     CAPTURE(ranks, parallel.pipefusion.value_or(1));
     CHECK((picture(parallel, ranks, config::Transport::kHost) ==
            picture(parallel, ranks, config::Transport::kPeer)));
+  }
+}
+
+TEST_CASE("ranks that share weights need not have the same prompts, nor any") {
+  for (const bool dummy : {false, true}) {
+    const models::Model model = open_tiny(XDIT_TEST_DATA "/flux/tiny-dev", dummy);
+    const auto pictures = [&](const config::RunSpec::Parallel& parallel, std::int64_t ranks,
+                              std::size_t prompts) {
+      const tests::Scratch folder;
+      Heard heard;
+      config::RunSpec spec = small_spec(folder.path(), ranks);
+      spec.prompts.resize(prompts);
+      spec.prompts.front() = "a lighthouse";
+      for (std::size_t i = 1; i < prompts; ++i) spec.prompts[i] = "a fox " + std::to_string(i);
+      spec.image.count = 1;
+      spec.sampling.cfg_scale = 2;
+      spec.parallel = parallel;
+      spec.parallel.gpus = std::to_string(ranks);
+      const Outcome outcome = run(spec, model, heard, heard.stop);
+      CHECK(outcome.plan.shard == (ranks == 1 ? 1 : ranks == 3 ? 3 : 2));
+      return pngs(folder.path());
+    };
+    using P = config::RunSpec::Parallel;
+    for (const std::size_t prompts : {1, 3, 11}) {  // 11: not all of them are prepared at once
+      const auto alone = pictures({}, 1, prompts);
+      CHECK(alone.size() == prompts);
+      for (const auto& [parallel, ranks] : {std::pair{P{.data = 2, .shard_weights = "true"}, 2},
+                                            {P{.data = 3, .shard_weights = "true"}, 3},
+                                            {P{.data = 2, .cfg = 2, .shard_weights = "true"}, 4}}) {
+        CAPTURE(dummy, prompts, ranks);
+        CHECK((pictures(parallel, ranks, prompts) == alone));
+      }
+    }
   }
 }
 

@@ -104,15 +104,40 @@ TEST_CASE("networks take turns where they do not fit beside each other, and what
   }
 }
 
-TEST_CASE("where blocks are sharded, encoders are gone before the denoiser comes") {
+TEST_CASE("where weights are sharded, encoders are gone before the denoiser comes") {
   config::RunSpec spec = spec_on("2");
   spec.parallel.gather = 2;
   spec.parallel.shard_weights = "true";
   const Plan plan = make_plan(spec, flux_dev(), machine_of(2, 80 * kGb));
   for (const RankPlan& rank : plan.ranks) {
     CHECK_FALSE(rank.overlap_loading);
-    CHECK(rank.peak_memory < 19 * kGb);
+    CHECK(rank.peak_memory < 16 * kGb);
   }
+  CHECK_THAT(to_text(plan, flux_dev(), machine_of(2, 80 * kGb), spec),
+             ContainsSubstring("each block and modulation.weight spread over 2 ranks"));
+}
+
+TEST_CASE("ranks that shard FLUX hold an equal part of its blocks and modulations, and two blocks") {
+  const auto held = [](std::int64_t ranks, const char* shard) {
+    config::RunSpec spec = spec_on(std::to_string(ranks));
+    spec.parallel.gather = ranks;
+    spec.parallel.shard_weights = shard;
+    const Plan plan = make_plan(spec, flux_dev(), machine_of(8, 80 * kGb));
+    CHECK(plan.shard == (ranks == 1 ? 1 : ranks));
+    std::vector<std::uint64_t> bytes;
+    for (const RankPlan& rank : plan.ranks) bytes.push_back(rank.networks.at("transformer").memory);
+    return bytes;
+  };
+  // 912 width^2 are of blocks, the largest of 24; 344 of modulations.
+  constexpr std::uint64_t kWidth2 = std::uint64_t{3072} * 3072 * 2;
+  const std::uint64_t rest = held(1, "false").front() - (912 + 344) * kWidth2;
+  for (const std::uint64_t ranks : {2, 3, 5})
+    for (const std::uint64_t bytes : held(static_cast<std::int64_t>(ranks), "true")) {
+      CAPTURE(ranks);
+      const std::uint64_t least = (912 + 344) * kWidth2 / ranks + 2 * 24 * kWidth2;
+      CHECK(bytes >= least);
+      CHECK(bytes <= least + rest);
+    }
 }
 
 TEST_CASE("steps are replayed where launches are short and the whole step can be captured") {

@@ -116,6 +116,25 @@ TEST_CASE("ranks get what docs of the modes say they exchange") {
   check_within(exchanged("h100x2", &P::pipefusion), 28.3, 0.001);
 }
 
+TEST_CASE("where weights are sharded a rank gets the others' part of the modulations for each prompt") {
+  const Machine machine = read_machine("h100x2");
+  const auto plan_of = [&](config::RunSpec spec, const char* shard) {
+    spec.parallel.gather = 2;
+    spec.parallel.shard_weights = shard;
+    Plan plan = make_plan(spec, flux(), machine);
+    return std::pair{plan, predict(plan, flux(), machine, spec).value().denoise_s};
+  };
+  config::RunSpec one = run_of(flux(), 1024, 28);
+  one.sampling.seeds = {0, 1};
+  config::RunSpec two = run_of(flux(), 1024, 28);
+  two.prompts = {"x", "y"};
+  const auto [plan, one_s] = plan_of(one, "true");
+  const double elements = prompt_traffic(plan, plan.ranks[1], flux());
+  check_within(elements, 344.0 * 3072 * 3072 / 2, 1e-9);
+  check_within(plan_of(two, "true").second - one_s, 2 * elements / rates_of(machine)->peer, 1e-6);
+  CHECK(plan_of(two, "false").second == plan_of(one, "false").second);
+}
+
 TEST_CASE("more GPUs take less memory and time, more work takes more of it") {
   for (const models::Model* model : {&flux(), &sdxl()}) {
     const config::RunSpec spec = run_of(*model, 1024, 20);

@@ -3,6 +3,7 @@
 #include <map>
 #include <numeric>
 #include <set>
+#include <tuple>
 
 #include "core/error.h"
 #include "parallel/plan_parameters.h"
@@ -66,6 +67,60 @@ TEST_CASE("what ranks hold together is read once") {
   CHECK((bytes_read(plan_of({.gather = 3, .shard_weights = "true"}, 3)) == once));
   CHECK((bytes_read(plan_of({.gather = 4, .shard_weights = "true"}, 4)) == once));
   CHECK((bytes_read(plan_of({.data = 2}, 2, 1)) == once));  // one rank is idle
+}
+
+TEST_CASE("of a matrix that is used in pieces a rank stores its share, and only ranks that shard share it") {
+  const models::Network& network = denoiser_of(tiny());
+  const auto stored = [&](const Plan& plan, const RankPlan& rank, bool outside) {
+    const std::vector<HeldParameter> held = held_by(plan, rank, network);
+    const auto matrix = std::find_if(
+        held.begin(), held.end(), [](const HeldParameter& one) { return one.name == "modulation.weight"; });
+    const Storage storage = storage_of(plan, rank, network);
+    std::vector<Range> ranges;  // of the matrix's elements
+    for (const Range& range : outside ? storage.outside : storage.blocks) {
+      const Range part = comm::overlap(range, {matrix->offset, matrix->elements()});
+      if (part.count > 0) ranges.push_back({part.first - matrix->offset, part.count});
+    }
+    return std::pair{ranges, matrix->elements()};
+  };
+  const Plan alone = plan_of({}, 1);
+  const auto [whole, all] = stored(alone, alone.ranks[0], true);
+  CHECK(whole == std::vector<Range>{{0, all}});
+  using P = config::RunSpec::Parallel;
+  for (const auto& [parallel, ranks, pictures] : {std::tuple{P{.gather = 2}, 2, 1},
+                                                  {P{.gather = 3}, 3, 1},
+                                                  {P{.ulysses = 3}, 3, 1},
+                                                  {P{.gather = 5}, 5, 1},
+                                                  {P{.data = 2}, 2, 2},
+                                                  {P{.data = 2}, 2, 1},
+                                                  {P{.data = 2, .gather = 3}, 6, 3},
+                                                  {P{.pipefusion = 2, .gather = 2}, 4, 1}}) {
+    CAPTURE(ranks, pictures);
+    P sharded = parallel;
+    sharded.shard_weights = "true";
+    const Plan plan = plan_of(sharded, ranks, pictures);
+    REQUIRE(plan.shard > 1);
+    std::map<std::vector<int>, std::vector<Range>> shares;  // by the ranks that shard
+    std::map<std::vector<int>, std::int64_t> elements;
+    for (const RankPlan& rank : plan.ranks) {
+      CHECK(stored(plan, rank, true).first.empty());
+      const auto [mine, of] = stored(plan, rank, false);
+      CHECK(elements_of(mine) <= of / plan.shard + std::ssize(mine));  // an element a piece, at most, more
+      std::vector<Range>& joined = shares[rank.sharding];
+      joined.insert(joined.end(), mine.begin(), mine.end());
+      elements[rank.sharding] = of;
+    }
+    for (auto& [group, ranges] : shares) {
+      CHECK(std::ssize(group) == plan.shard);
+      std::sort(ranges.begin(), ranges.end(), [](Range a, Range b) { return a.first < b.first; });
+      std::int64_t next = 0;
+      for (const Range& range : ranges) {
+        CHECK(range.first == next);
+        next = range.end();
+      }
+      CHECK(next == elements.at(group));
+    }
+  }
 }
 
 TEST_CASE("ranks that hold different parts read their own, and what is whole in each of them again") {
@@ -160,7 +215,8 @@ TEST_CASE("weights are spread when they fit no other way, or when that is asked 
   };
   CHECK(shard_on(80) == 1);
   CHECK(shard_on(24) == 2);
-  CHECK(shard_on(16) == 4);
+  CHECK(shard_on(16) == 2);
+  CHECK(shard_on(14) == 4);
   CHECK_THROWS_AS(shard_on(8), Error);
   spec.parallel.shard_weights = "true";
   CHECK(shard_on(80) == 2);

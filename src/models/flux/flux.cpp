@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <functional>
 #include <utility>
 
@@ -33,7 +34,6 @@ Flux::Flux(const FluxConfig& config, BlockRange blocks, nn::Weights& weights, co
       text_in_(linears.make(weights, "context_embedder", true)),
       time_in_(weights, linears, "time_text_embed.timestep_embedder"),
       pooled_in_(weights, linears, "time_text_embed.text_embedder"),
-      modulation_(linears.make(weights, "modulation", true)),
       image_out_(linears.make(weights, "proj_out", true)) {
   if (config.guidance_embeds) guidance_in_.emplace(weights, linears, "time_text_embed.guidance_embedder");
   for (std::int64_t i = blocks.first; i < blocks.end(); ++i) {
@@ -57,11 +57,23 @@ at::Tensor Flux::embedding(const FluxInputs& inputs) const {
   return sum + pooled_in_(inputs.pooled.unsqueeze(0));  // [steps, C]
 }
 
+// Whoever holds the matrix, whole or with others, computes it in the same pieces: the same bits.
+at::Tensor Flux::modulation(const at::Tensor& x) const {
+  const at::Tensor bias = weights_.get("modulation.bias");
+  std::vector<at::Tensor> pieces;
+  for (std::int64_t first = 0; first < bias.size(0); first += config_.modulation_piece()) {
+    const std::int64_t count = std::min(config_.modulation_piece(), bias.size(0) - first);
+    pieces.push_back(
+        nn::linear(x, weights_.rows("modulation.weight", first, count), bias.narrow(0, first, count)));
+  }
+  return at::cat(pieces, 1);  // [steps, M]
+}
+
 FluxConditioning Flux::prepare(const FluxInputs& inputs) const {
-  const at::Tensor modulation = (*modulation_)(at::silu(embedding(inputs)));
+  const at::Tensor modulations = modulation(at::silu(embedding(inputs)));
   return {.text = (*text_in_)(inputs.text),
-          .modulation = modulation,
-          .now = modulation[0].clone(),
+          .modulation = modulations,
+          .now = modulations[0].clone(),
           .rotary = nn::rotary_table(token_positions(inputs).to(inputs.text.device()), config_.rotary_axes)};
 }
 
@@ -70,7 +82,6 @@ void FluxConditioning::select(std::int64_t step) const {
 }
 
 void Flux::release_modulation() {
-  modulation_.reset();
   weights_.release("modulation.weight");
   weights_.release("modulation.bias");
 }

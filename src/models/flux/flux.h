@@ -43,7 +43,8 @@ class Flux {
   /// it.
   Flux(const FluxConfig& config, BlockRange blocks, nn::Weights& weights, const nn::Linears& linears);
 
-  /// Once the last prompt is prepared, `release_modulation` frees a quarter of the published model's weights.
+  /// Once the last prompt is prepared, `release_modulation` frees a quarter of the published model's weights,
+  /// unless ranks share them.
   [[nodiscard]] FluxConditioning prepare(const FluxInputs& inputs) const;
   void release_modulation();
 
@@ -55,6 +56,7 @@ class Flux {
 
  private:
   [[nodiscard]] at::Tensor embedding(const FluxInputs& inputs) const;
+  [[nodiscard]] at::Tensor modulation(const at::Tensor& x) const;
   [[nodiscard]] at::Tensor embed(const at::Tensor& latents, const at::Tensor& text) const;
 
   FluxConfig config_;
@@ -65,7 +67,6 @@ class Flux {
   Embedder time_in_;
   std::optional<Embedder> guidance_in_;
   Embedder pooled_in_;
-  std::unique_ptr<nn::Linear> modulation_;
   std::vector<FluxDoubleBlock> double_blocks_;
   std::vector<FluxSingleBlock> single_blocks_;
   std::unique_ptr<nn::Linear> image_out_;

@@ -72,7 +72,7 @@ std::vector<weights::Parameter> flux_parameters(const FluxConfig& config) {
   embedder(list, "time_text_embed.timestep_embedder", kFluxTimeChannels, width);
   if (config.guidance_embeds) embedder(list, "time_text_embed.guidance_embedder", kFluxTimeChannels, width);
   embedder(list, "time_text_embed.text_embedder", config.pooled_width, width);
-  list.stacked("modulation", modulations(config), width);
+  list.stacked_in_pieces("modulation", modulations(config), width, config.modulation_piece());
 
   for (std::int64_t i = 0; i < config.double_blocks; ++i) {
     const std::string at = fmt::format("transformer_blocks.{}.", i);

@@ -23,6 +23,8 @@ struct FluxConfig {
 
   [[nodiscard]] std::int64_t width() const { return heads * head_dim; }
   [[nodiscard]] std::int64_t mlp_width() const { return 4 * width(); }
+  /// Outputs of the modulations that are computed at a time: blocks begin and end between such pieces.
+  [[nodiscard]] std::int64_t modulation_piece() const { return 3 * width(); }
   [[nodiscard]] std::int64_t blocks() const { return double_blocks + single_blocks; }
 };
 /// Error(kModel) at a config that no FluxTransformer2DModel has. `where` names the file.
