@@ -81,7 +81,8 @@ struct HeadRows {
 template <class T, int kChunks>
 __global__ void __launch_bounds__(kThreads, kChunks <= 2 ? 3 : 1)
     prompt_attention_kernel(PromptAttention of) {
-  // Rows whose beginnings lie 64 and 16 bytes apart modulo 128: no two reads at once meet in a bank.
+  // Keys' rows begin an odd multiple of 64 bytes apart, values' one of 16: no two reads at once meet in a
+  // bank.
   constexpr int kKeyStride = kChunk * (kChunks | 1), kValueStride = kChunk * kChunks + 8;
   extern __shared__ uint4 shared[];
   T* const keys = reinterpret_cast<T*>(shared);
@@ -187,10 +188,12 @@ cudaError_t launch(const PromptAttention& arguments, cudaStream_t stream) {
   constexpr int kBytes =
       kKeys * (kChunk * (kChunks | 1) + kChunk * kChunks + 8) * static_cast<int>(sizeof(T));
   const auto kernel = prompt_attention_kernel<T, kChunks>;
-  if (const cudaError_t error =
-          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
-      error != cudaSuccess)
-    return error;
+  constexpr int kAlways = 48 * 1024;
+  if constexpr (kBytes > kAlways)
+    if (const cudaError_t error =
+            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+        error != cudaSuccess)
+      return error;
   constexpr int kRows = kWarps * kQueries;
   const dim3 grid(static_cast<unsigned>((arguments.tokens + kRows - 1) / kRows),
                   static_cast<unsigned>(arguments.heads), static_cast<unsigned>(arguments.pictures));

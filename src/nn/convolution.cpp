@@ -141,9 +141,14 @@ std::unique_ptr<cudnn::Plan> Convolutions::plan_of(const cudnn::Shape& shape, co
   return plan;
 }
 
-void Convolutions::Plans::take(Plans&& others) {
-  chosen.merge(others.chosen);
-  built.merge(others.built);
+void Convolutions::take_expected() {
+  if (!expected_.valid()) return;
+  try {
+    Plans plans = expected_.get();
+    plans_.chosen.merge(plans.chosen);
+    plans_.built.merge(plans.built);
+  } catch (const c10::Error&) {  // they are built where they are used, then
+  }
 }
 
 Convolutions::Plans Convolutions::build(const std::vector<std::pair<cudnn::Shape, cudnn::Extent>>& wider) {
@@ -183,7 +188,7 @@ at::Tensor Convolutions::by_plan(const at::Tensor& x, const Convolution& asked) 
                         .stride = layer.stride,
                         .epilogue = layer.bias.defined() ? cudnn::Epilogue::kBias : cudnn::Epilogue::kNone});
   const bool halves = shape.wider();
-  if (expected_.valid()) plans_.take(expected_.get());
+  take_expected();
   const std::string& name = plans_.choose(shape);
   if (name.empty()) return {};
   const cudnn::Extent extent{.rows = output_rows(x, layer), .pictures = x.size(0)};

@@ -60,8 +60,8 @@ class Convolutions {
     std::map<std::pair<cudnn::Shape, cudnn::Extent>, std::unique_ptr<cudnn::Plan>> built;
     /// The plan that takes every extent, or "".
     const std::string& choose(const cudnn::Shape& shape);
-    void take(Plans&& others);
   };
+  void take_expected();
   /// Plans of wider results for those of the shapes that have any.
   [[nodiscard]] static Plans build(const std::vector<std::pair<cudnn::Shape, cudnn::Extent>>& wider);
   /// That one for this extent, or one of the same bits that is faster.

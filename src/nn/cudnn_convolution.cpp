@@ -10,7 +10,9 @@
 #include <cudnn_frontend_Heuristics.h>
 #include <cudnn_frontend_VariantPack.h>
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdio>
 #include <utility>
 
@@ -221,7 +223,7 @@ void Plan::operator()(const Arguments& arguments) const {
 bool is_faster(const Plan& a, const Plan& b, const Arguments& arguments) {
   if (at::cuda::currentStreamCaptureStatusMayInitCtx() != at::cuda::CaptureStatus::None) return false;
   constexpr std::int64_t kCycles = 1'000'000;  // while they are launched the GPU waits
-  constexpr int kRuns = 5;
+  constexpr int kRuns = 5, kRounds = 3;
   const auto milliseconds = [&](const Plan& plan) {
     at::cuda::CUDAEvent begin(cudaEventDefault), end(cudaEventDefault);
     plan(arguments);
@@ -232,7 +234,12 @@ bool is_faster(const Plan& a, const Plan& b, const Arguments& arguments) {
     end.synchronize();
     return begin.elapsed_time(end);
   };
-  return milliseconds(a) < milliseconds(b);
+  std::array<float, 2> least{INFINITY, INFINITY};  // of rounds that nothing held up
+  for (int round = 0; round < kRounds; ++round) {
+    least[0] = std::min(least[0], milliseconds(a));
+    least[1] = std::min(least[1], milliseconds(b));
+  }
+  return least[0] < least[1];
 }
 
 }  // namespace xdit::nn::cudnn

@@ -110,28 +110,29 @@ at::Tensor softmax_numerators(const at::Tensor& out, const at::Tensor& x, double
 bool prompt_attention(const at::Tensor& out, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                       double scale) {
   constexpr std::int64_t kStep = 8;  // elements of 16 bytes
-  if (out.element_size() != 2 || q.size(3) > cuda::kWidestPromptHead || k.size(2) < 1 ||
-      k.size(2) > cuda::kMostPromptKeys)
+  // By what every rank sees alike: other kernels give other bits.
+  if (out.element_size() != 2 || q.size(3) > cuda::kWidestPromptHead || q.size(3) % kStep != 0 ||
+      k.size(2) < 1 || k.size(2) > cuda::kMostPromptKeys)
     return false;
-  for (const at::Tensor* x : {&out, &q, &k, &v}) {
-    XDIT_ASSERT(x->scalar_type() == out.scalar_type() && x->size(0) == q.size(0) && x->size(1) == q.size(1) &&
-                x->size(3) == q.size(3));
-    if (x->size(3) % kStep != 0 || x->stride(3) != 1 ||
-        reinterpret_cast<std::uintptr_t>(x->const_data_ptr()) % 16 != 0)
-      return false;
-    for (int i = 0; i < 3; ++i)
-      if (x->size(i) > 1 && x->stride(i) % kStep != 0) return false;
-  }
-  const auto operand = [](const at::Tensor& x) {
+  XDIT_ASSERT(out.sizes() == q.sizes() && v.sizes() == k.sizes());
+  const auto aligned = [](const at::Tensor& x) {
+    bool is = x.stride(3) == 1 && reinterpret_cast<std::uintptr_t>(x.const_data_ptr()) % 16 == 0;
+    for (int i = 0; i < 3; ++i) is = is && (x.size(i) == 1 || x.stride(i) % kStep == 0);
+    return is ? x : x.clone(at::MemoryFormat::Contiguous);
+  };
+  const auto operand = [&](const at::Tensor& x) {
+    XDIT_ASSERT(x.scalar_type() == out.scalar_type() && x.size(0) == q.size(0) && x.size(1) == q.size(1) &&
+                x.size(3) == q.size(3));
     return cuda::PromptAttention::Operand{.data = x.data_ptr(),
                                           .picture_stride = x.stride(0),
                                           .head_stride = x.stride(1),
                                           .token_stride = x.stride(2)};
   };
-  const cuda::PromptAttention arguments{.q = operand(q),
-                                        .k = operand(k),
-                                        .v = operand(v),
-                                        .out = operand(out),
+  const at::Tensor queries = aligned(q), keys = aligned(k), values = aligned(v), to = aligned(out);
+  const cuda::PromptAttention arguments{.q = operand(queries),
+                                        .k = operand(keys),
+                                        .v = operand(values),
+                                        .out = operand(to),
                                         .pictures = q.size(0),
                                         .heads = q.size(1),
                                         .tokens = q.size(2),
@@ -139,6 +140,7 @@ bool prompt_attention(const at::Tensor& out, const at::Tensor& q, const at::Tens
                                         .head_dim = q.size(3),
                                         .scale = static_cast<float>(scale)};
   C10_CUDA_CHECK(cuda::prompt_attention(type_of(out), arguments, stream_of(out)));
+  if (!to.is_same(out)) out.copy_(to);
   return true;
 }
 

@@ -27,7 +27,7 @@ namespace xdit::nn::fused {
 void add_gated(const at::Tensor& x, const GatedUpdate& update);
 [[nodiscard]] at::Tensor softmax_numerators(const at::Tensor& out, const at::Tensor& x, double scale);
 /// TokenAttention's, of q [B, H, T, D] and as many pictures' k, v. False, with nothing done, for many keys,
-/// wide heads, float32 and rows that are not aligned.
+/// wide heads and float32.
 [[nodiscard]] bool prompt_attention(const at::Tensor& out, const at::Tensor& q, const at::Tensor& k,
                                     const at::Tensor& v, double scale);
 void norm_and_rotate(const at::Tensor& qkv, const TokenNorms& norms, const at::Tensor& rotary,

@@ -220,14 +220,18 @@ class Product {
     for (const cublasLtMatmulAlgo_t& algorithm : candidates(x_.size(0), kGuesses)) {
       const std::optional<ProductTile> tile = tile_of(algorithm);
       if (!tile && tiles.empty()) return std::nullopt;
-      if (!tile || !takes_this(algorithm)) continue;
+      if (!tile || (tiles.empty() && !takes_this(algorithm))) continue;
       tiles.push_back(*tile);
       algorithms.push_back(algorithm);
     }
-    const std::size_t best = best_tile(tiles, {x_.size(0), x_.size(1), weight_.size(0)},
-                                       at::cuda::getCurrentDeviceProperties()->multiProcessorCount);
-    if (best == 0 || !takes_this(algorithms[best])) return std::nullopt;  // asked again for what it wants
-    return algorithms[best];
+    const int multiprocessors = at::cuda::getCurrentDeviceProperties()->multiProcessorCount;
+    while (const std::size_t best =
+               best_tile(tiles, {x_.size(0), x_.size(1), weight_.size(0)}, multiprocessors)) {
+      if (takes_this(algorithms[best])) return algorithms[best];
+      tiles.erase(tiles.begin() + static_cast<std::ptrdiff_t>(best));
+      algorithms.erase(algorithms.begin() + static_cast<std::ptrdiff_t>(best));
+    }
+    return std::nullopt;
   }
 
   [[nodiscard]] bool takes_this(const cublasLtMatmulAlgo_t& algorithm) {

@@ -173,13 +173,10 @@ void RankRun::warm_up(const EncoderWeights& encoders, const Networks& networks) 
     from = now_s();
   };
   listener_.begin("load", 0);
-  if (networks.vae && plan_.latent_rows.count > 0 && !job_.plan.exchanges()) {
-    const std::int64_t columns = latents_of(job_.spec.image.width);
-    std::vector<nn::ExpectedConvolution> expected;
-    for (const auto& [inputs, outputs, scale] : models::vae_decoder_convolutions(vae_))
-      expected.push_back({inputs, outputs, scale * plan_.latent_rows.count, scale * columns});
-    spread_.spatial().convolutions()->expect(expected, device_);
-  }
+  if (networks.vae && plan_.latent_rows.count > 0 && !job_.plan.exchanges())
+    spread_.spatial().convolutions()->expect(
+        models::decoder_convolutions(vae_, plan_.latent_rows.count, latents_of(job_.spec.image.width)),
+        device_);
   if (!encoders.empty()) {
     static_cast<void>(encode(job_.model, encoders, {*ids_.begin()}, device_));
     over("warm_up.encoders");

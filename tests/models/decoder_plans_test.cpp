@@ -4,8 +4,9 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <memory>
 #include <nlohmann/json.hpp>
-#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "core/json.h"
@@ -20,15 +21,7 @@ models::VaeConfig config_of(const models::Model& model) {
   return models::read_vae_config(model.files.components.at("vae").config, "vae");
 }
 
-std::vector<nn::ExpectedConvolution> expected_of(const models::VaeConfig& config, std::int64_t rows,
-                                                 std::int64_t columns) {
-  std::vector<nn::ExpectedConvolution> expected;
-  for (const auto& [inputs, outputs, scale] : models::vae_decoder_convolutions(config))
-    expected.push_back({inputs, outputs, scale * rows, scale * columns});
-  return expected;
-}
-
-/// What convolutions with kernels of 3 x 3 a decoder's run asks for: latents' side and channels.
+/// Lists the pictures that a decoder's run gives halos: what kernels of 3 x 3 take.
 class Listing final : public nn::Spatial {
  public:
   [[nodiscard]] const Spatial& halved() const override { return *this; }
@@ -54,8 +47,8 @@ TEST_CASE("a decoder's convolutions are known before it runs") {
     const models::Model model = models::open(folder.string(), {}, {}, false);
     const models::VaeConfig config = config_of(model);
     std::vector<std::pair<std::int64_t, std::int64_t>> sizes, held;
-    for (const auto& [inputs, outputs, scale] : models::vae_decoder_convolutions(config))
-      sizes.emplace_back(outputs, inputs);
+    const std::vector<nn::ExpectedConvolution> expected = models::decoder_convolutions(config, 4, 5);
+    for (const nn::ExpectedConvolution& of : expected) sizes.emplace_back(of.outputs, of.inputs);
     for (const weights::Parameter& parameter : models::vae_decoder_parameters(config))
       if (parameter.shape.size() == 4 && parameter.shape[2] == 3)
         held.emplace_back(parameter.shape[0], parameter.shape[1]);
@@ -69,11 +62,10 @@ TEST_CASE("a decoder's convolutions are known before it runs") {
     static_cast<void>(
         models::VaeDecoder(config, weights).decode(at::zeros({1, config.latent_channels, 4, 5}), listing));
     std::vector<std::int64_t> columns, channels;
-    std::int64_t scale = 1;
-    for (const models::DecoderConvolution& of : models::vae_decoder_convolutions(config)) {
-      columns.push_back(5 * scale);
-      channels.push_back(of.inputs);
-      scale = of.scale;
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      columns.push_back(expected[i == 0 ? 0 : i - 1].columns);
+      channels.push_back(expected[i].inputs);
+      CHECK(expected[i].rows * 5 == expected[i].columns * 4);
     }
     CHECK(listing.padded_columns == columns);
     CHECK(listing.padded_channels == channels);
@@ -94,11 +86,13 @@ TEST_CASE("plans that were expected are those that would be built, on a GPU") {
     const auto plain = std::make_shared<nn::Convolutions>(/*tf32=*/true);
     const auto told = std::make_shared<nn::Convolutions>(/*tf32=*/true);
     const at::Tensor picture = decoder.decode(latents, nn::LocalSpatial(plain));
-    told->expect(expected_of(config, rows, columns), device);
-    CHECK(at::equal(decoder.decode(latents, nn::LocalSpatial(told)), picture));
+    const std::vector<nn::ExpectedConvolution> expected = models::decoder_convolutions(config, rows, columns);
+    told->expect(expected, device);
+    // One of them waits for all.
+    static_cast<void>((*told)(at::zeros({1, config.channels.back(), rows + 2, columns}, at::device(device)),
+                              nn::read_convolution(weights, "decoder.mid_block.resnets.0.conv1")));
     CHECK(plain->count() > 0);
     CHECK(told->count() == plain->count());
-    told->expect(expected_of(config, rows, columns), device);  // nothing is missing
     CHECK(at::equal(decoder.decode(latents, nn::LocalSpatial(told)), picture));
     CHECK(told->count() == plain->count());
   }

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cmath>
+#include <limits>
 
 #include "nn/fused.h"
 #include "tests/catch.h"
@@ -45,34 +46,42 @@ TEST_CASE("attention to few keys is Torch's, from strided rows into strided rows
         const std::int64_t width = heads * dim;
         const at::Tensor q =
             by_head((magnitude * randn({pictures, tokens, 3 * width}, type)).narrow(2, width, width));
-        const at::Tensor kv = randn({pictures, keys, 2 * width}, type);
+        const at::Tensor rows = randn({pictures, keys + 1, 2 * width}, type);
+        rows.select(1, keys).fill_(std::numeric_limits<double>::quiet_NaN());
+        const at::Tensor kv = rows.narrow(1, 0, keys);
         const at::Tensor k = by_head(kv.narrow(2, 0, width)), v = by_head(kv.narrow(2, width, width));
-        const at::Tensor buffer = at::full({pictures, tokens, width + 8}, 7, q.options());
-        const at::Tensor out = by_head(buffer.narrow(2, 0, width));
+        const at::Tensor buffer = at::full({pictures, tokens + 1, width + 8}, 7, q.options());
+        const at::Tensor out = by_head(buffer.narrow(1, 0, tokens).narrow(2, 0, width));
         const double scale = 1 / std::sqrt(static_cast<double>(dim));
         REQUIRE(fused::prompt_attention(out, q, k, v, scale));
         CHECK(relative_error(out, exact(q, k, v, scale)) < tolerance(type));
         CHECK(buffer.narrow(2, width, 8).eq(7).all().item<bool>());
+        CHECK(buffer.select(1, tokens).eq(7).all().item<bool>());
+        // Rows that begin anywhere have the same bits.
+        const at::Tensor crooked = at::empty({pictures, heads, tokens, dim + 1}, q.options());
+        const at::Tensor queries = crooked.narrow(3, 1, dim),
+                         results = at::empty_like(crooked).narrow(3, 1, dim);
+        queries.copy_(q);
+        REQUIRE(fused::prompt_attention(results, queries, k, v, scale));
+        CHECK(at::equal(results, out));
       }
 }
 
 TEST_CASE("attention to few keys leaves to others what it does not take") {
   if (!device().is_cuda()) return;
   const c10::InferenceMode inference;
-  const auto takes = [](std::int64_t keys, std::int64_t dim, at::ScalarType type, std::int64_t stride) {
-    const at::Tensor q = randn({1, 2, 16, stride}, type).narrow(3, 0, dim),
-                     k = randn({1, 2, keys, dim}, type);
+  const auto takes = [](std::int64_t keys, std::int64_t dim, at::ScalarType type) {
+    const at::Tensor q = randn({1, 2, 16, dim}, type), k = randn({1, 2, keys, dim}, type);
     const at::Tensor out = at::full({1, 2, 16, dim}, 7, q.options());
     const bool taken = fused::prompt_attention(out, q, k, k, 1);
     CHECK(out.eq(7).all().item<bool>() == !taken);
     return taken;
   };
-  CHECK(takes(80, 160, at::kHalf, 160));
-  CHECK_FALSE(takes(81, 160, at::kHalf, 160));
-  CHECK_FALSE(takes(80, 168, at::kHalf, 168));
-  CHECK_FALSE(takes(80, 64, at::kFloat, 64));
-  CHECK_FALSE(takes(80, 60, at::kHalf, 64));
-  CHECK_FALSE(takes(80, 64, at::kHalf, 68));
+  CHECK(takes(80, 160, at::kHalf));
+  CHECK_FALSE(takes(81, 160, at::kHalf));
+  CHECK_FALSE(takes(80, 168, at::kHalf));
+  CHECK_FALSE(takes(80, 64, at::kFloat));
+  CHECK_FALSE(takes(80, 60, at::kHalf));
 }
 
 }  // namespace

@@ -92,4 +92,29 @@ at::Tensor VaeDecoder::decode_scaled(const at::Tensor& latents, const nn::Spatia
                 spatial);
 }
 
+std::vector<nn::ExpectedConvolution> decoder_convolutions(const VaeConfig& config, std::int64_t rows,
+                                                          std::int64_t columns) {
+  std::vector<nn::ExpectedConvolution> all;
+  std::int64_t width = config.latent_channels;
+  const auto add = [&](std::int64_t outputs) {
+    all.push_back({width, outputs, rows, columns});
+    width = outputs;
+  };
+  const auto resnet = [&](std::int64_t outputs) {
+    add(outputs);
+    add(outputs);
+  };
+  add(config.channels.back());
+  for (int i = 0; i < 2; ++i) resnet(width);
+  for (auto level = config.channels.rbegin(); level != config.channels.rend(); ++level) {
+    for (std::int64_t i = 0; i < config.resnets; ++i) resnet(*level);
+    if (level + 1 == config.channels.rend()) break;
+    rows *= 2;
+    columns *= 2;
+    add(width);
+  }
+  add(config.out_channels);
+  return all;
+}
+
 }  // namespace xdit::models

@@ -54,4 +54,9 @@ class VaeDecoder {
   nn::Convolution conv_out_;
 };
 
+/// Its convolutions of 3 x 3 pixels in the order of use, for latents of so many rows and columns.
+[[nodiscard]] std::vector<nn::ExpectedConvolution> decoder_convolutions(const VaeConfig& config,
+                                                                        std::int64_t rows,
+                                                                        std::int64_t columns);
+
 }  // namespace xdit::models

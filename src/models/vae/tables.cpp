@@ -83,22 +83,6 @@ weights::KeyMap vae_keys(const weights::KeyMap& names) {
   return keys;
 }
 
-std::vector<DecoderConvolution> vae_decoder_convolutions(const VaeConfig& config) {
-  std::int64_t width = config.channels.back(), scale = 1;
-  std::vector<DecoderConvolution> all{{config.latent_channels, width, scale}};
-  for (int i = 0; i < 4; ++i) all.push_back({width, width, scale});  // two ResNets in the middle
-  for (auto level = config.channels.rbegin(); level != config.channels.rend(); ++level) {
-    for (std::int64_t i = 0; i < config.resnets; ++i) {
-      all.push_back({width, *level, scale});
-      all.push_back({*level, *level, scale});
-      width = *level;
-    }
-    if (level + 1 != config.channels.rend()) all.push_back({width, width, scale *= 2});
-  }
-  all.push_back({width, config.out_channels, scale});
-  return all;
-}
-
 std::vector<weights::Parameter> vae_decoder_parameters(const VaeConfig& config) {
   weights::ParameterList list;
   if (config.post_quant_conv)

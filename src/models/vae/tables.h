@@ -30,13 +30,6 @@ struct VaeConfig {
 /// Canonical names from a folder's: older ones call the attention's linears query, key, value and proj_attn.
 [[nodiscard]] weights::KeyMap vae_keys(const weights::KeyMap& names);
 
-/// The decoder's convolutions of 3 x 3 pixels in the order of use, of pictures `scale` times as high and wide
-/// as the latents.
-struct DecoderConvolution {
-  std::int64_t inputs = 0, outputs = 0, scale = 1;
-};
-[[nodiscard]] std::vector<DecoderConvolution> vae_decoder_convolutions(const VaeConfig& config);
-
 /// The decoder's, by diffusers' names.
 [[nodiscard]] std::vector<weights::Parameter> vae_decoder_parameters(const VaeConfig& config);
 
