@@ -1,16 +1,12 @@
 #include "pipeline/rank.h"
 
 #include <ATen/Context.h>
-#include <c10/core/InferenceMode.h>
-#include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <functional>
 #include <map>
 #include <memory>
-#include <new>
 #include <optional>
 
 #include "core/error.h"
@@ -20,24 +16,10 @@
 #include "pipeline/meet.h"
 #include "pipeline/rank_run.h"
 #include "pipeline/resident.h"
+#include "pipeline/torch_errors.h"
 
 namespace xdit::pipeline {
 namespace {
-
-// LibTorch's errors as ours.
-void in_torch(const std::function<void()>& work) {
-  const char* memory_fix = "--dtype bf16, or a smaller --size";
-  try {
-    const c10::InferenceMode no_gradients;
-    work();
-  } catch (const c10::OutOfMemoryError& error) {
-    throw Error(ExitCode::kMemory, error.what_without_backtrace(), {}, memory_fix);
-  } catch (const c10::Error& error) {
-    throw Error(ExitCode::kInternal, error.what_without_backtrace());
-  } catch (const std::bad_alloc&) {
-    throw Error(ExitCode::kMemory, "no host memory left", {}, memory_fix);
-  }
-}
 
 // What a rank used in both stages of its pictures.
 void add_up(std::vector<output::RankUse>& uses) {
