@@ -11,7 +11,7 @@ constexpr std::int64_t kShortSum = 1280;  // inputs
 constexpr std::int64_t kLongSide = 128, kShortSide = 96, kShortestSide = 80;
 constexpr double kWell = 0.97;  // of a tile's results are there
 // Large tiles, which fetch each factor least often; longer ones are slower.
-constexpr std::int64_t kLargeTile = 128 * 256, kLongestSide = 256;
+constexpr std::int64_t kLargeTile = std::int64_t{128} * 256, kLongestSide = 256;
 // What a square tile's results cost more at the limit of energy.
 constexpr double kSquare = 1.045;
 
