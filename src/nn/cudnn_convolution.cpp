@@ -223,7 +223,7 @@ void Plan::operator()(const Arguments& arguments) const {
 bool is_faster(const Plan& a, const Plan& b, const Arguments& arguments) {
   if (at::cuda::currentStreamCaptureStatusMayInitCtx() != at::cuda::CaptureStatus::None) return false;
   constexpr std::int64_t kCycles = 1'000'000;  // while they are launched the GPU waits
-  constexpr int kRuns = 5, kRounds = 3;
+  constexpr int kRuns = 5, kRounds = 2;
   const auto milliseconds = [&](const Plan& plan) {
     at::cuda::CUDAEvent begin(cudaEventDefault), end(cudaEventDefault);
     plan(arguments);
