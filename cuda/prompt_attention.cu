@@ -78,15 +78,21 @@ struct HeadRows {
   __device__ uint4 load(int row, int channel) const { return has(row, channel) ? at(row, channel) : uint4{}; }
 };
 
+// Of shared memory, in elements. Keys' rows begin an odd multiple of 64 bytes apart, values' one of 16: no
+// two reads at once meet in a bank.
+template <int kChunks>
+struct Layout {
+  static constexpr int kKeyStride = kChunk * (kChunks | 1), kValueStride = kChunk * kChunks + 8;
+  static constexpr int kValues = kKeys * kKeyStride, kAll = kValues + kKeys * kValueStride;
+};
+
 template <class T, int kChunks>
 __global__ void __launch_bounds__(kThreads, kChunks <= 2 ? 3 : 1)
     prompt_attention_kernel(PromptAttention of) {
-  // Keys' rows begin an odd multiple of 64 bytes apart, values' one of 16: no two reads at once meet in a
-  // bank.
-  constexpr int kKeyStride = kChunk * (kChunks | 1), kValueStride = kChunk * kChunks + 8;
+  constexpr int kKeyStride = Layout<kChunks>::kKeyStride, kValueStride = Layout<kChunks>::kValueStride;
   extern __shared__ uint4 shared[];
   T* const keys = reinterpret_cast<T*>(shared);
-  T* const values = keys + kKeys * kKeyStride;
+  T* const values = keys + Layout<kChunks>::kValues;
 
   const HeadRows<T> q(of.q, of.tokens, of.head_dim), k(of.k, of.keys, of.head_dim),
       v(of.v, of.keys, of.head_dim);
@@ -185,8 +191,7 @@ __global__ void __launch_bounds__(kThreads, kChunks <= 2 ? 3 : 1)
 
 template <class T, int kChunks>
 cudaError_t launch(const PromptAttention& arguments, cudaStream_t stream) {
-  constexpr int kBytes =
-      kKeys * (kChunk * (kChunks | 1) + kChunk * kChunks + 8) * static_cast<int>(sizeof(T));
+  constexpr int kBytes = Layout<kChunks>::kAll * static_cast<int>(sizeof(T));
   const auto kernel = prompt_attention_kernel<T, kChunks>;
   constexpr int kAlways = 48 * 1024;
   if constexpr (kBytes > kAlways)

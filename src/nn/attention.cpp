@@ -55,11 +55,11 @@ void TokenAttention::operator()(const at::Tensor& out, const at::Tensor& q, cons
     return (x.dim() == 3 ? x.unsqueeze(0) : x).transpose(1, 2);  // [B, H, T, D]
   };
   const double scale = 1 / std::sqrt(static_cast<double>(q.size(-1)));
-  const at::Tensor to = batched(out);
-  if (q.is_cuda() && (fused::prompt_attention(to, batched(q), batched(k), batched(v), scale) ||
-                      (*in_place_)(to, batched(q), batched(k), batched(v), scale)))
+  const at::Tensor to = batched(out), queries = batched(q), keys = batched(k), values = batched(v);
+  if (q.is_cuda() && (fused::prompt_attention(to, queries, keys, values, scale) ||
+                      (*in_place_)(to, queries, keys, values, scale)))
     return;
-  to.copy_(scaled_dot_product(batched(q), batched(k), batched(v), scale));
+  to.copy_(scaled_dot_product(queries, keys, values, scale));
 }
 
 RotatedTokens::RotatedTokens(const at::Tensor& of, const at::Tensor& by, std::vector<at::Tensor> to)

@@ -22,15 +22,19 @@ namespace graphs = cudnn_frontend::graph;
 
 enum Operand : std::int64_t { kQuery = 1, kKey, kValue, kOut };
 
+constexpr std::int64_t kStep = 8;  // elements of 16 bytes
+
 bool takes(const at::Tensor& x) {
-  constexpr std::int64_t kStep = 8;  // elements of 16 bytes
-  bool fits = x.element_size() == 2 && x.size(3) <= widest_head() && x.size(3) % kStep == 0 &&
-              x.stride(3) == 1 && reinterpret_cast<std::uintptr_t>(x.const_data_ptr()) % 16 == 0;
-  for (int i = 0; i < 3; ++i) fits = fits && (x.size(i) == 1 || x.stride(i) % kStep == 0);
-  return fits;
+  return x.element_size() == 2 && x.size(3) <= widest_head() && x.size(3) % kStep == 0 && rows_are_aligned(x);
 }
 
 }  // namespace
+
+bool rows_are_aligned(const at::Tensor& x) {
+  bool are = x.stride(3) == 1 && reinterpret_cast<std::uintptr_t>(x.const_data_ptr()) % 16 == 0;
+  for (int i = 0; i < 3; ++i) are = are && (x.size(i) == 1 || x.stride(i) % kStep == 0);
+  return are;
+}
 
 std::int64_t widest_head() {
   constexpr int kHopper = 9;

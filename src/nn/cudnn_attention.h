@@ -12,6 +12,9 @@ namespace xdit::nn::cudnn {
 /// Channels of a head up to which cuDNN's kernels were seen to be exact on the current GPU.
 [[nodiscard]] std::int64_t widest_head();
 
+/// Whether rows of x [B, H, T, D] are contiguous and begin at multiples of 16 bytes, for x in 16 bits.
+[[nodiscard]] bool rows_are_aligned(const at::Tensor& x);
+
 /// cuDNN's attention on the current GPU, the kernel that LibTorch takes, into memory that the caller has.
 /// Keeps what it has built. A build without CUDA has none.
 class Attentions {

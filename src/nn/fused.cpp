@@ -116,9 +116,7 @@ bool prompt_attention(const at::Tensor& out, const at::Tensor& q, const at::Tens
     return false;
   XDIT_ASSERT(out.sizes() == q.sizes() && v.sizes() == k.sizes());
   const auto aligned = [](const at::Tensor& x) {
-    bool is = x.stride(3) == 1 && reinterpret_cast<std::uintptr_t>(x.const_data_ptr()) % 16 == 0;
-    for (int i = 0; i < 3; ++i) is = is && (x.size(i) == 1 || x.stride(i) % kStep == 0);
-    return is ? x : x.clone(at::MemoryFormat::Contiguous);
+    return cudnn::rows_are_aligned(x) ? x : x.clone(at::MemoryFormat::Contiguous);
   };
   const auto operand = [&](const at::Tensor& x) {
     XDIT_ASSERT(x.scalar_type() == out.scalar_type() && x.size(0) == q.size(0) && x.size(1) == q.size(1) &&

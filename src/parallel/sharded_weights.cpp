@@ -63,9 +63,8 @@ at::Tensor ShardedWeights::get(const std::string& name) const {
   if (outside != outside_.end()) return outside->second;
   const HeldParameter& held = named(name);
   XDIT_ASSERT(held.block != weights::kNoBlock);
-  return slot_of(static_cast<std::size_t>(held.block - blocks_.first))
-      .narrow(0, held.offset - block_memory(held_, held.block).first, held.elements())
-      .view(held.shape);
+  const auto unit = static_cast<std::size_t>(held.block - blocks_.first);
+  return slot_of(unit).narrow(0, held.offset - units_.at(unit).first, held.elements()).view(held.shape);
 }
 
 // A unit's slot is free: the one that it held before has been left.

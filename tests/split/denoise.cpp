@@ -4,9 +4,6 @@
 
 #include "core/json.h"
 #include "models/denoiser.h"
-#include "models/vae/tables.h"
-#include "parallel/network_loader.h"
-#include "parallel/spread.h"
 #include "schedulers/sampler.h"
 #include "tests/comm/memory.h"
 #include "tests/models/tiny.h"
@@ -52,30 +49,33 @@ parallel::Plan plan_of(const Run& run, const models::Model& model) {
   return parallel::make_plan(spec_of(run, model), model, machine);
 }
 
+LoadedRank::LoadedRank(const Run& run, const models::Model& model, const parallel::Plan& plan,
+                       std::int64_t rank, const std::shared_ptr<const comm::Job>& peers)
+    : mine(plan.ranks.at(static_cast<std::size_t>(rank))),
+      vae(models::read_vae_config(model.files.components.at("vae").config, "vae/config.json")),
+      spread({.plan = plan,
+              .rank = rank,
+              .model = model,
+              .vae = vae,
+              .branches = run.cfg_scale > 1 ? 2 : 1,
+              .peers = peers,
+              .timeout = std::chrono::seconds(30),
+              .options = at::TensorOptions().dtype(run.type)}),
+      loader(plan, mine, model, spread, at::TensorOptions().dtype(run.type)),
+      transformer(loader.expect("transformer")) {
+  transformer.read();
+  transformer.exchange();
+}
+
 at::Tensor denoise(const Run& run, const models::Model& model, std::int64_t rank,
                    const std::shared_ptr<const comm::Job>& peers) {
   const parallel::Plan plan = plan_of(run, model);
-  const parallel::RankPlan& mine = plan.ranks.at(static_cast<std::size_t>(rank));
-  const at::TensorOptions options = at::TensorOptions().dtype(run.type);
+  LoadedRank loaded(run, model, plan, rank, peers);
+  auto& [mine, vae, spread, loader, transformer] = loaded;
   const bool guided = run.cfg_scale > 1;
-  const models::VaeConfig vae =
-      models::read_vae_config(model.files.components.at("vae").config, "vae/config.json");
-  parallel::Spread spread({.plan = plan,
-                           .rank = rank,
-                           .model = model,
-                           .vae = vae,
-                           .branches = guided ? 2 : 1,
-                           .peers = peers,
-                           .timeout = std::chrono::seconds(30),
-                           .options = options});
-  parallel::NetworkLoader loader(plan, mine, model, spread, options);
-  const parallel::NetworkLoader::Arriving arriving = loader.expect("transformer");
-  arriving.read();
-  arriving.exchange();
-  const std::unique_ptr<nn::Weights>& weights = arriving.weights;
-  const auto denoiser =
-      models::make_denoiser(model, {mine.blocks.first, mine.blocks.count}, *weights, spread.linears(),
-                            spread.attention(), spread.patches(), std::make_shared<nn::cudnn::Attentions>());
+  const auto denoiser = models::make_denoiser(model, {mine.blocks.first, mine.blocks.count},
+                                              *transformer.weights, spread.linears(), spread.attention(),
+                                              spread.patches(), std::make_shared<nn::cudnn::Attentions>());
   const auto sampler = schedulers::make_sampler(
       {.name = run.sampler, .steps = run.steps, .image_tokens = run.rows * run.columns},
       run.sampler.starts_with("flow") ? model.files.scheduler_config : Json::object());

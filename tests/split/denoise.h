@@ -6,7 +6,10 @@
 #include "comm/job.h"
 #include "config/run_spec.h"
 #include "models/registry.h"
+#include "models/vae/tables.h"
+#include "parallel/network_loader.h"
 #include "parallel/plan.h"
+#include "parallel/spread.h"
 
 namespace xdit::tests {
 
@@ -26,6 +29,17 @@ struct Run {
 
 [[nodiscard]] models::Model open_model(const Run& run);
 [[nodiscard]] parallel::Plan plan_of(const Run& run, const models::Model& model);
+
+/// A rank of the plan, with what it stores of the denoiser's weights. Collective.
+struct LoadedRank {
+  LoadedRank(const Run& run, const models::Model& model, const parallel::Plan& plan, std::int64_t rank,
+             const std::shared_ptr<const comm::Job>& peers);
+  const parallel::RankPlan& mine;
+  models::VaeConfig vae;
+  parallel::Spread spread;
+  parallel::NetworkLoader loader;
+  parallel::NetworkLoader::Arriving transformer;
+};
 
 /// The picture's latents [T, C] on rank `rank` of the plan: two prompts and noise from fixed seeds.
 [[nodiscard]] at::Tensor denoise(const Run& run, const models::Model& model, std::int64_t rank,

@@ -2,10 +2,7 @@
 #include <ATen/Parallel.h>
 #include <c10/core/InferenceMode.h>
 
-#include "models/vae/tables.h"
-#include "parallel/network_loader.h"
 #include "parallel/plan_weights.h"
-#include "parallel/spread.h"
 #include "tests/catch.h"
 #include "tests/comm/ranks.h"
 #include "tests/models/tiny.h"
@@ -21,37 +18,22 @@ void check_pieces(Run run, bool dummy) {
   const models::Model model = models::open((test::kFlux / run.model).string(), {}, {}, dummy);
   const parallel::Plan plan = plan_of(run, model);
   const models::Network& network = parallel::denoiser_of(model);
-  const models::VaeConfig vae =
-      models::read_vae_config(model.files.components.at("vae").config, "vae/config.json");
-  const at::TensorOptions options = at::TensorOptions().dtype(run.type);
   const std::shared_ptr<const comm::Job> job = comm::Job::create(static_cast<int>(run.ranks));
   const Failures failures = run_processes(static_cast<int>(run.ranks), [&](int rank) {
     at::set_num_threads(1);
     const c10::InferenceMode no_gradients;
-    const parallel::RankPlan& mine = plan.ranks.at(static_cast<std::size_t>(rank));
-    parallel::Spread spread({.plan = plan,
-                             .rank = rank,
-                             .model = model,
-                             .vae = vae,
-                             .peers = job,
-                             .timeout = std::chrono::seconds(30),
-                             .options = options});
-    parallel::NetworkLoader loader(plan, mine, model, spread, options);
-    const parallel::NetworkLoader::Arriving arriving = loader.expect("transformer");
-    arriving.read();
-    arriving.exchange();
-    nn::Weights& weights = *arriving.weights;
+    LoadedRank loaded(run, model, plan, rank, job);
+    nn::Weights& weights = *loaded.transformer.weights;
     expect(!weights.stays(kMatrix), "not here for good");
     expect(weights.stays("modulation.bias"), "here for good");
 
     std::uint64_t read = 0;
-    const parallel::Tensors whole =
-        parallel::load_whole(model, network, options.dtype().toScalarType(), at::kCPU, 1, read);
+    const parallel::Tensors whole = parallel::load_whole(model, network, run.type, at::kCPU, 1, read);
     const std::int64_t piece =
         std::find_if(network.parameters.begin(), network.parameters.end(), [](const auto& parameter) {
           return parameter.name == kMatrix;
         })->piece_rows;
-    const std::int64_t rows = mine.pictures.count > 0 ? whole.at(kMatrix).size(0) : 0;
+    const std::int64_t rows = loaded.mine.pictures.count > 0 ? whole.at(kMatrix).size(0) : 0;
     for (int turn = 0; turn <= rank % 2; ++turn)  // some ranks have a prompt more
       for (std::int64_t first = 0; first < rows; first += piece) {
         const std::int64_t count = std::min(piece, rows - first);
@@ -61,7 +43,7 @@ void check_pieces(Run run, bool dummy) {
     weights.enter(0);
     const std::string block = "transformer_blocks.0.attn.qkv.weight";
     expect(at::equal(weights.get(block), whole.at(block)), "the same block");
-    spread.finish();
+    loaded.spread.finish();
   });
   CAPTURE(run.ranks, dummy);
   for (const std::string& failure : failures) FAIL_CHECK(failure);
